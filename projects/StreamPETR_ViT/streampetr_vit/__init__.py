@@ -1,0 +1,1 @@
+"""StreamPETR with an EVA-02 ViT backbone, as a detectron2 project."""

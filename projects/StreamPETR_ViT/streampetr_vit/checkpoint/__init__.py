@@ -1,0 +1,1 @@
+"""Reading weights: foreign names in, ours out."""

@@ -1,0 +1,1 @@
+"""Networks: backbones, temporal memory, heads and criteria, as plain torch modules."""

@@ -1,0 +1,126 @@
+"""Small layers that the ViT and its feature pyramid are made of.
+
+Shape letters: B images, H W token or feature map, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PatchEmbed(nn.Module):
+    """Cuts images into square patches and projects each to a token.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        in_chans: channels of the image.
+        embed_dim: C.
+    """
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H * patch_size, W * patch_size) -> (B, H, W, C)."""
+        return self.proj(images).permute(0, 2, 3, 1)
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP with a norm on the hidden layer: w3(LN(SiLU(w1 x) * w2 x)).
+
+    Source: spec/eva02_backbone.md section 2.6.
+
+    Args:
+        dim: C of input and output.
+        hidden_dim: width of the hidden layer.
+        norm_layer: makes the norm from a width.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, norm_layer: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden_dim)
+        self.w2 = nn.Linear(dim, hidden_dim)
+        self.ffn_ln = norm_layer(hidden_dim)
+        self.w3 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.w3(self.ffn_ln(functional.silu(self.w1(x)) * self.w2(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for whole images, in training only.
+
+    Args:
+        rate: probability in [0, 1) of dropping; kept branches are divided by 1 - rate.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> the same shape; float32 at least when a draw is made."""
+        if self.rate == 0.0 or not self.training:
+            return x
+        # 1 / keep is not representable in bfloat16: a half-precision scale would bias the branch.
+        scale_dtype = torch.promote_types(x.dtype, torch.float32)
+        shape = (len(x),) + (1,) * (x.dim() - 1)
+        kept = torch.empty(shape, dtype=scale_dtype, device=x.device).bernoulli_(1.0 - self.rate)
+        return x * kept.div_(1.0 - self.rate)
+
+    def extra_repr(self) -> str:
+        """Shown by print(module)."""
+        return f"rate={self.rate:.4g}"
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of every pixel of an NCHW map.
+
+    Args:
+        channels: C.
+        eps: added to the (biased) variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class BottleneckResidual(nn.Module):
+    """Convolutional residual block that ViTDet can put after a transformer block.
+
+    1x1 to half the channels, 3x3, 1x1 back, each followed by a norm, GELU after the first two. It
+    starts as the identity. No EVA-02 weights use it.
+    Source: ViTDet (arXiv 2203.16527), spec/eva02_backbone.md section 2.2.
+
+    Args:
+        dim: C, even.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        inner = dim // 2
+        self.conv1 = nn.Conv2d(dim, inner, 1, bias=False)
+        self.norm1 = LayerNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+        self.norm2 = LayerNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, dim, 1, bias=False)
+        self.norm3 = LayerNorm2d(dim)
+        nn.init.zeros_(self.norm3.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        y = x.permute(0, 3, 1, 2)  # (B, C, H, W) for the convolutions
+        y = functional.gelu(self.norm1(self.conv1(y)))
+        y = functional.gelu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        return x + y.permute(0, 2, 3, 1)

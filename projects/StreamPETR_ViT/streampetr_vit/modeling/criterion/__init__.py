@@ -1,0 +1,1 @@
+"""Matching, losses and query denoising: what training adds to the detector."""

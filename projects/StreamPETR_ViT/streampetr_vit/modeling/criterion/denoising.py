@@ -1,0 +1,127 @@
+"""Query denoising: noised true boxes as extra queries that learn to find their way back.
+
+Shape letters: B streams, G groups, n true boxes of a batch, S slots of one group, E channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.modeling.ops.geometry import normalize_to_range
+
+
+@dataclass(frozen=True)
+class DenoisingQueries:
+    """Noised queries of one frame. Slot g * S + k of a stream is its object k in group g.
+
+    Attributes:
+        reference_points: (B, G * S, 3), fractions of the point cloud range; 0 in unused slots.
+        labels: (G * n,) int64, the background label where the noise was too large.
+        boxes: (G * n, 9), the boxes to find, gravity centre.
+        stream, slot: (G * n,) int64, where each of them is.
+        groups: G.
+    """
+
+    reference_points: Tensor
+    labels: Tensor
+    boxes: Tensor
+    stream: Tensor
+    slot: Tensor
+    groups: int
+
+    @property
+    def num_slots(self) -> int:
+        """Number of denoising queries of a stream, unused slots included."""
+        return self.reference_points.shape[1]
+
+    def blocked(self, num_queries: int, num_keys: int) -> Tensor:
+        """Self-attention mask: groups see neither each other nor are they seen by real queries.
+
+        Args:
+            num_queries: queries after the denoising ones.
+            num_keys: keys after the denoising ones (queries and memory).
+
+        Returns:
+            (G * S + num_queries, G * S + num_keys) bool, True = may not attend. Quirk: unused
+            slots are not masked inside their group.
+        """
+        slots = self.num_slots
+        device = self.reference_points.device
+        group = torch.arange(slots, device=device) // max(slots // self.groups, 1)
+        blocked = torch.zeros(slots + num_queries, slots + num_keys, dtype=torch.bool, device=device)
+        blocked[slots:, :slots] = True
+        blocked[:slots, :slots] = group[:, None] != group
+        return blocked
+
+
+@dataclass(frozen=True)
+class DenoisingNoise:
+    """How true boxes are noised.
+
+    Attributes:
+        groups: noised copies G of every box.
+        scale: noise as a fraction of half the box size.
+        translation_m: added to half the box size before scaling.
+        max_positive_distance: copies whose uniform draw in [-1, 1]^3 is longer are labelled
+            background; above sqrt(3) none is.
+    """
+
+    groups: int = 10
+    scale: float = 1.0
+    translation_m: float = 0.0
+    max_positive_distance: float = 0.75
+
+    def make(
+        self,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        point_cloud_range: Tensor,
+        num_classes: int,
+        uniform: Tensor | None = None,
+    ) -> DenoisingQueries:
+        """Draws the noised queries of one frame.
+
+        Args:
+            boxes, labels: per stream (n_b, 9) gravity centre and (n_b,) int64.
+            point_cloud_range: (6,) metres.
+            num_classes: also the background label.
+            uniform: (G * n, 3) in [0, 1), the random draw; drawn here if None.
+        """
+        counts = [len(b) for b in boxes]
+        slots = max(counts, default=0)
+        all_boxes, all_labels = torch.cat(list(boxes)), torch.cat(list(labels))
+        device = all_boxes.device
+        if uniform is None:
+            uniform = torch.rand(self.groups * len(all_boxes), 3, device=device)
+        noise = uniform * 2 - 1
+        all_boxes, all_labels = all_boxes.repeat(self.groups, 1), all_labels.repeat(self.groups)
+        reach = (all_boxes[:, 3:6] / 2 + self.translation_m) * self.scale
+        centers = normalize_to_range(all_boxes[:, :3] + noise * reach, point_cloud_range)
+        too_far = noise.norm(dim=1) > self.max_positive_distance
+
+        stream = torch.repeat_interleave(torch.tensor(counts)).to(device).repeat(self.groups)
+        within = torch.cat([torch.arange(count) for count in counts]).to(device)
+        group = torch.arange(self.groups, device=device).repeat_interleave(len(within))
+        slot = within.repeat(self.groups) + group * slots
+        reference_points = centers.new_zeros(len(counts), self.groups * slots, 3)
+        reference_points[stream, slot] = centers.clamp(0, 1)
+        return DenoisingQueries(
+            reference_points=reference_points,
+            labels=all_labels.masked_fill(too_far, num_classes),
+            boxes=all_boxes,
+            stream=stream,
+            slot=slot,
+            groups=self.groups,
+        )
+
+
+# The published divisor of the denoising class loss expects this share of positive copies; it writes
+# pi as 3.14159 (Quirk: kept for equal training).
+def expected_positives(count: int, max_positive_distance: float) -> float:
+    """Expected number of copies within the positive sphere, for `count` draws from a cube."""
+    return count * 3.14159 / 6 * math.pow(max_positive_distance, 3)

@@ -1,0 +1,142 @@
+"""All losses of the 3D head for one frame.
+
+Shape letters: L decoder layers, B streams, Q queries, n true boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.modeling.criterion.denoising import DenoisingQueries, expected_positives
+from streampetr_vit.modeling.criterion.losses import (
+    DIVISOR_EPS,
+    l1_loss_sum,
+    sigmoid_focal_loss_sum,
+)
+from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.heads.box_coding import encode_boxes
+from streampetr_vit.modeling.heads.streampetr import HeadOutput
+
+
+def _identity(value: Tensor) -> Tensor:
+    return value
+
+
+@dataclass(frozen=True)
+class DetectionLoss:
+    """Focal and L1 losses of every decoder layer, for matched and for denoising queries.
+
+    Attributes:
+        matcher: pairs predictions with true boxes.
+        class_weight, box_weight, denoising_weight: factors of the losses.
+        code_weights: 10 factors on the box codes.
+        max_positive_distance: of the denoising noise; enters a divisor.
+        reduce_mean: averages a scalar over ranks; identity for one process. The class loss divides
+            by this rank's positives, the box loss by the mean over ranks (Quirk: as published).
+    """
+
+    matcher: HungarianMatcher = field(default_factory=HungarianMatcher)
+    class_weight: float = 2.0
+    box_weight: float = 0.25
+    denoising_weight: float = 1.0
+    code_weights: tuple[float, ...] = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    max_positive_distance: float = 0.75
+    reduce_mean: Callable[[Tensor], Tensor] = _identity
+
+    def __call__(
+        self,
+        output: HeadOutput,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        denoising: DenoisingQueries | None = None,
+    ) -> dict[str, Tensor]:
+        """Computes the losses of a frame.
+
+        Args:
+            output: of the head.
+            boxes, labels: per stream (n_b, 9), gravity centre, and (n_b,) int64.
+            denoising: the queries that `output` was computed with, or None.
+
+        Returns:
+            Scalars `loss_cls`, `loss_bbox` of the last layer, `d{i}.loss_*` of the others, and the
+            same with `dn_` before `loss` when there is denoising.
+        """
+        assigned = self.matcher.match(output.logits, output.codes, boxes, labels)
+        matched = self._matched_losses(output, assigned, boxes, labels)
+        losses = _named(matched, "")
+        if denoising is None:
+            return losses
+        if output.denoising_logits is None or output.denoising_codes is None:
+            # Every rank must log the same keys: without any box the matched losses stand in.
+            return losses | _named([part.detach() for part in matched], "dn_")
+        return losses | _named(self._denoising_losses(output, denoising), "dn_")
+
+    def _matched_losses(
+        self,
+        output: HeadOutput,
+        assigned: Tensor,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+    ) -> list[Tensor]:
+        logits, codes = output.logits, output.codes
+        num_classes = logits.shape[-1]
+        # Row 0 of each stream's table is background: index -1 + 1.
+        tables = [torch.cat((y.new_full((1,), num_classes), y)) for y in labels]
+        target_labels = torch.stack(
+            [table[assigned[:, b] + 1] for b, table in enumerate(tables)], dim=1
+        )  # (L, B, Q)
+        layer, stream, query = (assigned >= 0).nonzero(as_tuple=True)
+        offsets = torch.tensor([0, *map(len, boxes[:-1])], device=logits.device).cumsum(0)
+        row = assigned[layer, stream, query] + offsets[stream]
+        targets = encode_boxes(torch.cat(list(boxes)))[row]
+        count = len(row) // len(logits)  # every layer has the same number of pairs
+        per_layer = (len(logits), count, codes.shape[-1])
+        box_sum = l1_loss_sum(
+            codes[layer, stream, query].view(per_layer),
+            targets.view(per_layer),
+            codes.new_tensor(self.code_weights),
+        )
+        class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels.flatten(1, 2))
+        return self._scaled(class_sum, max(count, 1), box_sum, count)
+
+    def _denoising_losses(self, output: HeadOutput, denoising: DenoisingQueries) -> list[Tensor]:
+        assert output.denoising_logits is not None and output.denoising_codes is not None
+        logits = output.denoising_logits[:, denoising.stream, denoising.slot]  # (L, G * n, classes)
+        codes = output.denoising_codes[:, denoising.stream, denoising.slot]
+        count = len(denoising.labels)
+        positives = max(expected_positives(count, self.max_positive_distance), 1.0)
+        class_sum = sigmoid_focal_loss_sum(logits, denoising.labels.expand(len(logits), -1))
+        # Quirk: boxes labelled background are regressed too.
+        targets = encode_boxes(denoising.boxes).expand_as(codes)
+        box_sum = l1_loss_sum(codes, targets, codes.new_tensor(self.code_weights))
+        parts = self._scaled(class_sum, positives, box_sum, count)
+        return [part * self.denoising_weight for part in parts]
+
+    def _scaled(
+        self, class_sum: Tensor, class_divisor: float, box_sum: Tensor, box_count: float
+    ) -> list[Tensor]:
+        """Divides and weights the (L,) sums.
+
+        The reference also replaces NaN by 0 here, which makes a dead network look converged; we
+        let it through, and the trainer stops with the name of the loss.
+        """
+        mean_count = self.reduce_mean(box_sum.new_tensor(float(box_count))).clamp(min=1.0)
+        return [
+            self.class_weight * class_sum / (class_divisor + DIVISOR_EPS),
+            self.box_weight * box_sum / (mean_count + DIVISOR_EPS),
+        ]
+
+
+def _named(parts: list[Tensor], prefix: str) -> dict[str, Tensor]:
+    """Names the (L,) class and box losses: the last layer plainly, the others by their number."""
+    class_loss, box_loss = parts
+    losses = {}
+    for layer in range(len(class_loss)):
+        name = prefix if layer == len(class_loss) - 1 else f"d{layer}.{prefix}"
+        losses[f"{name}loss_cls"] = class_loss[layer]
+        losses[f"{name}loss_bbox"] = box_loss[layer]
+    return losses

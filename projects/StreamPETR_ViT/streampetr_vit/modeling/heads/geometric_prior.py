@@ -1,0 +1,41 @@
+"""An optional aid for small models: look first where a reference point projects.
+
+Not part of the published model. It is a logit bias without parameters, so weights are unaffected.
+Shape letters: B streams, N cameras, Q queries, T tokens of one camera.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MIN_DEPTH_M = 0.1
+
+
+def projection_bias(
+    points_m: Tensor, lidar_to_image: Tensor, pixels: Tensor, sigma_px: float, floor: float = -8.0
+) -> Tensor:
+    """Gaussian bias around the projection of each point, for the cross-attention logits.
+
+    A point that no camera sees gets the constant `floor` everywhere, i.e. plain attention.
+
+    Args:
+        points_m: (B, Q, 3) in the lidar frame.
+        lidar_to_image: (B, N, 4, 4).
+        pixels: (T, 2) pixel centres of the tokens.
+        sigma_px: width of the Gaussian in pixels.
+        floor: smallest bias.
+
+    Returns:
+        (B, Q, N * T) float32, without gradient.
+    """
+    with torch.no_grad():
+        rotation, translation = lidar_to_image[..., :3, :3], lidar_to_image[..., :3, 3]
+        projected = torch.einsum("bnij,bqj->bqni", rotation, points_m) + translation[:, None]
+        depth = projected[..., 2:]  # (B, Q, N, 1)
+        uv = projected[..., :2] / depth.clamp(min=_MIN_DEPTH_M)
+        # |uv - pixel|^2 by its axes: the tokens form a grid, but this form needs no grid.
+        squared = (uv[..., None, :] - pixels).square().sum(-1)  # (B, Q, N, T)
+        bias = (squared / (-2 * sigma_px**2)).clamp(min=floor)
+        bias = torch.where(depth > _MIN_DEPTH_M, bias, bias.new_tensor(floor))
+        return bias.flatten(2)

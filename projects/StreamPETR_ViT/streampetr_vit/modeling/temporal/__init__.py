@@ -1,0 +1,1 @@
+"""Temporal memory, positional codes and the decoder that reads them."""

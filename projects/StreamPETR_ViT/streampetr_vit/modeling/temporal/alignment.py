@@ -1,0 +1,119 @@
+"""Joins the queries of this frame with those of the memory, aware of motion and time.
+
+Shape letters: B streams, Q queries, M memory entries, P propagated entries, E channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from streampetr_vit.modeling.ops.geometry import normalize_to_range
+from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
+from streampetr_vit.modeling.temporal.position_encoding import (
+    encode_points,
+    fourier_encoding,
+    sine_encoding,
+)
+
+_MOTION_DIM = 15  # velocity 2, age 1, pose 3 x 4
+_OCTAVES = 6
+
+
+@dataclass(frozen=True)
+class AlignedQueries:
+    """What the decoder gets.
+
+    Attributes:
+        content, position: (B, Q + P, E), the queries of this frame, then the propagated ones.
+        reference_points: (B, Q + P, 3), fractions of the point cloud range, not clamped.
+        memory_content, memory_position: (B, M - P, E), keys and values of the self-attention only.
+    """
+
+    content: Tensor
+    position: Tensor
+    reference_points: Tensor
+    memory_content: Tensor
+    memory_position: Tensor
+
+
+class TemporalAlignment(nn.Module):
+    """Position, motion and time codes of queries and memory entries.
+
+    Args:
+        embed_dim: channels E.
+        point_cloud_range: x y z minimum and maximum in metres.
+        num_propagated: memory entries P that become queries of this frame.
+        with_ego_pose: modulate queries and memory by their motion (all released models do).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        point_cloud_range: tuple[float, ...],
+        num_propagated: int,
+        with_ego_pose: bool = True,
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.num_propagated = num_propagated
+        self.register_buffer("point_cloud_range", torch.tensor(point_cloud_range), persistent=False)
+        self.query_embed = nn.Sequential(
+            nn.Linear(embed_dim // 2 * 3, embed_dim), nn.ReLU(), nn.Linear(embed_dim, embed_dim)
+        )
+        self.time_embed = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim))
+        motion_code_dim = 2 * _OCTAVES * _MOTION_DIM
+        self.motion_position = (
+            MotionLayerNorm(motion_code_dim, embed_dim) if with_ego_pose else None
+        )
+        self.motion_content = MotionLayerNorm(motion_code_dim, embed_dim) if with_ego_pose else None
+
+    def embed_points(self, points: Tensor) -> Tensor:
+        """Position embedding (..., E) of points (..., 3) given as fractions of the range."""
+        return self.query_embed(encode_points(points, self.embed_dim // 2))
+
+    def _embed_time(self, time_s: Tensor) -> Tensor:
+        """(B, n, 1) float64 ages to (B, n, E); the code is made in float64, then cast."""
+        return self.time_embed(sine_encoding(time_s[..., 0], self.embed_dim).float())
+
+    def _modulate(self, content: Tensor, position: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        if self.motion_content is None or self.motion_position is None:
+            return content, position
+        code = fourier_encoding(motion, _OCTAVES)
+        return self.motion_content(content, code), self.motion_position(position, code)
+
+    def forward(
+        self, content: Tensor, position: Tensor, reference_points: Tensor, memory: TemporalMemory
+    ) -> AlignedQueries:
+        """Aligns the queries of this frame with an aligned memory.
+
+        Args:
+            content, position: (B, Q, E) of this frame's queries.
+            reference_points: (B, Q, 3), fractions of the point cloud range.
+            memory: in the current lidar frame (see `memory.align`), M entries.
+        """
+        now = torch.zeros(1, 1, 1, dtype=torch.float64, device=content.device)
+        still = torch.cat((content.new_zeros(3), torch.eye(4, device=content.device)[:3].flatten()))
+        content, position = self._modulate(content, position, still)
+        position = position + self._embed_time(now)
+
+        memory_points = normalize_to_range(memory.center_m, self.point_cloud_range)
+        motion = torch.cat(
+            (memory.velocity_mps, memory.time_s, memory.pose[:, :, :3].flatten(2)), dim=-1
+        ).float()  # (B, M, 15); joined in float64
+        memory_content, memory_position = self._modulate(
+            memory.embedding, self.embed_points(memory_points), motion
+        )
+        memory_position = memory_position + self._embed_time(memory.time_s)
+
+        count = self.num_propagated
+        return AlignedQueries(
+            content=torch.cat((content, memory_content[:, :count]), dim=1),
+            position=torch.cat((position, memory_position[:, :count]), dim=1),
+            reference_points=torch.cat((reference_points, memory_points[:, :count]), dim=1),
+            memory_content=memory_content[:, count:],
+            memory_position=memory_position[:, count:],
+        )

@@ -1,0 +1,141 @@
+"""The temporal memory: what the detector remembers of earlier frames, as a value.
+
+Shape letters: B streams, M entries, E channels, K new entries of a frame, P propagated entries.
+Newest entries come first. Nothing here is a parameter, and no gradient passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.modeling.ops.geometry import transform_points
+
+
+@dataclass(frozen=True)
+class TemporalMemory:
+    """Object queries of earlier frames.
+
+    Between frames (after `push`) points and poses are in the global frame and `time_s` is minus the
+    time of the entry; within a frame (after `align`) they are in the current lidar frame and
+    `time_s` is the age of the entry. Entries that were never filled are zeros; the attention does
+    see them (Quirk: released weights were trained so).
+
+    Attributes:
+        embedding: (B, M, E) float32.
+        center_m: (B, M, 3) float32.
+        time_s: (B, M, 1) float64.
+        pose: (B, M, 4, 4) float32, lidar frame of the entry's time to the frame named above.
+        velocity_mps: (B, M, 2) float32, in the lidar frame of the entry's time.
+    """
+
+    embedding: Tensor
+    center_m: Tensor
+    time_s: Tensor
+    pose: Tensor
+    velocity_mps: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> TemporalMemory:
+        """Applies a function to every tensor."""
+        return TemporalMemory(*(function(getattr(self, field.name)) for field in fields(self)))
+
+    @staticmethod
+    def empty(
+        batch: int, length: int, dim: int, device: torch.device | str = "cpu"
+    ) -> TemporalMemory:
+        """A memory without any entry: all zeros."""
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(batch, length, *shape, dtype=dtype, device=device)
+
+        return TemporalMemory(
+            zeros(dim), zeros(3), zeros(1, dtype=torch.float64), zeros(4, 4), zeros(2)
+        )
+
+
+def align(
+    memory: TemporalMemory,
+    length: int,
+    continues_stream: Tensor,
+    global_to_lidar: Tensor,
+    timestamp_s: Tensor,
+    start_points_m: Tensor,
+) -> TemporalMemory:
+    """Brings a memory into the current lidar frame and voids it where a stream starts anew.
+
+    Args:
+        memory: as `push` or `TemporalMemory.empty` left it, at least `length` entries.
+        length: entries to keep.
+        continues_stream: (B,) bool.
+        global_to_lidar: (B, 4, 4) float32.
+        timestamp_s: (B,) float64.
+        start_points_m: (P, 3), centres of the first P entries of a stream that starts.
+
+    Returns:
+        A memory of `length` entries in the current lidar frame.
+    """
+    moved = TemporalMemory(
+        embedding=memory.embedding,
+        center_m=transform_points(memory.center_m, global_to_lidar),
+        time_s=memory.time_s + timestamp_s[:, None, None],
+        pose=global_to_lidar[:, None] @ memory.pose,
+        velocity_mps=memory.velocity_mps,
+    )
+
+    def keep(value: Tensor) -> Tensor:
+        # where, not a product: a NaN must not outlive the reset of its stream.
+        value = value[:, :length]
+        flag = continues_stream.view(-1, *([1] * (value.dim() - 1)))
+        return torch.where(flag, value, torch.zeros_like(value))
+
+    kept = moved.map(keep)
+    starts = (~continues_stream).to(kept.center_m)
+    count = len(start_points_m)
+    center, pose = kept.center_m.clone(), kept.pose.clone()
+    center[:, :count] += starts[:, None, None] * start_points_m
+    pose[:, :count] += starts[:, None, None, None] * torch.eye(4, device=pose.device)
+    return TemporalMemory(kept.embedding, center, kept.time_s, pose, kept.velocity_mps)
+
+
+def push(
+    memory: TemporalMemory,
+    scores: Tensor,
+    embedding: Tensor,
+    center_m: Tensor,
+    velocity_mps: Tensor,
+    count: int,
+    lidar_to_global: Tensor,
+    timestamp_s: Tensor,
+) -> TemporalMemory:
+    """Puts the best queries of the current frame first and moves everything to the global frame.
+
+    Args:
+        memory: as `align` left it.
+        scores: (B, Q) of the queries; the best `count` are remembered, best first.
+        embedding, center_m, velocity_mps: (B, Q, E), (B, Q, 3), (B, Q, 2) of the queries.
+        count: number of new entries K.
+        lidar_to_global: (B, 4, 4) float32.
+        timestamp_s: (B,) float64.
+
+    Returns:
+        A memory with K more entries, detached.
+    """
+    best = scores.topk(count, dim=1).indices
+    rows = torch.arange(len(best), device=best.device)[:, None]
+
+    def first(new: Tensor, old: Tensor) -> Tensor:
+        return torch.cat((new[rows, best].detach(), old), dim=1)
+
+    identity = torch.eye(4, device=best.device).expand(*best.shape, 4, 4)
+    pose = torch.cat((identity, memory.pose), dim=1)
+    time_s = torch.cat((torch.zeros_like(best, dtype=torch.float64)[..., None], memory.time_s), 1)
+    return TemporalMemory(
+        embedding=first(embedding, memory.embedding),
+        center_m=transform_points(first(center_m, memory.center_m), lidar_to_global),
+        time_s=time_s - timestamp_s[:, None, None],
+        pose=lidar_to_global[:, None] @ pose,
+        velocity_mps=first(velocity_mps, memory.velocity_mps),
+    )

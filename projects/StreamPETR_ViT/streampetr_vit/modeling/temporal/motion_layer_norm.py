@@ -1,0 +1,45 @@
+"""Layers whose scale and shift, or gate, depend on a second input."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MotionLayerNorm(nn.Module):
+    """Layer norm without affine weights, whose gain and offset come from a condition.
+
+    It starts as a plain layer norm: gain 1, offset 0. Source: StreamPETR, section 3.3.
+
+    Args:
+        condition_dim: channels of the condition.
+        dim: channels of the features.
+    """
+
+    def __init__(self, condition_dim: int, dim: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(condition_dim, dim)
+        self.gamma = nn.Linear(dim, dim)
+        self.beta = nn.Linear(dim, dim)
+        nn.init.zeros_(self.gamma.weight)
+        nn.init.ones_(self.gamma.bias)
+        nn.init.zeros_(self.beta.weight)
+        nn.init.zeros_(self.beta.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Modulates `x` (..., dim) by `condition` (..., condition_dim); shapes broadcast."""
+        hidden = F.relu(self.reduce(condition))
+        return self.gamma(hidden) * F.layer_norm(x, x.shape[-1:]) + self.beta(hidden)
+
+
+class FeatureGate(nn.Module):
+    """Multiplies by a sigmoid gate computed from other features (squeeze and excitation)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(dim, dim)
+        self.expand = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """Gates `x` (..., dim) by `features` (..., dim)."""
+        return x * self.expand(F.relu(self.reduce(features))).sigmoid()

@@ -1,0 +1,26 @@
+"""Value types that flow through the package: frames, poses, boxes, detections, memories."""
+
+from streampetr_vit.structures.boxes3d import (
+    CLASS_NAMES,
+    box_corners,
+    boxes_from_bottom_center,
+    boxes_to_bottom_center,
+    rotate_scale_translate_boxes,
+)
+from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig, Frame
+from streampetr_vit.structures.detections import Detections
+from streampetr_vit.structures.pose import Pose, invert_rigid
+
+__all__ = [
+    "CAMERA_NAMES",
+    "CLASS_NAMES",
+    "CameraRig",
+    "Detections",
+    "Frame",
+    "Pose",
+    "box_corners",
+    "boxes_from_bottom_center",
+    "boxes_to_bottom_center",
+    "invert_rigid",
+    "rotate_scale_translate_boxes",
+]

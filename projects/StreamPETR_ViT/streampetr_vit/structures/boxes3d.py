@@ -1,0 +1,99 @@
+"""3D boxes as plain (n, 9) tensors, and the few operations the project needs on them.
+
+A row is (x, y, z, l, w, h, yaw, vx, vy): the gravity centre in metres, length along the heading,
+width, height, yaw counter-clockwise about +z from +x in radians, velocity in metres per second.
+The frame is the lidar frame of the current sample unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# The order of the network's class channels (Source: nuScenes detection task, model order).
+CLASS_NAMES = (
+    "car",
+    "truck",
+    "construction_vehicle",
+    "bus",
+    "trailer",
+    "barrier",
+    "motorcycle",
+    "bicycle",
+    "pedestrian",
+    "traffic_cone",
+)
+
+
+def boxes_from_bottom_center(boxes: Tensor) -> Tensor:
+    """Moves z from the bottom face to the gravity centre.
+
+    Args:
+        boxes: (..., 7 or more), z in column 2, height in column 5.
+
+    Returns:
+        A new tensor of the same shape and dtype.
+    """
+    moved = boxes.clone()
+    moved[..., 2] += 0.5 * boxes[..., 5]
+    return moved
+
+
+def boxes_to_bottom_center(boxes: Tensor) -> Tensor:
+    """Moves z from the gravity centre to the bottom face; inverse of `boxes_from_bottom_center`."""
+    moved = boxes.clone()
+    moved[..., 2] -= 0.5 * boxes[..., 5]
+    return moved
+
+
+def box_corners(boxes: Tensor) -> Tensor:
+    """Corners of boxes in the frame of the boxes.
+
+    Args:
+        boxes: (n, 7 or more), gravity centre.
+
+    Returns:
+        (n, 8, 3). Corner k has its signs along (length, width, height) from the bits of k, most
+        significant first: 0 is rear-right-bottom, 7 is front-left-top.
+    """
+    signs = torch.tensor(
+        [[i, j, k] for i in (-0.5, 0.5) for j in (-0.5, 0.5) for k in (-0.5, 0.5)],
+        dtype=boxes.dtype,
+        device=boxes.device,
+    )
+    local = boxes[:, None, 3:6] * signs  # (n, 8, 3)
+    cos, sin = boxes[:, 6].cos()[:, None], boxes[:, 6].sin()[:, None]
+    x = cos * local[..., 0] - sin * local[..., 1]
+    y = sin * local[..., 0] + cos * local[..., 1]
+    return torch.stack((x, y, local[..., 2]), dim=-1) + boxes[:, None, :3]
+
+
+def rotate_scale_translate_boxes(
+    boxes: Tensor, yaw_rad: float, scale: float = 1.0, translation_m: Tensor | None = None
+) -> Tensor:
+    """Applies rotation about +z, then uniform scale, then translation to boxes.
+
+    Velocities rotate and scale with the boxes; yaw is not wrapped.
+
+    Args:
+        boxes: (n, 9).
+        yaw_rad: counter-clockwise rotation.
+        scale: factor on centre, size and velocity.
+        translation_m: (3,) or None.
+
+    Returns:
+        (n, 9), a new tensor.
+    """
+    cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
+    rotation_t = boxes.new_tensor([[cos, sin], [-sin, cos]])
+    moved = boxes.clone()
+    moved[:, 0:2] = boxes[:, 0:2] @ rotation_t
+    moved[:, 7:9] = boxes[:, 7:9] @ rotation_t
+    moved[:, 6] += yaw_rad
+    moved[:, :6] *= scale
+    moved[:, 7:9] *= scale
+    if translation_m is not None:
+        moved[:, :3] += translation_m.to(boxes)
+    return moved

@@ -1,0 +1,90 @@
+"""One moment of a surround-view rig: pictures, calibration, pose and time.
+
+Shape letters: B streams in the batch, N cameras, H W image height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CAMERA_NAMES = (
+    "CAM_FRONT",
+    "CAM_FRONT_RIGHT",
+    "CAM_FRONT_LEFT",
+    "CAM_BACK",
+    "CAM_BACK_LEFT",
+    "CAM_BACK_RIGHT",
+)
+
+
+@dataclass(frozen=True)
+class CameraRig:
+    """Calibration of the N cameras, for the images that the network sees.
+
+    Attributes:
+        lidar_to_image: (B, N, 4, 4) float32; divide by the third row for pixels (pixel centres at
+            integer coordinates). Includes every image and scene augmentation.
+        intrinsics: (B, N, 4, 4) float32, 3x3 camera matrix after the image augmentation.
+        lidar_to_camera: (B, N, 4, 4) float32, as calibrated (no scene augmentation).
+    """
+
+    lidar_to_image: Tensor
+    intrinsics: Tensor
+    lidar_to_camera: Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of B streams.
+
+    Attributes:
+        images: (B, N, 3, H, W), uint8 RGB, or float32 already normalised.
+        rig: the cameras.
+        lidar_to_global: (B, 4, 4) float32. Not rigid under scene augmentation (scale).
+        global_to_lidar: (B, 4, 4) float32, its inverse.
+        timestamp_s: (B,) float64, seconds since the epoch at the lidar's time.
+        continues_stream: (B,) bool; False where a stream starts anew and its memory is void.
+    """
+
+    images: Tensor
+    rig: CameraRig
+    lidar_to_global: Tensor
+    global_to_lidar: Tensor
+    timestamp_s: Tensor
+    continues_stream: Tensor
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images in pixels."""
+        return tuple(self.images.shape[-2:])  # type: ignore[return-value]
+
+    def to(self, device: torch.device | str) -> Frame:
+        """The same frame on another device; copies are asynchronous from pinned memory."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            return replace(value, **{f.name: move(getattr(value, f.name)) for f in fields(value)})
+
+        return move(self)
+
+    @staticmethod
+    def collate(samples: Sequence[dict[str, Any]]) -> Frame:
+        """Stacks the mapper's sample dicts (one per stream) into a frame."""
+
+        def stack(key: str) -> Tensor:
+            return torch.stack([sample[key] for sample in samples])
+
+        return Frame(
+            images=stack("images"),
+            rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
+            lidar_to_global=stack("lidar_to_global"),
+            global_to_lidar=stack("global_to_lidar"),
+            timestamp_s=stack("timestamp_s"),
+            continues_stream=stack("continues_stream"),
+        )

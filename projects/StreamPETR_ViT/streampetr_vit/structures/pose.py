@@ -1,0 +1,51 @@
+"""Rigid poses of the data path, in float64 until a network asks for float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A rigid transform that maps points of frame `a` to frame `b`, as nuScenes stores it.
+
+    Attributes:
+        translation_m: (3,) float64, origin of `a` in `b`.
+        rotation_wxyz: (4,) float64 quaternion (w, x, y, z), not necessarily of unit length.
+    """
+
+    translation_m: np.ndarray
+    rotation_wxyz: np.ndarray
+
+    def matrix(self) -> np.ndarray:
+        """The 4x4 float64 matrix of the transform (column-vector convention)."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.rotation().as_matrix()
+        matrix[:3, 3] = self.translation_m
+        return matrix
+
+    def rotation(self) -> Rotation:
+        """The rotation part; normalises the quaternion."""
+        return Rotation.from_quat(np.asarray(self.rotation_wxyz)[[1, 2, 3, 0]])
+
+
+def invert_rigid(matrix: Tensor) -> Tensor:
+    """Inverts rigid 4x4 matrices without a general inverse: [R t]^-1 = [R^T, -R^T t].
+
+    Args:
+        matrix: (..., 4, 4), any float dtype, with an orthonormal rotation part.
+
+    Returns:
+        (..., 4, 4), the same dtype.
+    """
+    rotation_t = matrix[..., :3, :3].transpose(-1, -2)
+    inverse = torch.zeros_like(matrix)
+    inverse[..., :3, :3] = rotation_t
+    inverse[..., :3, 3] = -(rotation_t @ matrix[..., :3, 3:])[..., 0]
+    inverse[..., 3, 3] = 1
+    return inverse
