@@ -119,7 +119,10 @@ def check_intermediate(
         if expected.get(name) is not None:
             compare.check(value, expected[name], f".intermediate.{name}", 1e-5)
     compare.check(
-        queries.reference_points, expected["reference_points"], ".intermediate.reference_points", 1e-4
+        queries.reference_points,
+        expected["reference_points"],
+        ".intermediate.reference_points",
+        1e-4,
     )
 
 
@@ -219,9 +222,7 @@ def check_assignment(
             assert torch.equal(assigned[layer, stream], indexes), (layer, stream)
 
 
-def check_losses(
-    compare: Comparison, losses: dict[str, Tensor], expected: dict[str, Any]
-) -> None:
+def check_losses(compare: Comparison, losses: dict[str, Tensor], expected: dict[str, Any]) -> None:
     assert set(losses) == set(expected["losses"])
     for name, value in expected["losses"].items():
         compare.check(losses[name], value, f".losses.{name}", 1e-5)

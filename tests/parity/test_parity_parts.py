@@ -187,9 +187,7 @@ def test_decoder(path: Path, kernel: str) -> None:
         parameters = dict(module.named_parameters())
         for key, value in expected["grad_params"].items():
             ours = rename_head_key(f"transformer.{prefix}{key}").removeprefix(prefix)
-            golden.assert_close_relative_to_max(
-                parameters[ours].grad, value, f"{name}grad {key}"
-            )
+            golden.assert_close_relative_to_max(parameters[ours].grad, value, f"{name}grad {key}")
 
 
 @pytest.mark.parametrize("path", golden.files_of("hungarian"), ids=lambda p: p.stem)

@@ -37,6 +37,9 @@ class StreamPETR(nn.Module):
         memory_at_test: False makes every frame of inference a stream of its own.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -53,7 +53,9 @@ class DenoisingQueries:
         slots = self.num_slots
         device = self.reference_points.device
         group = torch.arange(slots, device=device) // max(slots // self.groups, 1)
-        blocked = torch.zeros(slots + num_queries, slots + num_keys, dtype=torch.bool, device=device)
+        blocked = torch.zeros(
+            slots + num_queries, slots + num_keys, dtype=torch.bool, device=device
+        )
         blocked[slots:, :slots] = True
         blocked[:slots, :slots] = group[:, None] != group
         return blocked

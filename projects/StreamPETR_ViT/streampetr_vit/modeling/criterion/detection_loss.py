@@ -47,6 +47,10 @@ class DetectionLoss:
     max_positive_distance: float = 0.75
     reduce_mean: Callable[[Tensor], Tensor] = _identity
 
+    def __post_init__(self) -> None:
+        # A configuration passes its own list type; plain floats are quick to read each step.
+        object.__setattr__(self, "code_weights", tuple(map(float, self.code_weights)))
+
     def __call__(
         self,
         output: HeadOutput,

@@ -36,6 +36,10 @@ class HungarianMatcher:
     alpha: float = 0.25
     gamma: float = 2.0
 
+    def __post_init__(self) -> None:
+        # A configuration passes its own list type; plain floats are quick to read each step.
+        object.__setattr__(self, "code_weights", tuple(map(float, self.code_weights)))
+
     @torch.no_grad()
     def cost(self, logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """Cost of every pair.

@@ -74,6 +74,10 @@ class StreamPETRHead(nn.Module):
             is the published model, without prior (see `geometric_prior`).
     """
 
+    point_cloud_range: Tensor
+    center_range: Tensor
+    start_points: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -124,7 +128,7 @@ class StreamPETRHead(nn.Module):
         self.class_branch = _branch(dim, num_classes, num_branch_layers, with_norm=True)
         self.box_branch = _branch(dim, CODE_SIZE, num_branch_layers, with_norm=False)
         bias = -math.log((1 - _PRIOR_PROBABILITY) / _PRIOR_PROBABILITY)
-        nn.init.constant_(self.class_branch[-1].bias, bias)
+        nn.init.constant_(self.class_branch[-1].get_parameter("bias"), bias)
 
     def empty_memory(self, batch: int, device: torch.device | str = "cpu") -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""
@@ -154,7 +158,9 @@ class StreamPETRHead(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             aligned = self.align_memory(memory, frame)
-            pixels = token_centers(*features.shape[-2:], self.stride, features.device)
+            pixels = token_centers(
+                features.shape[-2], features.shape[-1], self.stride, features.device
+            )
             tokens, token_position = self.embed_tokens(
                 features.float(), frame, pixels, token_indexes
             )

@@ -50,6 +50,8 @@ class TemporalAlignment(nn.Module):
         with_ego_pose: modulate queries and memory by their motion (all released models do).
     """
 
+    point_cloud_range: Tensor
+
     def __init__(
         self,
         embed_dim: int,

@@ -92,6 +92,9 @@ class ImagePositionEncoder(nn.Module):
             gets those of camera j mod N. Released weights were trained so.
     """
 
+    depth_bins_m: Tensor
+    position_range: Tensor
+
     def __init__(
         self,
         embed_dim: int,
@@ -113,7 +116,7 @@ class ImagePositionEncoder(nn.Module):
             nn.Linear(depth_num * 3, embed_dim * 4), nn.ReLU(), nn.Linear(embed_dim * 4, embed_dim)
         )
         with torch.no_grad():
-            self.mlp[2].weight.mul_(gain)
+            self.mlp[2].get_parameter("weight").mul_(gain)
 
     def ray_points(self, lidar_to_image: Tensor, pixels: Tensor) -> Tensor:
         """Points along the ray of every token, as fractions of the position range.

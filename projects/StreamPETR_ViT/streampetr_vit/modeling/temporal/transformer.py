@@ -101,10 +101,10 @@ class DecoderLayer(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
-        for layer in (self.self_attention.out_proj, self.cross_attention.out_proj):
-            _init_linear(layer)
-        _init_linear(self.feedforward[0])
-        _init_linear(self.feedforward[3])
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -206,8 +206,3 @@ class TemporalDecoder(nn.Module):
                 content = layer(*arguments)
             outputs.append(self.post_norm(content))
         return torch.stack(outputs)
-
-
-def _init_linear(layer: nn.Linear) -> None:
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)

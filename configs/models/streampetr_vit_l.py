@@ -1,0 +1,67 @@
+"""StreamPETR with the EVA-02 ViT-Large backbone, as trained on nuScenes at 800x320.
+
+No neck: the head's first linear layer brings 1024 channels to 256. Recipes import and edit this.
+"""
+
+from detectron2.config import LazyCall as L
+
+from streampetr_vit.engine.distributed import loss_reduction
+from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
+from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
+from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
+from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
+
+from .eva02_vit_l import backbone
+
+CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # x y z, l w h, sin cos, vx vy
+
+head = L(StreamPETRHead)(
+    in_channels=1024,
+    decoder=L(TemporalDecoder)(
+        embed_dim=256,
+        num_heads=8,
+        feedforward_dim=2048,
+        num_layers=6,
+        dropout=0.1,
+        use_act_checkpoint=True,
+    ),
+    position_encoder=L(ImagePositionEncoder)(
+        embed_dim="${..decoder.embed_dim}",
+        position_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0],  # metres; image rays
+        depth_num=64,
+        depth_start_m=1.0,
+    ),
+    num_classes=10,
+    num_queries=644,
+    num_propagated=256,  # memory entries that are queries again in the next frame
+    memory_length=1024,
+    num_remembered=256,  # queries that enter the memory each frame
+    point_cloud_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],  # metres; reference points
+    center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0],  # metres; detections outside are dropped
+    max_detections=300,
+    stride=16,
+    prior_sigma_cells=0.0,  # 0: the published model. More: an aid for small models, see docs
+)
+
+model = L(StreamPETR)(
+    backbone=backbone,
+    head=head,
+    criterion=L(DetectionLoss)(
+        matcher=L(HungarianMatcher)(class_weight=2.0, box_weight=0.25, code_weights=CODE_WEIGHTS),
+        class_weight=2.0,
+        box_weight=0.25,
+        code_weights=CODE_WEIGHTS,
+        max_positive_distance="${..denoising.max_positive_distance}",
+        reduce_mean=L(loss_reduction)(),
+    ),
+    denoising=L(DenoisingNoise)(
+        groups=10, scale=1.0, translation_m=0.0, max_positive_distance=0.75
+    ),
+    pixel_mean=[123.675, 116.28, 103.53],  # RGB
+    pixel_std=[58.395, 57.12, 57.375],
+    size_divisibility=32,
+    memory_at_test=True,
+)

@@ -1,0 +1,187 @@
+"""Checkpoint files: what loads, and what each wrong file says."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from safetensors.torch import save_file
+from torch import nn
+
+from streampetr_vit.checkpoint.loading import (
+    CheckpointError,
+    KeyReport,
+    SafeCheckpointer,
+    groups,
+    read_checkpoint,
+)
+
+
+class TwoParts(nn.Module):
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleDict({"net": nn.Linear(4, 5)})
+        self.head = nn.ModuleDict({"cls": nn.Linear(5, classes), "box": nn.Linear(5, 9)})
+
+
+def is_equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.fixture
+def trained() -> TwoParts:
+    torch.manual_seed(1)
+    return TwoParts()
+
+
+def save(path: Path, content: object) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_weights_load_nested_or_flat(tmp_path: Path, trained: TwoParts, nested: bool) -> None:
+    state = trained.state_dict()
+    path = save(tmp_path / "w.pth", {"model": state} if nested else state)
+    model = TwoParts()
+    SafeCheckpointer(model, require_all=True).load(path)
+    assert is_equal(model, trained)
+
+
+def test_safetensors_and_the_prefix_of_data_parallel_load(
+    tmp_path: Path, trained: TwoParts
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({f"module.{k}": v for k, v in trained.state_dict().items()}, path)
+    model = TwoParts()
+    SafeCheckpointer(model, require_all=True).load(str(path))
+    assert is_equal(model, trained)
+
+
+def test_saved_checkpoints_load_with_detectron2_and_with_weights_only(
+    tmp_path: Path, trained: TwoParts
+) -> None:
+    SafeCheckpointer(trained, str(tmp_path)).save("model_final", iteration=7)
+    path = str(tmp_path / "model_final.pth")
+    model = TwoParts()
+    DetectionCheckpointer(model).load(path)
+    assert is_equal(model, trained)
+    assert torch.load(path, weights_only=True)["iteration"] == 7
+
+
+def test_a_backbone_file_starts_a_training_and_says_what_it_lacks(
+    tmp_path: Path, trained: TwoParts, caplog
+) -> None:
+    state = {k: v for k, v in trained.state_dict().items() if k.startswith("backbone")}
+    path = save(
+        tmp_path / "backbone.pth",
+        {"model": {**state, "roi_heads.box.weight": state["backbone.net.bias"]}},
+    )
+    model = TwoParts()
+    with caplog.at_level(logging.INFO, logger="streampetr_vit"):
+        SafeCheckpointer(model).load(path)
+    assert torch.equal(model.backbone["net"].weight, trained.backbone["net"].weight)
+    assert "2 tensors loaded" in caplog.text
+    assert "keep their start values: head.cls (2), head.box (2)" in caplog.text
+    assert "not used: roi_heads.box (1)" in caplog.text
+
+
+def test_a_backbone_file_cannot_be_evaluated(tmp_path: Path, trained: TwoParts) -> None:
+    state = {k: v for k, v in trained.state_dict().items() if k.startswith("backbone")}
+    model, start = TwoParts(), TwoParts()
+    start.load_state_dict(model.state_dict())
+    with pytest.raises(
+        CheckpointError, match=r"not a whole detector: 4 of .*head.cls \(2\), head.box \(2\)"
+    ):
+        SafeCheckpointer(model, require_all=True).load(save(tmp_path / "b.pth", state))
+    assert is_equal(model, start)  # nothing was written
+
+
+def test_a_file_with_another_prefix_is_an_error(tmp_path: Path, trained: TwoParts) -> None:
+    state = {f"img_{k}": v for k, v in trained.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"no tensor matches.*img_backbone.net.weight"):
+        SafeCheckpointer(TwoParts()).load(save(tmp_path / "w.pth", state))
+
+
+def test_other_shapes_are_an_error_unless_allowed(tmp_path: Path, caplog) -> None:
+    path = save(tmp_path / "w.pth", TwoParts(classes=10).state_dict())
+    with pytest.raises(
+        CheckpointError, match=r"head.cls.weight is \(10, 5\) in the file, \(3, 5\) in the model"
+    ):
+        SafeCheckpointer(TwoParts()).load(path)
+    with caplog.at_level(logging.WARNING, logger="streampetr_vit"):
+        SafeCheckpointer(TwoParts(), allow_wrong_shape=True).load(path)
+    assert "2 tensors of another shape left out" in caplog.text
+    with pytest.raises(CheckpointError, match="another shape"):
+        SafeCheckpointer(TwoParts(), allow_wrong_shape=True, require_all=True).load(path)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"'no/such.pth' does not exist.*init_checkpoint"):
+        SafeCheckpointer(TwoParts()).load("no/such.pth")
+
+
+def test_a_truncated_file_is_named(tmp_path: Path, trained: TwoParts) -> None:
+    whole = Path(save(tmp_path / "whole.pth", trained.state_dict())).read_bytes()
+    for name, content in {"half.pth": whole[: len(whole) // 2], "empty.pth": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{name} \(\d+ bytes\) cannot be read"):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    with pytest.raises(CheckpointError, match="page.pth is not a checkpoint"):
+        read_checkpoint(tmp_path / "page.pth")
+    (tmp_path / "w.safetensors").write_text("no")
+    with pytest.raises(CheckpointError, match="w.safetensors"):
+        read_checkpoint(tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        read_checkpoint(save(tmp_path / "list.pth", [torch.zeros(2)]))
+
+
+def test_python_objects_are_not_loaded(tmp_path: Path, trained: TwoParts) -> None:
+    content = {"model": trained.state_dict(), "args": argparse.Namespace(lr=1)}
+    with pytest.raises(CheckpointError, match="tools/convert_checkpoint.py"):
+        read_checkpoint(save(tmp_path / "w.pth", content))
+
+
+def test_weights_nested_in_a_foreign_way_point_to_the_converter(
+    tmp_path: Path, trained: TwoParts
+) -> None:
+    path = save(tmp_path / "w.pth", {"meta": {"epoch": 1}, "state_dict": trained.state_dict()})
+    with pytest.raises(CheckpointError, match=r"'meta' is a dict.*convert_checkpoint"):
+        SafeCheckpointer(TwoParts()).load(path)
+
+
+def test_resume_needs_the_whole_state_and_finds_the_last_file(
+    tmp_path: Path, trained: TwoParts
+) -> None:
+    writer = SafeCheckpointer(trained, str(tmp_path))
+    writer.save("model_0000009", iteration=9)
+    model = TwoParts()
+    rest = SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+    assert rest["iteration"] == 9 and is_equal(model, trained)
+    (tmp_path / "last_checkpoint").write_text("model_0000010.pth")
+    with pytest.raises(
+        CheckpointError, match=r"model_0000010.pth' does not exist.*last_checkpoint"
+    ):
+        SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_groups_count_by_the_first_two_parts() -> None:
+    names = ["backbone.net.blocks.0.w", "backbone.net.pos", "head.a.b.c", "scale", "neck.w"]
+    assert groups(names) == "backbone.net (2), head.a (1), scale (1), neck (1)"
+
+
+def test_report_separates_the_four_cases() -> None:
+    report = KeyReport.compare(
+        {"a": torch.zeros(2), "b": torch.zeros(3), "d": torch.zeros(1)},
+        {"a": torch.zeros(2), "b": torch.zeros(4), "c": torch.zeros(1)},
+    )
+    assert (report.matched, report.missing, report.unused) == (("a",), ("c",), ("d",))
+    assert report.wrong_shape == (("b", (3,), (4,)),)

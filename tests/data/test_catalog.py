@@ -1,0 +1,112 @@
+"""Data sets by name, splits, and descriptions in a config."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import handmade_tables
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import OmegaConf
+
+from streampetr_vit.data.nuscenes import dataset_name, load_split, register_nuscenes
+from streampetr_vit.structures import CLASS_NAMES
+
+
+def test_official_names_below_detectron2_datasets(tmp_path: Path) -> None:
+    code = (
+        "import streampetr_vit.data.nuscenes, sys\n"
+        "from detectron2.data import MetadataCatalog as M\n"
+        "for n in ('trainval_train', 'trainval_val', 'mini_train', 'mini_val', 'test'):\n"
+        "    m = M.get('nuscenes_' + n); print(m.root, m.version, m.split, m.evaluator_type)\n"
+        "assert 'nuscenes' not in sys.modules, 'the devkit is slow to import'\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"DETECTRON2_DATASETS": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    root = tmp_path / "nuscenes"
+    assert result.stdout.splitlines() == [
+        f"{root} v1.0-trainval train nuscenes",
+        f"{root} v1.0-trainval val nuscenes",
+        f"{root} v1.0-mini mini_train nuscenes",
+        f"{root} v1.0-mini mini_val nuscenes",
+        f"{root} v1.0-test test nuscenes",
+    ]
+
+
+def test_official_split_takes_the_scenes_that_are_there(handmade_root: Path) -> None:
+    assert load_split(handmade_root, "v1.0-mini", "mini_train").scene_names == ["scene-0061"]
+    assert load_split(handmade_root, "v1.0-mini", "mini_val").scene_names == ["scene-0103"]
+    assert load_split(handmade_root, "v1.0-mini").scene_names == list(handmade_tables.SCENES)
+
+
+def test_scene_list(handmade_root: Path) -> None:
+    assert load_split(handmade_root, "v1.0-mini", ["scene-0103"]).scene_names == ["scene-0103"]
+    with pytest.raises(ValueError, match="scene-0001.*scene-0061"):
+        load_split(handmade_root, "v1.0-mini", ["scene-0103", "scene-0001"])
+
+
+def test_custom_splits(tmp_path: Path) -> None:
+    handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    path = tmp_path / "v1.0-mini" / "splits.json"
+    path.write_text(json.dumps({"night": ["scene-0061"]}))
+    assert load_split(tmp_path, "v1.0-mini", "night").scene_names == ["scene-0061"]
+    with pytest.raises(ValueError, match="'day'.*mini_train.*night.*splits.json"):
+        load_split(tmp_path, "v1.0-mini", "day")
+    path.write_text('["scene-0061"]')
+    with pytest.raises(ValueError, match="splits.json must be a JSON object"):
+        load_split(tmp_path, "v1.0-mini", "night")
+
+
+def test_split_of_another_version(handmade_root: Path) -> None:
+    with pytest.raises(ValueError, match="'val' belongs to versions that end in 'trainval'"):
+        load_split(handmade_root, "v1.0-mini", "val")
+
+
+def test_split_without_a_scene(tmp_path: Path) -> None:
+    tables = handmade_tables.make_tables()
+    for row in tables["scene"]:
+        row["name"] = "my-" + row["name"]
+    handmade_tables.write_tables(tables, tmp_path)
+    with pytest.raises(ValueError, match="none of the 2 scenes of split 'mini_val'.*my-scene"):
+        load_split(tmp_path, "v1.0-mini", "mini_val")
+
+
+def test_registration(handmade_root: Path) -> None:
+    register_nuscenes("handmade_val", handmade_root, "v1.0-mini", "mini_val")
+    register_nuscenes("handmade_val", handmade_root, "v1.0-mini", "mini_val")
+    assert len(DatasetCatalog.get("handmade_val")) == 4
+    metadata = MetadataCatalog.get("handmade_val")
+    assert (metadata.root, metadata.version) == (str(handmade_root), "v1.0-mini")
+    assert (metadata.split, metadata.evaluator_type) == ("mini_val", "nuscenes")
+    assert metadata.thing_classes == list(CLASS_NAMES)
+    with pytest.raises(ValueError, match=r"'handmade_val' is registered.*\['split'\]"):
+        register_nuscenes("handmade_val", handmade_root, "v1.0-mini", "mini_train")
+
+
+def test_description_in_a_config(handmade_root: Path) -> None:
+    described = OmegaConf.create(
+        {"root": str(handmade_root), "version": "v1.0-mini", "split": ["scene-0061"]}
+    )
+    name = dataset_name(described)
+    assert dataset_name(described) == name
+    assert DatasetCatalog.get(name).scene_names == ["scene-0061"]
+    assert MetadataCatalog.get(name).split is None
+    assert dataset_name(name) == name
+    named = {"root": handmade_root, "version": "v1.0-mini", "name": "handmade_all"}
+    assert dataset_name(named) == "handmade_all"
+    assert len(DatasetCatalog.get("handmade_all")) == 9
+
+
+def test_unknown_name_and_keyword(handmade_root: Path) -> None:
+    with pytest.raises(ValueError, match="unknown data set 'nuscenes_maxi'.*nuscenes_mini_train"):
+        dataset_name("nuscenes_maxi")
+    with pytest.raises(ValueError, match="needs root and version.*'spilt'"):
+        dataset_name({"root": handmade_root, "version": "v1.0-mini", "spilt": "mini_val"})

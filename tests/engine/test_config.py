@@ -1,0 +1,72 @@
+"""Configuration errors that detectron2 lets pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
+from toy_task import ToyDetector
+
+from streampetr_vit.engine.config import ConfigError, call, check_override, load_config
+
+CONFIG = str(Path(__file__).with_name("toy_config.py"))
+
+
+def test_overrides_are_applied() -> None:
+    cfg = load_config(
+        CONFIG, ["optimizer.lr=1e-3", "train.max_seconds=60", "dataloader.train.bad=[1,2]"]
+    )
+    assert cfg.optimizer.lr == 1e-3
+    assert cfg.optimizer.params.lr == 1e-3  # by interpolation
+    assert cfg.train.max_seconds == 60
+    assert list(cfg.dataloader.train.bad) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_itr=5", r"train has no key 'max_itr'; did you mean train.max_iter"),
+        ("optimiser.lr=1", r"the configuration has no key 'optimiser'; did you mean optimizer"),
+        ("optimizer.params.backbone_factor=1", "did you mean optimizer.params.backbone_lr_factor"),
+        ("train.output_dir.sub=1", "train.output_dir is a plain value, it has no key 'sub'"),
+        ("train.max_iter", "malformed: write path.key=value"),
+        ("+train.new=1", "only path.key=value is supported"),
+        ("~train.seed", "only path.key=value is supported"),
+        ("model.widht=3", "did you mean model.width"),
+    ],
+)
+def test_a_wrong_override_is_an_error_that_names_the_fix(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(CONFIG, [override])
+
+
+def test_arguments_that_only_the_signature_names_can_be_set() -> None:
+    cfg = DictConfig({"model": L(ToyDetector)()}, flags={"allow_objects": True})
+    check_override(cfg, "model.width=16")
+    with pytest.raises(ConfigError, match="It has: width"):
+        check_override(cfg, "model.depth=2")
+
+
+def test_a_missing_file_is_an_error_that_lists_what_is_there() -> None:
+    with pytest.raises(ConfigError, match=r"toy_confg.py' does not exist.*toy_config.py"):
+        load_config(str(Path(CONFIG).with_name("toy_confg.py")))
+    with pytest.raises(ConfigError, match="no configurations in"):
+        load_config("no/such/folder/x.py")
+    with pytest.raises(ConfigError, match="pass --config-file"):
+        load_config("")
+
+
+def test_a_part_of_a_configuration_is_not_a_recipe(tmp_path: Path) -> None:
+    part = tmp_path / "part.py"
+    part.write_text("train = dict(seed=0)\n")
+    with pytest.raises(ConfigError, match="has no model, optimizer, schedule, dataloader"):
+        load_config(str(part))
+
+
+def test_call_adds_arguments_and_keeps_interpolations() -> None:
+    cfg = DictConfig({"size": 5, "model": L(ToyDetector)(width="${size}")})
+    assert call(cfg.model).backbone.out_features == 5
+    assert call(cfg.model, width=3).backbone.out_features == 3
+    assert "width" in cfg.model and cfg.model.width == 5

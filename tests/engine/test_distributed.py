@@ -1,0 +1,118 @@
+"""Two processes on the CPU do what one process does with the same frames per step."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import lazyconfig_train_net
+import pytest
+import torch
+from detectron2.engine import default_argument_parser
+from toy_task import ToyDetector
+
+from streampetr_vit.engine.distributed import launch, reduce_mean, resolve_device, wrap_distributed
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def arguments(output: Path, *overrides: str) -> list[str]:
+    return [
+        *("--config-file", str(HERE / "toy_config.py")),
+        *(f"train.output_dir={output}", "train.max_iter=12", "dataloader.train.bad=[9]"),
+        *overrides,
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def final_weights(output: Path) -> dict[str, torch.Tensor]:
+    return torch.load(output / "model_final.pth", weights_only=True)["model"]
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> dict[str, torch.Tensor]:
+    """Weights after training with four lanes; the sample that is NaN makes one step a skip."""
+    words = arguments(tmp_path / "one")
+    lazyconfig_train_net.main(default_argument_parser().parse_args(words))
+    return final_weights(tmp_path / "one")
+
+
+def check(output: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = final_weights(output)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    log = (output / "log.txt").read_text()
+    assert "4 frames = 2 lanes x 2 processes" in log
+    # Only rank 0 saw the NaN, both skipped the step.
+    for name in ("log.txt", "log.txt.rank1"):
+        assert "iteration 2: step skipped" in (output / name).read_text()
+
+
+def test_torchrun_equals_one_process(tmp_path: Path, one_process: dict[str, torch.Tensor]) -> None:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nproc_per_node=2", f"--master_port={free_port()}"),
+        str(ROOT / "tools" / "lazyconfig_train_net.py"),
+        *arguments(tmp_path, "dataloader.train.lanes_per_rank=2"),
+    ]
+    paths = [str(HERE), str(ROOT / "projects" / "StreamPETR_ViT"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    check(tmp_path, one_process)
+
+
+def test_own_processes_equal_one_process(
+    tmp_path: Path, one_process: dict[str, torch.Tensor], monkeypatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # A time limit that is not reached: the clock of rank 0 is shared at every step.
+    words = arguments(tmp_path, "dataloader.train.lanes_per_rank=2", "train.max_seconds=1000")
+    launch(
+        lazyconfig_train_net.main,
+        (default_argument_parser().parse_args(words),),
+        num_processes=2,
+        dist_url=f"tcp://127.0.0.1:{free_port()}",
+        use_gpu=False,
+    )
+    check(tmp_path, one_process)
+
+
+def test_one_process_reduces_nothing() -> None:
+    value = torch.tensor([1.0, 2.0])
+    assert reduce_mean(value) is value
+    model = ToyDetector()
+    assert wrap_distributed(model, broadcast_buffers=False) is model
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="train.device='cuda'.*sees no GPU.*train.device=cpu"):
+        resolve_device("cuda")
+
+
+def test_more_processes_than_gpus_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="--num-gpus 2, but this machine has 1"):
+        launch(print, (), num_processes=2, use_gpu=True)
+
+
+def test_one_process_runs_here() -> None:
+    seen: list[int] = []
+    launch(seen.append, (3,), num_processes=0, use_gpu=False)
+    assert seen == [3]

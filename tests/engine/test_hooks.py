@@ -1,0 +1,104 @@
+"""Learning rates, the time budget, and what checkpoints know about the stream."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from toy_task import ToyDetector, build_toy_train_loader
+
+from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.engine.hooks import CheckpointHook, ScheduleHook, StreamStateHook
+from streampetr_vit.engine.trainer import StreamingTrainer
+from streampetr_vit.solver import backbone_lr_groups
+
+
+class FakeClock:
+    """A clock that advances by `step_s` each time it is read."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s, self.step_s = 0.0, step_s
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def make_trainer() -> StreamingTrainer:
+    torch.manual_seed(0)
+    model = ToyDetector()
+    groups = backbone_lr_groups(model, lr=0.02, weight_decay=0.01)
+    return StreamingTrainer(model, torch.optim.AdamW(groups), build_toy_train_loader())
+
+
+def logged_lr(trainer: StreamingTrainer) -> list[float]:
+    return [value for value, _ in trainer.storage.history("lr").values()]
+
+
+def test_every_group_follows_the_schedule_from_its_own_rate() -> None:
+    trainer = make_trainer()
+    trainer.register_hooks([ScheduleHook(lambda it, progress: 1 - progress, trainer.optimizer)])
+    trainer.train(0, 4)
+    assert logged_lr(trainer) == pytest.approx([0.02, 0.015, 0.01, 0.005])
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([5e-4, 5e-3])
+
+
+def test_rates_after_a_resume_follow_the_new_plan() -> None:
+    trainer = make_trainer()
+    trainer.register_hooks([ScheduleHook(lambda it, progress: 1 - progress, trainer.optimizer)])
+    trainer.train(0, 4)
+    trainer.train(4, 8)
+    assert logged_lr(trainer) == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
+
+def test_time_budget_drives_progress_and_ends_training(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    hook = ScheduleHook(
+        lambda it, progress: 1 - progress, trainer.optimizer, max_seconds=10, clock=FakeClock(2.5)
+    )
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    trainer.register_hooks([hook, CheckpointHook(checkpointer, period=1000)])
+    trainer.train(0, 1000)
+    assert trainer.iter == 4
+    assert logged_lr(trainer) == pytest.approx([0.02, 0.015, 0.01, 0.005])
+    assert (tmp_path / "model_final.pth").exists()
+
+
+def test_iterations_count_when_they_are_further_along_than_time() -> None:
+    trainer = make_trainer()
+    clock = FakeClock(0.001)
+    trainer.register_hooks(
+        [ScheduleHook(lambda it, progress: 1 - progress, trainer.optimizer, 10, clock)]
+    )
+    trainer.train(0, 4)
+    assert logged_lr(trainer) == pytest.approx([0.02, 0.015, 0.01, 0.005])
+
+
+def test_time_before_a_resume_counts() -> None:
+    def run(elapsed_s: float) -> int:
+        trainer = make_trainer()
+        hook = ScheduleHook(lambda it, progress: 1.0, trainer.optimizer, 10, FakeClock(2.5))
+        hook.load_state_dict({"elapsed_s": elapsed_s})
+        trainer.register_hooks([hook])
+        trainer.train(0, 1000)
+        return trainer.iter
+
+    assert run(0.0) == 4
+    assert run(5.0) == 2
+    assert run(10.0) == 0
+
+
+def test_time_budget_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="train.max_seconds=0"):
+        ScheduleHook(lambda it, progress: 1.0, make_trainer().optimizer, max_seconds=0)
+
+
+def test_a_changed_stream_is_reported_on_resume(caplog) -> None:
+    state = StreamStateHook(global_batch=16, seed=0).state_dict()
+    with caplog.at_level(logging.WARNING, logger="streampetr_vit"):
+        StreamStateHook(global_batch=16, seed=0).load_state_dict(state)
+        assert not caplog.records
+        StreamStateHook(global_batch=8, seed=0).load_state_dict(state)
+    assert "global_batch=16, this run has 8" in caplog.text

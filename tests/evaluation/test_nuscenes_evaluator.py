@@ -1,0 +1,263 @@
+"""The evaluator from sample dicts to files and numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import print_csv_format
+from hand_made_nuscenes import SCENES, VERSION, TrueSample, write_tables
+
+from streampetr_vit.data.nuscenes import register_nuscenes
+from streampetr_vit.evaluation import NuScenesEvaluator
+from streampetr_vit.structures import CLASS_NAMES, Detections
+
+NOTHING = Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrueSample]]:
+    root = tmp_path_factory.mktemp("evaluator")
+    return root, write_tables(root, frames=2, boxes_per_class=3)
+
+
+def _evaluator(
+    root: Path,
+    output_dir: Path,
+    version: str = VERSION,
+    split: str | Sequence[str] = "val",
+    **kwargs: Any,
+) -> NuScenesEvaluator:
+    dataset = {"root": root, "version": version, "split": split}
+    evaluator = NuScenesEvaluator(dataset, output_dir, **kwargs)
+    evaluator.reset()
+    return evaluator
+
+
+def _feed(
+    evaluator: NuScenesEvaluator, samples: list[TrueSample], detections: Detections | None = None
+) -> None:
+    for true in samples:
+        chosen = true.visible() if detections is None else detections
+        evaluator.process([true.sample_dict()], [{"detections": chosen}])
+
+
+def test_perfect_detections(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path / "inference")
+    _feed(evaluator, truth)
+    with caplog.at_level(logging.INFO):
+        results = evaluator.evaluate()
+        print_csv_format(results)
+    numbers = results["bbox3d"]
+    assert list(numbers)[:7] == ["NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE"]
+    assert numbers["NDS"] == pytest.approx(1, abs=1e-6)
+    assert {f"AP_{name}" for name in CLASS_NAMES} <= set(numbers)
+    assert {"mAP_0.5m", "mAP_1m", "mAP_2m", "mAP_4m"} <= set(numbers)
+    assert all(isinstance(value, float) for value in numbers.values())
+    assert "NDS,mAP,mATE" in caplog.text
+    table = next(r.getMessage() for r in caplog.records if "Per-class results" in r.getMessage())
+    starts = [line.split()[0] for line in table.splitlines() if line]
+    order = ["mAP:", "mATE:", "mASE:", "mAOE:", "mAVE:", "mAAE:", "NDS:", "Eval", "Per-class"]
+    assert starts[starts.index("mAP:") :][: len(order)] == order
+    assert sorted(starts[-10:]) == sorted(CLASS_NAMES)
+    results_file = json.loads((tmp_path / "inference" / "results_nusc.json").read_text())
+    assert set(results_file["results"]) == {true.token for true in truth}
+    assert results_file["meta"]["use_camera"] is True
+    summary = json.loads((tmp_path / "inference" / "metrics_summary.json").read_text())
+    assert summary["nd_score"] == numbers["NDS"]
+    details = json.loads((tmp_path / "inference" / "metrics_details.json").read_text())
+    assert len(details) == 40
+
+
+def test_same_numbers_as_the_devkit_main(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path
+) -> None:
+    """On a predefined split our call equals the devkit's own entry point."""
+    from nuscenes import NuScenes
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.detection.evaluate import DetectionEval
+
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path / "ours")
+    generator = torch.Generator().manual_seed(0)
+    for true in truth:
+        visible = true.visible()
+        noise = torch.randn(visible.boxes.shape, generator=generator) * 0.2
+        noise[:, 3:6] = noise[:, 3:6].abs()
+        scores = torch.rand(len(visible), generator=generator)
+        noisy = Detections(visible.boxes + noise, scores, visible.labels)
+        evaluator.process([true.sample_dict()], [{"detections": noisy}])
+    evaluator.evaluate()
+    theirs = DetectionEval(
+        NuScenes(VERSION, str(root), verbose=False),
+        config_factory("detection_cvpr_2019"),
+        str(evaluator.results_path),
+        "val",
+        str(tmp_path / "theirs"),
+        verbose=False,
+    ).main(render_curves=False)
+    ours = json.loads((tmp_path / "ours" / "metrics_summary.json").read_text())
+    for key in ("mean_ap", "nd_score", "mean_dist_aps", "tp_errors"):
+        assert ours[key] == theirs[key], key
+    assert set(theirs) <= set(ours)
+
+
+def test_scene_list_and_custom_split(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path
+) -> None:
+    root, truth = dataset
+    some = [true for true in truth if true.token.startswith(tuple(SCENES[:2]))]
+    (root / VERSION / "splits.json").write_text(json.dumps({"two": SCENES[:2]}))
+    for number, split in enumerate((SCENES[:2], "two")):
+        evaluator = _evaluator(root, tmp_path / str(number), split=split)
+        _feed(evaluator, some)
+        assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
+
+
+def test_no_detections_give_zeros(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    _feed(evaluator, truth, NOTHING)
+    numbers = evaluator.evaluate()["bbox3d"]
+    assert numbers["NDS"] == numbers["mAP"] == numbers["AP_car"] == 0
+    assert all(numbers[name] == 1 for name in ("mATE", "mASE", "mAOE", "mAVE", "mAAE"))
+    assert "no sample has a detection" in caplog.text
+
+
+def test_absent_classes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = write_tables(tmp_path, classes=("car", "pedestrian"), frames=3)
+    evaluator = _evaluator(tmp_path, tmp_path / "out")
+    _feed(evaluator, truth)
+    with caplog.at_level(logging.INFO):
+        numbers = evaluator.evaluate()["bbox3d"]
+    assert numbers["mAP"] == pytest.approx(0.2)
+    assert numbers["mAP_present"] == pytest.approx(1)
+    assert "Mean over present classes: NDS 1.0000, mAP 1.0000" in caplog.text
+
+
+def test_missing_sample(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    _feed(evaluator, truth[1:])
+    with pytest.raises(ValueError, match=rf"1 of 8 samples \(first: {truth[0].token}\) got no"):
+        evaluator.evaluate()
+
+
+def test_unknown_sample(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    _feed(evaluator, [*truth, replace(truth[0], token="elsewhere")])
+    with pytest.raises(ValueError, match=r"1 of 9 samples \(first: elsewhere\) are not in"):
+        evaluator.evaluate()
+
+
+def test_duplicate_sample(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    _feed(evaluator, [*truth, truth[2]])
+    with pytest.raises(ValueError, match=rf"first: {truth[2].token}\) were evaluated more than"):
+        evaluator.evaluate()
+
+
+def test_padding_keeps_the_first(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path, allow_padding=True)
+    _feed(evaluator, truth)
+    _feed(evaluator, truth[:1], NOTHING)
+    assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
+
+
+def test_broken_detections(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    good = truth[0].visible()
+
+    def refuse(message: str, **changes: torch.Tensor) -> None:
+        with pytest.raises(ValueError, match=message):
+            _feed(evaluator, truth[:1], replace(good, **changes))
+
+    boxes = good.boxes.clone()
+    boxes[3, 0] = float("nan")
+    refuse(f"sample {truth[0].token}: 1 of .* values of its boxes are NaN", boxes=boxes)
+    refuse("values of its scores are NaN", scores=good.scores * float("inf"))
+    boxes = good.boxes.clone()
+    boxes[0, 4] = 0
+    refuse("sizes must be positive", boxes=boxes)
+    refuse("allowed are 0 to 9", labels=good.labels + 1)
+    many = Detections(boxes[:1].repeat(501, 1), torch.ones(501), torch.zeros(501).long())
+    with pytest.raises(ValueError, match="501 detections.*at most 500"):
+        _feed(evaluator, truth[:1], many)
+
+
+def test_split_without_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = write_tables(tmp_path, version="v1.0-test", scenes=["scene-0077"], classes=())
+    evaluator = _evaluator(tmp_path, tmp_path / "out", version="v1.0-test", split="test")
+    _feed(evaluator, truth)
+    with caplog.at_level(logging.INFO):
+        assert evaluator.evaluate() == {}
+    assert "no annotations" in caplog.text
+    assert evaluator.results_path.is_file()
+    assert not (tmp_path / "out" / "metrics_summary.json").exists()
+
+
+def test_dataset_from_the_catalog(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    root, truth = dataset
+
+    register_nuscenes("evaluator_test", root, VERSION, "val")
+    try:
+        evaluator = NuScenesEvaluator("evaluator_test", tmp_path)
+        _feed(evaluator, truth)
+        assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
+    finally:
+        DatasetCatalog.remove("evaluator_test")
+        MetadataCatalog.remove("evaluator_test")
+
+
+def _unannotated(root: Path, output_dir: Path) -> NuScenesEvaluator:
+    # Named by its scenes, such a set needs no devkit: the processes start quickly.
+    return _evaluator(root, output_dir, version="v1.0-test", split=["scene-0077"])
+
+
+def _one_of_two(
+    rank: int, port: int, root: Path, output_dir: Path, truth: list[TrueSample]
+) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    evaluator = _unannotated(root, output_dir)
+    _feed(evaluator, truth[rank::2], _one_car(score=0.5))
+    assert (evaluator.evaluate() is None) == (rank == 1)
+    torch.distributed.destroy_process_group()
+
+
+def _one_car(score: float) -> Detections:
+    box = torch.tensor([[3.0, 4.0, 0.0, 4.0, 2.0, 1.5, 0.3, 1.0, 0.0]])
+    return Detections(box, torch.tensor([score]), torch.tensor([0]))
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    truth = write_tables(tmp_path, version="v1.0-test", scenes=["scene-0077"], classes=())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (port, tmp_path, tmp_path / "two", truth)
+    alone = _unannotated(tmp_path, tmp_path / "one")
+    torch.multiprocessing.spawn(_one_of_two, arguments, nprocs=2)
+    _feed(alone, truth, _one_car(score=0.5))
+    alone.evaluate()
+    one, two = ((tmp_path / name / "results_nusc.json").read_text() for name in ("one", "two"))
+    assert one == two
+    assert one.count("vehicle.moving") == len(truth) == 4

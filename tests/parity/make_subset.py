@@ -1,0 +1,80 @@
+"""Makes the compact subset of golden files that is committed beside this script.
+
+    python tests/parity/make_subset.py FOLDER_OF_GOLDEN_FILES
+
+Takes the smallest file of each covered kind and keeps its first frames or cases. Nothing else is
+changed, so the tests read the subset and the full files alike.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import golden
+import torch
+
+# Kind -> how many frames or cases to keep; the others are kept whole.
+KEPT = {
+    "head_eval": 2,
+    "head_train": 1,
+    "head_dn": 1,
+    "position_embedding": 1,
+    "temporal_alignment": 1,
+    "memory": 2,
+    "decoder": 1,
+    "data_info": 3,
+    "transforms": 1,
+}
+
+
+def shorten(data: dict[str, Any], count: int) -> dict[str, Any]:
+    """The first `count` frames or cases of a file."""
+    short = dict(data)
+    for key in ("inputs", "outputs", "state_dict"):
+        if isinstance(data[key], list):
+            short[key] = data[key][:count]
+    if "cases" in data["config"]:
+        short["config"] = data["config"] | {"cases": data["config"]["cases"][:count]}
+    return short
+
+
+def own_storage(value: Any) -> Any:
+    """Copies tensors, so that no slice drags its whole storage into the file."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: own_storage(entry) for key, entry in value.items()}
+    return [own_storage(entry) for entry in value] if isinstance(value, list) else value
+
+
+def save_compressed(data: dict[str, Any], path: Path) -> None:
+    """A file that torch.load reads, with deflated entries."""
+    plain = path.with_suffix(".plain")
+    torch.save(data, plain)
+    with (
+        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
+    ):
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    plain.unlink()
+
+
+def main(folder: Path) -> None:
+    golden.COMMITTED_SUBSET.mkdir(exist_ok=True)
+    for kind in golden.COVERED:
+        files = [path for path in folder.glob("*.pt") if golden.kind_of(path) == kind]
+        path = min(files, key=lambda path: path.stat().st_size)
+        data = golden.load(path)
+        if kind in KEPT:
+            data = shorten(data, KEPT[kind])
+        target = golden.COMMITTED_SUBSET / path.name
+        save_compressed(own_storage(data), target)
+        print(f"{target.stat().st_size / 1024:8.0f} kB  {target.name}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,111 @@
+"""Image and scene augmentation with the reference's draws: pictures, matrices, boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import golden
+import numpy as np
+import pytest
+import torch
+
+from streampetr_vit.data.frame_geometry import FrameGeometry
+from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw, SceneDraw
+from streampetr_vit.structures import (
+    boxes_from_bottom_center,
+    boxes_to_bottom_center,
+    rotate_scale_translate_boxes,
+)
+
+FILES = [p for p in golden.all_files() if golden.kind_of(p) == "transforms"]
+
+
+def _cases(path: Path):
+    data = golden.load(path)
+    yield from zip(data["config"]["cases"], data["inputs"], data["outputs"], strict=True)
+
+
+def _image_draw(config: dict, draws: dict) -> ImageDraw:
+    values = draws["resize_aug"]
+    return ImageDraw(
+        scale=values["resize"],
+        resized_size=tuple(values["resize_dims"]),
+        crop_origin=tuple(values["crop"][:2]),
+        final_size=tuple(config["final_dim"]),
+        flip=values["flip"],
+    )
+
+
+def _geometry(inputs: dict) -> FrameGeometry:
+    intrinsics, extrinsics = torch.stack(inputs["intrinsics"]), torch.stack(inputs["extrinsics"])
+    return FrameGeometry(
+        lidar_to_global=inputs["ego_pose"],
+        global_to_lidar=inputs["ego_pose_inv"],
+        lidar_to_camera=extrinsics,
+        intrinsics=intrinsics,
+        lidar_to_image=intrinsics @ extrinsics.double(),
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_same_numbers_give_the_same_draw(path: Path) -> None:
+    for config, inputs, _ in _cases(path):
+        augmentation = ImageAugmentation(
+            final_size=config["final_dim"],
+            resize_range=config["resize_lim"],
+            bottom_crop_range=config["bot_pct_lim"],
+        )
+        stored, expected = (config["W"], config["H"]), _image_draw(config, inputs["draws"])
+        if not config["training"]:
+            assert augmentation.fixed(stored) == expected
+            continue
+        scale, bottom, left = (entry["value"][0] for entry in inputs["draws"]["resize_log"][:3])
+        surplus = max(0, int(config["W"] * scale) - config["final_dim"][1])
+        across = left / surplus if surplus else 0.0
+        draw = augmentation.place(stored, scale, bottom, across, expected.flip)
+        assert draw == expected
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_pictures(path: Path) -> None:
+    for config, inputs, expected in _cases(path):
+        draw = _image_draw(config, inputs["draws"])
+        for image, reference in zip(
+            inputs["img_uint8"], expected["after_resize"]["img_uint8"], strict=True
+        ):
+            np.testing.assert_array_equal(draw.apply(image.numpy()), reference.numpy())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_matrices_and_boxes(path: Path) -> None:
+    for config, inputs, expected in _cases(path):
+        geometry = _geometry(inputs).with_image_draw(_image_draw(config, inputs["draws"]))
+        after = expected["after_resize"]
+        for name, actual in (
+            ("intrinsics", geometry.intrinsics),
+            ("lidar2img", geometry.lidar_to_image),
+        ):
+            golden.assert_close(actual, torch.stack(after[name]), f"resized {name}", atol=1e-4)
+        if "after_bev" in expected:
+            _check_scene_draw(config, inputs, expected["after_bev"], geometry)
+
+
+def _check_scene_draw(config: dict, inputs: dict, after: dict, geometry: FrameGeometry) -> None:
+    draws = inputs["draws"]
+    draw = SceneDraw(-draws["rot_angle"], draws["scale_ratio"], tuple(draws["trans"]))
+    geometry = geometry.with_scene_draw(draw)
+    golden.assert_close(
+        geometry.lidar_to_image, torch.stack(after["lidar2img"]), "lidar2img", atol=1e-4
+    )
+    golden.assert_close(geometry.intrinsics, torch.stack(after["intrinsics"]), "K", atol=1e-4)
+    golden.assert_close(geometry.lidar_to_global, after["ego_pose"], "ego_pose", atol=1e-4)
+    golden.assert_close(geometry.global_to_lidar, after["ego_pose_inv"], "ego_pose_inv", atol=1e-4)
+    # Without reverse_angle the reference turns the boxes against its own matrices.
+    yaw_of_boxes = draw.yaw_rad if config["reverse_angle"] else -draw.yaw_rad
+    boxes = rotate_scale_translate_boxes(
+        boxes_from_bottom_center(inputs["gt_bboxes_3d"]),
+        yaw_of_boxes,
+        draw.scale,
+        torch.tensor(draw.translation_m),
+    )
+    golden.assert_close(boxes_to_bottom_center(boxes), after["gt_bboxes_3d"], "boxes", atol=1e-5)

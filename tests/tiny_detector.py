@@ -1,0 +1,98 @@
+"""A detector of a few thousand weights and random driving frames, for tests of behaviour."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import torch
+
+from streampetr_vit.modeling.backbone import SingleScale, ViT
+from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
+from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
+from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
+from streampetr_vit.structures import invert_rigid
+
+HEIGHT, WIDTH = 32, 64
+
+
+def make_detector(seed: int = 0, **head_options: Any) -> StreamPETR:
+    """A detector with a ViT of two blocks, eight queries and a memory of eight entries."""
+    torch.manual_seed(seed)
+    dim = 32
+    vit = ViT(
+        img_size=HEIGHT,
+        embed_dim=dim,
+        depth=2,
+        num_heads=2,
+        window_size=2,
+        global_window_size=2,
+        window_block_indexes=(0, 1),
+        pretrain_img_size=HEIGHT,
+    )
+    head = StreamPETRHead(
+        in_channels=dim,
+        decoder=TemporalDecoder(dim, 2, 32, num_layers=2, dropout=0.0),
+        position_encoder=ImagePositionEncoder(dim, (-61.2, -61.2, -10, 61.2, 61.2, 10), 32),
+        num_queries=8,
+        num_propagated=4,
+        memory_length=8,
+        num_remembered=4,
+        max_detections=20,
+        **head_options,
+    )
+    detector = StreamPETR(
+        SingleScale(vit),
+        head,
+        criterion=DetectionLoss(),
+        denoising=DenoisingNoise(groups=2),
+        size_divisibility=16,
+    )
+    for parameter in detector.parameters():  # a zero-initialised layer would hide a wrong wiring
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return detector
+
+
+def make_sample(
+    time: int, scene: str = "a", seed: int = 0, continues: bool | None = None
+) -> dict[str, Any]:
+    """A random frame of a car that drives along x; the same arguments give the same frame."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{scene} {time} {seed}".encode()))
+    intrinsics = torch.eye(4).repeat(6, 1, 1)
+    intrinsics[:, 0, 0] = torch.linspace(40, 60, 6)
+    intrinsics[:, 1, 1] = torch.linspace(41, 61, 6)
+    intrinsics[:, 0, 2], intrinsics[:, 1, 2] = WIDTH / 2, HEIGHT / 2
+    lidar_to_camera = torch.stack([_looking_to(angle) for angle in (0, -55, 55, 180, 110, -110)])
+    lidar_to_global = torch.eye(4)
+    lidar_to_global[0, 3] = 600 + 2.0 * time
+    boxes = torch.rand(3, 9, generator=generator) * 20 - 10
+    boxes[:, 3:6] = boxes[:, 3:6].abs() + 0.5
+    return {
+        "images": torch.randint(
+            0, 256, (6, 3, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8
+        ),
+        "intrinsics": intrinsics,
+        "lidar_to_camera": lidar_to_camera,
+        "lidar_to_image": intrinsics @ lidar_to_camera,
+        "lidar_to_global": lidar_to_global,
+        "global_to_lidar": invert_rigid(lidar_to_global),
+        "timestamp_s": torch.tensor(1.5e9 + 0.5 * time, dtype=torch.float64),
+        "continues_stream": torch.tensor(time > 0 if continues is None else continues),
+        "scene_token": scene,
+        "sample_token": f"{scene}-{time}",
+        "gt_boxes": boxes,
+        "gt_labels": torch.randint(0, 10, (3,), generator=generator),
+    }
+
+
+def _looking_to(degrees: float) -> torch.Tensor:
+    """lidar_to_camera of a camera 1.5 m above the origin that looks `degrees` left of +x."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor(
+        [[s, -c, 0.0, 0.0], [0.0, 0.0, -1.0, 1.5], [c, s, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    )
