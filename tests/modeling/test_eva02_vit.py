@@ -10,7 +10,7 @@ import pytest
 import torch
 from anchor_fill import IMAGE_INDEX, fill_parameters, filled_image, signed_hash
 from detectron2.config import LazyConfig, instantiate
-from torch import Tensor
+from torch import Tensor, nn
 
 from streampetr_vit.modeling.backbone import SingleScale, ViT
 from streampetr_vit.modeling.backbone.eva02_vit import resize_positions
@@ -66,7 +66,7 @@ def test_vit_l_has_the_reference_parameters_and_names() -> None:
     assert state["blocks.23.mlp.w3.weight"].shape == (1024, 2730)
 
 
-def test_vit_l_windows_tables_and_drop_path_rates() -> None:
+def test_vit_l_windows_tables_norms_and_drop_path_rates() -> None:
     with torch.device("meta"):
         vit = instantiate(LazyConfig.load(str(CONFIG)).net)
     wide = [i for i, block in enumerate(vit.blocks) if block.attn.window_size == 20]
@@ -75,6 +75,8 @@ def test_vit_l_windows_tables_and_drop_path_rates() -> None:
     assert all(block.attn.rope.size == block.attn.window_size for block in vit.blocks)
     rates = [block.drop_path.rate for block in vit.blocks]
     assert rates == pytest.approx([0.3 * i / 23 for i in range(24)])
+    norms = [module for module in vit.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 72 and {norm.eps for norm in norms} == {1e-6}
 
 
 def test_vit_l_configurations_give_the_published_maps() -> None:
@@ -259,7 +261,7 @@ def test_checkpointing_recomputes_in_training_only() -> None:
 
 def test_every_parameter_gets_a_gradient() -> None:
     vit = small_vit(subln=True, residual_block_indexes=[1]).train()
-    torch.nn.init.ones_(vit.blocks[1].residual.norm3.weight)
+    nn.init.ones_(vit.blocks[1].residual.norm3.weight)
     vit(torch.randn(1, 3, 80, 96))["last_feat"].square().sum().backward()
     assert [name for name, p in vit.named_parameters() if p.grad is None] == []
 

@@ -67,12 +67,19 @@ class StreamPETR(nn.Module):
         """Where the weights are."""
         return self.pixel_mean.device
 
-    def reset_streams(self) -> None:
-        """Forgets the streams of training and inference, as if no frame had been seen."""
-        self._training_memory: TemporalMemory | None = None
-        self._test_memory: TemporalMemory | None = None
-        # (scene token, time) of the last frame in each row of an inference batch.
-        self._test_position: list[tuple[str, float]] = []
+    def reset_streams(self, training: bool = True, inference: bool = True) -> None:
+        """Forgets streams, as if no frame had been seen.
+
+        Args:
+            training: the streams of training.
+            inference: the streams of inference.
+        """
+        if training:
+            self._training_memory: TemporalMemory | None = None
+        if inference:
+            self._test_memory: TemporalMemory | None = None
+            # (scene token, time) of the last frame in each row of an inference batch.
+            self._test_position: list[tuple[str, float]] = []
 
     def step(
         self, frame: Frame, memory: TemporalMemory, denoising: DenoisingQueries | None = None
@@ -131,6 +138,9 @@ class StreamPETR(nn.Module):
         memory = self._training_memory
         if memory is None:
             memory = self.empty_memory(len(samples))
+            # Whatever the samples say: after a reset there is nothing to continue.
+            anew = torch.zeros_like(frame.continues_stream)
+            frame = replace(frame, continues_stream=anew)
         output, self._training_memory = self.step(frame, memory, denoising)
         return self.criterion(output, boxes, labels, denoising)
 

@@ -1,0 +1,11 @@
+"""The length of a training and its learning rate over time."""
+
+schedule = dict(
+    # Passes over the training set; gives the number of steps where train.max_iter is None.
+    epochs=24,
+    # Steps of linear warm-up, and the factor on the learning rate at the first one.
+    warmup_iters=500,
+    warmup_factor=1 / 3,
+    # Factor on the learning rate at the end of the cosine.
+    end_factor=1e-3,
+)
