@@ -1,10 +1,11 @@
 """StreamPETR, EVA-02 ViT-L, 1600x800, 24 epochs, backbone learning rate x0.1."""
 
-from .streampetr_eva02_l_1600x640_24ep import dataloader, model, optimizer, schedule, train
+from .streampetr_eva02_l_1600x640_24ep import dataloader, model, optimizer, report, schedule, train
 
 model.backbone.net.img_size = 800  # the shorter side, 50 tokens
 model.backbone.net.global_window_size = 50
 
 dataloader.train.mapper.image_aug.final_size = [800, 1600]
 
+report.title = "StreamPETR, EVA-02 ViT-L, 1600x800"
 train.output_dir = "output/streampetr_eva02_l_1600x800_24ep"

@@ -6,8 +6,10 @@ The seed's first recipe: published val NDS 0.6009, mAP 0.5152 from EVA-02 detect
 
 from .common.nuscenes import dataloader
 from .common.optim import optimizer
+from .common.report import report
 from .common.schedule import schedule
 from .common.train import train
 from .models.streampetr_vit_l import model
 
+report.title = "StreamPETR, EVA-02 ViT-L, 800x320"
 train.output_dir = "output/streampetr_eva02_l_800x320_24ep"
