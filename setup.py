@@ -1,0 +1,65 @@
+"""Installs the package ``streampetr_vit`` from projects/StreamPETR_ViT.
+
+The ranges say what may work together; constraints.txt holds the versions that were tested.
+detectron2 is not among the requirements: the package index does not have it under its own name,
+tools/install_detectron2.py brings it.
+"""
+
+from setuptools import find_packages, setup
+
+PROJECT = "projects/StreamPETR_ViT"
+
+RUNTIME = [
+    # The network. torchvision is imported by detectron2 only.
+    "torch>=2.10,<2.16",
+    "torchvision>=0.25",
+    # Geometry, matching (scipy's assignment solver), checkpoints. nuscenes-devkit needs numpy<2.
+    "numpy>=1.26,<2",
+    "scipy>=1.11",
+    "safetensors>=0.4",
+    # The data set and its official metric.
+    "nuscenes-devkit>=1.2,<1.3",
+    # Images: read and resized as the reference does it; opencv 4.12 and later need numpy 2.
+    "Pillow>=10",
+    "opencv-python-headless>=4.8,<4.12",
+    # Logs, tables, pictures.
+    "matplotlib>=3.8",
+    "tabulate>=0.9",
+    "tensorboard>=2.15",
+    "tqdm>=4.65",
+    # Configuration and the base of detectron2's engine.
+    "fvcore>=0.1.5.post20221221,<0.1.6",
+    "iopath>=0.1.9",
+    "omegaconf>=2.3,<2.4",
+    "hydra-core>=1.3,<1.4",
+    # What else detectron2's Python files import; black formats the configs that it prints.
+    "pycocotools>=2.0.6",
+    "termcolor>=1.1",
+    "yacs>=0.1.8",
+    "cloudpickle>=2",
+    "pydot>=1.4",
+    "black>=23",
+]
+
+EXTRAS = {
+    "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14"],
+    # The devkit's tracking metric. In one pip run with the rest: alone, pandas may bring numpy 2.
+    "tracking": ["motmetrics>=1.4,<1.5", "pandas>=2.1"],
+    "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
+    # Optional kernels, never needed: torch's own attention is the default.
+    "xformers": ["xformers>=0.0.30"],
+    "flash-attn": ["flash-attn>=2.6"],
+}
+
+setup(
+    name="streampetr_vit",
+    version="0.1.0",
+    description="Multi-camera temporal 3D object detection: StreamPETR with the EVA-02 ViT-Large"
+    " backbone, on detectron2",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    package_dir={"": PROJECT},
+    packages=find_packages(PROJECT, include=["streampetr_vit", "streampetr_vit.*"]),
+    install_requires=RUNTIME,
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Says whether this environment can run the project and, with --repair, mends a missing CUDA."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+EXAMPLES = """\
+examples:
+  .venv/bin/python tools/check_environment.py            # report only
+  .venv/bin/python tools/check_environment.py --repair   # what `make setup` runs
+"""
+
+# Newer than the tested pair (constraints.txt), so that a CPU build of the tested version, from
+# whatever place pip was told to look in first, does not satisfy it again.
+CUDA_PAIR = ("torch>2.13.0,<2.16", "torchvision", "numpy<2")
+
+# In a process of its own: a repair changes the torch that is imported.
+PROBE = """
+import json, platform
+import torch
+import detectron2
+import detectron2.engine, nuscenes, streampetr_vit, torchvision
+cuda = torch.cuda.is_available()
+print("PROBE " + json.dumps({
+    "python": platform.python_version(),
+    "torch": torch.__version__,
+    "torchvision": torchvision.__version__,
+    "detectron2": detectron2.__version__,
+    "cuda_build": torch.version.cuda,
+    "gpu": torch.cuda.get_device_name(0) if cuda else None,
+}))
+"""
+
+
+class EnvironmentFault(RuntimeError):
+    """The environment cannot run the project; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the probe found.
+
+    Attributes:
+        python, torch, torchvision, detectron2: versions.
+        cuda_build: the CUDA version that torch was built for, None for a CPU build.
+        gpu: name of the first GPU that torch can use, or None.
+    """
+
+    python: str
+    torch: str
+    torchvision: str
+    detectron2: str
+    cuda_build: str | None
+    gpu: str | None
+
+    def __str__(self) -> str:
+        return (
+            f"Python {self.python}, torch {self.torch}, torchvision {self.torchvision}, "
+            f"detectron2 {self.detectron2}, {self.gpu or 'no GPU (CPU only)'}"
+        )
+
+
+def probe() -> Environment:
+    """Import the project's foundations in a process of its own.
+
+    Raises:
+        EnvironmentFault: when one of them cannot be imported.
+    """
+    run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    answers = [line for line in run.stdout.splitlines() if line.startswith("PROBE ")]
+    if run.returncode != 0 or not answers:
+        raise EnvironmentFault(
+            f"{sys.executable} cannot import what the project needs:\n{run.stderr.strip()}\n"
+            "Run `make setup`; if that is what failed, remove .venv and run it again."
+        )
+    return Environment(**json.loads(answers[-1].removeprefix("PROBE ")))
+
+
+def installed_gpus() -> list[str]:
+    """The NVIDIA GPUs that the driver's own tool lists; none where CUDA_VISIBLE_DEVICES hides all.
+
+    Returns:
+        One line for each GPU.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return []
+    try:
+        run = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line for line in run.stdout.splitlines() if line.startswith("GPU ")]
+
+
+def install_cuda_pair() -> None:
+    """Replace a CPU build of torch by a CUDA pair from pip's index.
+
+    Raises:
+        EnvironmentFault: when pip fails.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    run = subprocess.run([*command, "--upgrade", *CUDA_PAIR], capture_output=True, text=True)
+    if run.returncode != 0:
+        raise EnvironmentFault(
+            f"pip could not install {' '.join(CUDA_PAIR)}:\n{run.stderr.strip()}\nInstall a CUDA "
+            "build of torch and its torchvision in .venv by hand (PyTorch's installation page has "
+            "the command), then run `make setup` again."
+        )
+
+
+def require_usable_gpu(environment: Environment, gpus: list[str]) -> None:
+    """Refuse an environment whose torch does not see a GPU that is there.
+
+    Raises:
+        EnvironmentFault: with what was found and the ways out.
+    """
+    if not gpus or environment.gpu:
+        return
+    if environment.cuda_build is None:
+        cause = f"torch {environment.torch} is a CPU build. Run `make setup`"
+    else:
+        cause = (
+            f"torch {environment.torch} is built for CUDA {environment.cuda_build} but cannot use "
+            "the driver, which is probably too old for it. Update the driver, or install a torch "
+            "and torchvision built for an older CUDA in .venv (PyTorch's installation page has "
+            "the command) and run `make setup` again"
+        )
+    raise EnvironmentFault(
+        f"nvidia-smi lists {gpus[0]!r}, but torch sees no GPU: {cause}. To go on with the CPU "
+        "alone, set CUDA_VISIBLE_DEVICES to the empty string."
+    )
+
+
+def check(repair: bool) -> Environment:
+    """Probe, repair if asked to and needed, and probe again.
+
+    Args:
+        repair: replace a CPU build of torch on a machine with an NVIDIA GPU.
+
+    Returns:
+        The environment as it is at the end.
+
+    Raises:
+        EnvironmentFault: when it cannot run the project or does not see a GPU that is there.
+    """
+    environment, gpus = probe(), installed_gpus()
+    if repair and gpus and not environment.gpu and environment.cuda_build is None:
+        print(f"[setup] torch {environment.torch} is a CPU build and nvidia-smi lists a GPU:")
+        print(f"[setup] installing a CUDA build ({', '.join(CUDA_PAIR)}), several GB", flush=True)
+        install_cuda_pair()
+        environment = probe()
+    require_usable_gpu(environment, gpus)
+    return environment
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run.
+
+    Returns:
+        The exit status: 0 when the environment is sound.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="replace a CPU build of torch where nvidia-smi lists a GPU",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        environment = check(options.repair)
+    except EnvironmentFault as fault:
+        print(f"[setup] error: {fault}", file=sys.stderr)
+        return 1
+    print(f"[setup] ready: {environment}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
