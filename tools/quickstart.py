@@ -30,16 +30,23 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--config-file", help="recipe (default: by what the machine has)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="size of the synthetic data set")
+    parser.add_argument("--data", type=Path, help="where it is made (default: as the recipe says)")
     parser.add_argument("opts", nargs="*", help="overrides of the recipe, path.key=value")
     args = parser.parse_args(argv)
     start = time.monotonic()
     # With a GPU: a larger model on a larger set.
-    preset, recipe = ("gpu", "quickstart_gpu") if torch.cuda.is_available() else ("quickstart",) * 2
-    cfg = load_config(str(ROOT / "configs" / f"{recipe}.py"), args.opts)
-    data = Path(cfg.dataloader.train.dataset.root)
+    recipe, preset = ("quickstart_gpu", "gpu") if torch.cuda.is_available() else ("quickstart",) * 2
+    cfg = load_config(args.config_file or str(ROOT / "configs" / f"{recipe}.py"), args.opts)
+    synthetic = PRESETS[args.preset or preset]
+    data = args.data or Path(cfg.dataloader.train.dataset.root)
     print(f"[quickstart] data: {data}", flush=True)
-    generate(PRESETS[preset], data)
+    generate(synthetic, data)
     data_seconds = time.monotonic() - start
+    for loader, split in zip(("train", "test"), synthetic.split_names, strict=True):
+        dataset = dict(root=str(data), version=synthetic.version, split=split)
+        cfg.dataloader[loader].dataset = dataset
     print(f"[quickstart] training, log in {cfg.train.output_dir}/log.txt", flush=True)
     setup(cfg)
     train(cfg)

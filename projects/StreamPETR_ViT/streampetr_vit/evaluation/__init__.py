@@ -1,0 +1,7 @@
+"""Results in the nuScenes format, the official metrics, and the report."""
+
+from streampetr_vit.evaluation.devkit_metrics import evaluate_results
+from streampetr_vit.evaluation.evaluation_set import EvaluationSet
+from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
+
+__all__ = ["EvaluationSet", "NuScenesEvaluator", "evaluate_results"]

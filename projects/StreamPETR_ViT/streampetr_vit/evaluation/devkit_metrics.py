@@ -1,0 +1,94 @@
+"""The official nuScenes detection metrics, computed by the devkit itself.
+
+The devkit is imported inside the functions: it costs seconds and pulls in matplotlib.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from streampetr_vit.evaluation.evaluation_set import EvaluationSet
+
+CONFIG_NAME = "detection_cvpr_2019"
+
+
+def evaluate_results(
+    results_path: str | Path, evaluation_set: EvaluationSet, output_dir: str | Path
+) -> dict[str, Any]:
+    """Scores a results file and writes metrics_summary.json and metrics_details.json.
+
+    Args:
+        results_path: nuScenes results file that holds every sample of the set.
+        evaluation_set: the samples and their tables.
+        output_dir: where the two files go.
+
+    Returns:
+        The devkit's summary (see `DetectionMetrics.serialize`) with two more keys: "meta" of the
+        submission, as the devkit's own main() adds it, and "num_gt_boxes", class -> scored boxes.
+    """
+    os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
+    from nuscenes import NuScenes
+
+    nusc = NuScenes(evaluation_set.version, str(evaluation_set.root), verbose=False)
+    evaluation = _detection_eval(nusc, Path(results_path), evaluation_set.sample_tokens)
+    metrics, details = evaluation.evaluate()
+
+    counts = Counter(box.detection_name for box in evaluation.gt_boxes.all)
+    summary = metrics.serialize()
+    summary["meta"] = dict(evaluation.meta)
+    summary["num_gt_boxes"] = {name: counts[name] for name in evaluation.cfg.class_names}
+    # Through JSON and back: plain dicts and floats, with the keys that a reader of the file sees.
+    text = json.dumps(summary, indent=2)
+    output_dir = Path(output_dir)
+    _write_text(output_dir / "metrics_summary.json", text)
+    _write_text(output_dir / "metrics_details.json", json.dumps(details.serialize(), indent=2))
+    return json.loads(text)
+
+
+def _detection_eval(nusc: Any, results_path: Path, sample_tokens: tuple[str, ...]) -> Any:
+    """A devkit `DetectionEval` over exactly these samples.
+
+    The devkit's constructor takes the name of a split that it knows, or that a splits.json inside
+    the data folder defines. A list of scenes given in a configuration is neither, and the data
+    folder may be read-only. So the constructor's steps are called here with the sample tokens,
+    for every kind of split alike, and the scoring is the inherited `evaluate()`, untouched. Two
+    side effects of the constructor are also gone: the empty folder `plots`, and the crash where
+    no sample has a prediction.
+    """
+    from nuscenes.eval.common import loaders
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.detection.data_classes import DetectionBox
+    from nuscenes.eval.detection.evaluate import DetectionEval
+
+    class SampleListEval(DetectionEval):
+        def __init__(self) -> None:
+            self.nusc, self.verbose = nusc, False
+            self.cfg = config_factory(CONFIG_NAME)
+            tokens = list(sample_tokens)
+            predictions, self.meta = loaders.load_prediction_of_sample_tokens(
+                str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens
+            )
+            truth = loaders.load_gt_of_sample_tokens(nusc, tokens, DetectionBox)
+            self.pred_boxes = self._in_scope(predictions)
+            self.gt_boxes = self._in_scope(truth)
+            self.sample_tokens = tokens
+
+        def _in_scope(self, boxes: Any) -> Any:
+            if not boxes.all:  # the devkit's filter cannot tell the type of no boxes
+                return boxes
+            boxes = loaders.add_center_dist(nusc, boxes)
+            return loaders.filter_eval_boxes(nusc, boxes, self.cfg.class_range)
+
+    return SampleListEval()
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text)
+    unfinished.replace(path)

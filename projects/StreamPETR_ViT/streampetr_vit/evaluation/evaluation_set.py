@@ -1,0 +1,46 @@
+"""Which samples are evaluated, and where their ground truth is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog
+
+from streampetr_vit.data.nuscenes import dataset_name
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The samples of one evaluation.
+
+    Attributes:
+        root: folder that holds the version folder.
+        version: table folder, such as "v1.0-trainval".
+        sample_tokens: the samples, each once, in the order of the loader.
+        has_annotations: False where only a results file can be written (the test split).
+    """
+
+    root: Path
+    version: str
+    sample_tokens: tuple[str, ...]
+    has_annotations: bool
+
+    @staticmethod
+    def of(dataset: str | Mapping[str, Any]) -> EvaluationSet:
+        """The samples that a test loader of the same data set delivers.
+
+        Args:
+            dataset: a catalog name such as "nuscenes_trainval_val", or a description such as
+                dict(root=..., version="v1.0-mini", split="mini_val"); `split` may also be a list
+                of scene names. See `data.nuscenes.dataset_name`.
+        """
+        records = DatasetCatalog.get(dataset_name(dataset))
+        return EvaluationSet(
+            root=records.root,
+            version=records.version,
+            sample_tokens=tuple(records.tokens),
+            has_annotations=records.has_annotations,
+        )

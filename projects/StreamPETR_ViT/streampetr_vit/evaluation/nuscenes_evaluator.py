@@ -1,0 +1,198 @@
+"""The detectron2 evaluator of the nuScenes detection task."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from streampetr_vit.evaluation.devkit_metrics import evaluate_results
+from streampetr_vit.evaluation.evaluation_set import EvaluationSet
+from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
+from streampetr_vit.evaluation.result_format import (
+    MAX_BOXES_PER_SAMPLE,
+    GlobalBoxes,
+    to_global_boxes,
+    write_results,
+)
+from streampetr_vit.structures import CLASS_NAMES, Detections
+
+RESULTS_FILE = "results_nusc.json"
+_LOGGER = logging.getLogger(__name__)
+
+
+class NuScenesEvaluator(DatasetEvaluator):
+    """Collects detections, writes the results file and computes the official metrics."""
+
+    def __init__(
+        self,
+        dataset: str | Mapping[str, Any],
+        output_dir: str | Path,
+        *,
+        distributed: bool = True,
+        allow_padding: bool = False,
+    ) -> None:
+        """Finds out which samples the evaluation must see.
+
+        Args:
+            dataset: a name in detectron2's catalogs, or a description such as dict(root=...,
+                version="v1.0-mini", split="mini_val"); the same as the test loader's.
+            output_dir: where results_nusc.json, metrics_summary.json and metrics_details.json go.
+            distributed: gather the detections of all processes; if False each evaluates its own.
+            allow_padding: accept samples that come more than once and keep the first, for a test
+                loader whose sharding is "reference".
+        """
+        self._set = EvaluationSet.of(dataset)
+        self._output_dir = Path(output_dir)
+        self._distributed = distributed
+        self._allow_padding = allow_padding
+        self._samples: list[GlobalBoxes] = []
+
+    @property
+    def results_path(self) -> Path:
+        """The results file that `evaluate` writes."""
+        return self._output_dir / RESULTS_FILE
+
+    def reset(self) -> None:
+        """Forgets all detections."""
+        self._samples = []
+
+    def process(
+        self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Detections]]
+    ) -> None:
+        """Takes the detections of some samples.
+
+        Args:
+            inputs: sample dicts with "sample_token", "lidar_to_ego" and "ego_to_global".
+            outputs: for each sample {"detections": Detections} in the lidar frame.
+
+        Raises:
+            ValueError: a value is not finite, a size is not positive, a label is out of range, or
+                there are too many boxes.
+        """
+        for sample, output in zip(inputs, outputs, strict=True):
+            detections = output["detections"].to("cpu")
+            check_detections(detections, sample["sample_token"])
+            self._samples.append(
+                to_global_boxes(
+                    detections,
+                    sample["lidar_to_ego"],
+                    sample["ego_to_global"],
+                    sample["sample_token"],
+                )
+            )
+
+    def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
+        """Writes the results file and scores it, in the main process.
+
+        Returns:
+            {"bbox3d": {"NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE", "mAP_0.5m", ...,
+            "AP_car", ...}}; empty where the split has no annotations; None in other processes.
+
+        Raises:
+            ValueError: samples are missing, unknown or there twice.
+        """
+        samples = self._gather()
+        if samples is None:
+            return None
+        samples = self._in_order(samples)
+        write_results(self.results_path, samples)
+        _LOGGER.info("wrote %s", self.results_path)
+        if not self._set.has_annotations:
+            _LOGGER.info("the split has no annotations: no metrics, only the results file")
+            return OrderedDict()
+        if not any(len(sample) for sample in samples):
+            _LOGGER.warning(
+                "no sample has a detection inside the class ranges: all scores are 0 and all "
+                "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
+            )
+        _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
+        summary = evaluate_results(self.results_path, self._set, self._output_dir)
+        _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
+        return OrderedDict(bbox3d=results_for_detectron2(summary))
+
+    def _gather(self) -> list[GlobalBoxes] | None:
+        """The samples of all processes in rank order; None outside the main process."""
+        if not self._distributed or comm.get_world_size() == 1:
+            return self._samples
+        comm.synchronize()
+        gathered = comm.gather(self._samples, dst=0)
+        if not comm.is_main_process():
+            return None
+        return [sample for samples in gathered for sample in samples]
+
+    def _in_order(self, samples: list[GlobalBoxes]) -> list[GlobalBoxes]:
+        """The samples in the order of the split, after a check that each is there once."""
+        expected = self._set.sample_tokens
+        counts = Counter(sample.sample_token for sample in samples)
+        _complain(
+            [token for token in expected if token not in counts],
+            len(expected),
+            "got no detections; run the test loader over the whole data set of the evaluator",
+        )
+        known = set(expected)
+        _complain(
+            [token for token in counts if token not in known],
+            len(counts),
+            "are not in the data set of the evaluator; give it the data set of the test loader",
+        )
+        twice = [token for token, count in counts.items() if count > 1]
+        if not self._allow_padding:
+            _complain(
+                twice,
+                len(counts),
+                "were evaluated more than once; give every process its own samples (the loader's "
+                'sharding="scene"), or set allow_padding=True',
+            )
+        first = {sample.sample_token: sample for sample in reversed(samples)}
+        return [first[token] for token in expected]
+
+
+def check_detections(detections: Detections, sample_token: str) -> None:
+    """Refuses detections that no metric can be computed from.
+
+    Args:
+        detections: of one sample, on the CPU.
+        sample_token: named in the error.
+
+    Raises:
+        ValueError: a value is not finite, a size is not positive, a label is out of range, or
+            there are more boxes than the nuScenes task accepts.
+    """
+    where = f"sample {sample_token}"
+    if len(detections) > MAX_BOXES_PER_SAMPLE:
+        raise ValueError(
+            f"{where} has {len(detections)} detections; the nuScenes task accepts at most "
+            f"{MAX_BOXES_PER_SAMPLE}. Decode fewer boxes"
+        )
+    for field, values in (("boxes", detections.boxes), ("scores", detections.scores)):
+        broken = int((~torch.isfinite(values)).sum())
+        if broken:
+            raise ValueError(
+                f"{where}: {broken} of {values.numel()} values of its {field} are NaN or infinite. "
+                "The network diverged, or its checkpoint is damaged"
+            )
+    sizes = detections.boxes[:, 3:6]
+    if len(detections) and float(sizes.min()) <= 0:
+        raise ValueError(f"{where}: a box has size {float(sizes.min())} m; sizes must be positive")
+    _check_labels(detections.labels, where)
+
+
+def _check_labels(labels: torch.Tensor, where: str) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASS_NAMES):
+        raise ValueError(
+            f"{where}: labels span {int(labels.min())} to {int(labels.max())}; "
+            f"allowed are 0 to {len(CLASS_NAMES) - 1}"
+        )
+
+
+def _complain(tokens: list[str], total: int, problem: str) -> None:
+    """Raises if any token is in the list."""
+    if tokens:
+        raise ValueError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")

@@ -1,0 +1,238 @@
+"""Six camera pictures with boxes drawn on them.
+
+Shape letters: N cameras, n boxes. Boxes are (n, 9) rows as in `structures.boxes3d`, lidar frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES, Detections, box_corners
+from streampetr_vit.visualization.colors import BACKGROUND_COLOR, CLASS_COLORS, TRUTH_COLOR, Color
+from streampetr_vit.visualization.drawing import (
+    FloatArray,
+    Image,
+    draw_line,
+    draw_text,
+    fill_polygon,
+)
+
+# Where the cameras are in the 2x3 picture: the front above, the back below, left to right.
+GRID_ORDER = (
+    "CAM_FRONT_LEFT",
+    "CAM_FRONT",
+    "CAM_FRONT_RIGHT",
+    "CAM_BACK_LEFT",
+    "CAM_BACK",
+    "CAM_BACK_RIGHT",
+)
+NEAR_M = 0.1
+
+# Corners whose numbers differ in one bit share an edge; see `box_corners`.
+_EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
+_FRONT_FACE = (4, 5, 7, 6)
+
+
+@dataclass(frozen=True)
+class BoxStyle:
+    """How boxes are drawn.
+
+    Attributes:
+        color: RGB; None for the colour of the class.
+        thickness: of the edges, pixels.
+        dash_px: length of the dashes; 0 for full lines.
+        front_opacity: of the filled front face, 0 for none.
+        with_label: whether class and score are written.
+    """
+
+    color: Color | None = None
+    thickness: int = 1
+    dash_px: float = 0.0
+    front_opacity: float = 0.0
+    with_label: bool = False
+
+
+PREDICTION_STYLE = BoxStyle(thickness=2, front_opacity=0.2, with_label=True)
+TRUTH_STYLE = BoxStyle(color=TRUTH_COLOR, dash_px=4.0)
+
+
+def project_boxes(boxes: ArrayLike, lidar_to_image: ArrayLike) -> FloatArray:
+    """Box corners in an image, before the division by depth.
+
+    Args:
+        boxes: (n, 7 or more), lidar frame.
+        lidar_to_image: (4, 4); its third row gives the depth in metres.
+
+    Returns:
+        (n, 8, 3) float64: (u * depth, v * depth, depth). Straight lines stay straight in this
+        space, so that edges can be cut where they pass behind the camera.
+    """
+    rows = torch.tensor(np.asarray(boxes), dtype=torch.float64)
+    corners = box_corners(rows).numpy()  # (n, 8, 3)
+    matrix = np.asarray(lidar_to_image, dtype=np.float64)
+    return corners @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def draw_boxes(
+    image: Image,
+    boxes: ArrayLike,
+    labels: Sequence[int],
+    lidar_to_image: ArrayLike,
+    style: BoxStyle,
+    scores: Sequence[float] | None = None,
+) -> None:
+    """Draws boxes on one picture, far ones first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, drawn on.
+        boxes: (n, 9), lidar frame.
+        labels: n class numbers; -1 is drawn in grey.
+        lidar_to_image: (4, 4) of this very picture.
+        style: how they are drawn.
+        scores: n scores for the text; None writes the class alone.
+    """
+    projected = project_boxes(np.asarray(boxes).reshape(len(labels), 9), lidar_to_image)
+    for index in np.argsort(-projected[:, :, 2].mean(axis=1)):
+        if projected[index, :, 2].max() <= NEAR_M:
+            continue
+        label = int(labels[index])
+        name = CLASS_NAMES[label] if label >= 0 else "other"
+        color = style.color or CLASS_COLORS.get(name, (170, 170, 170))
+        _draw_box(image, projected[index], color, style)
+        if style.with_label:
+            score = "" if scores is None else f" {float(scores[index]):.2f}"
+            _draw_label(image, projected[index], name.replace("_", " ") + score, color)
+
+
+def draw_cameras(
+    images: Sequence[Image],
+    lidar_to_image: ArrayLike,
+    predictions: Detections | None = None,
+    true_boxes: ArrayLike | None = None,
+    true_labels: Sequence[int] | None = None,
+    camera_names: Sequence[str] = CAMERA_NAMES,
+    panel_width: int = 640,
+) -> list[Image]:
+    """The pictures of one moment with predicted and true boxes.
+
+    Args:
+        images: N pictures (H, W, 3) uint8 RGB; not changed.
+        lidar_to_image: (N, 4, 4) of these pictures.
+        predictions: drawn in the colours of their classes, the front face filled.
+        true_boxes: (n, 9); drawn as thin dashed white lines.
+        true_labels: n class numbers.
+        camera_names: N names, written into the pictures.
+        panel_width: pixels; small pictures are enlarged before lines are drawn on them.
+
+    Returns:
+        N pictures of that width.
+    """
+    panels: list[Image] = []
+    for image, matrix, name in zip(images, np.asarray(lidar_to_image), camera_names, strict=True):
+        scale = panel_width / image.shape[1]
+        resized = cv2.resize(
+            image,
+            (panel_width, round(image.shape[0] * scale)),
+            interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA,
+        )
+        panel: Image = np.asarray(resized, np.uint8)
+        # Pixel centres are at integer coordinates: u' = scale * (u + 0.5) - 0.5.
+        enlarge = np.diag([scale, scale, 1.0, 1.0])
+        enlarge[:2, 2] = 0.5 * scale - 0.5
+        matrix = enlarge @ np.asarray(matrix, dtype=np.float64)
+        if true_boxes is not None and true_labels is not None:
+            draw_boxes(panel, true_boxes, true_labels, matrix, TRUTH_STYLE)
+        if predictions is not None:
+            draw_boxes(
+                panel,
+                predictions.boxes.cpu().numpy(),
+                predictions.labels.tolist(),
+                matrix,
+                PREDICTION_STYLE,
+                predictions.scores.tolist(),
+            )
+        title = name.removeprefix("CAM_").replace("_", " ")
+        draw_text(panel, title, (8, 18), background=BACKGROUND_COLOR)
+        panels.append(panel)
+    return panels
+
+
+def camera_grid(
+    panels: Sequence[Image], camera_names: Sequence[str] = CAMERA_NAMES, gap_px: int = 4
+) -> Image:
+    """Lays pictures out in rows of three, front above back.
+
+    Args:
+        panels: N pictures of equal size.
+        camera_names: N names; unknown names keep their order after the known ones.
+        gap_px: dark space between the pictures.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    known = [name for name in GRID_ORDER if name in camera_names]
+    order = known + [name for name in camera_names if name not in known]
+    height, width = panels[0].shape[:2]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    grid = np.empty(
+        (rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), np.uint8
+    )
+    grid[:] = BACKGROUND_COLOR
+    for place, name in enumerate(order):
+        top = place // columns * (height + gap_px)
+        left = place % columns * (width + gap_px)
+        panel = panels[list(camera_names).index(name)]
+        grid[top : top + height, left : left + width] = panel
+    return grid
+
+
+def _draw_box(image: Image, corners: FloatArray, color: Color, style: BoxStyle) -> None:
+    """One box: its edges, its front face, and a line on its floor that points to the front.
+
+    Args:
+        image: drawn on.
+        corners: (8, 3) as `project_boxes` returns them.
+        color: RGB.
+        style: how it is drawn.
+    """
+    if style.front_opacity > 0 and corners[list(_FRONT_FACE), 2].min() > NEAR_M:
+        face = corners[list(_FRONT_FACE)]
+        fill_polygon(image, face[:, :2] / face[:, 2:], color, style.front_opacity)
+    segments = [(corners[a], corners[b]) for a, b in _EDGES]
+    floor_center = corners[[0, 2, 4, 6]].mean(axis=0)
+    floor_front = corners[[4, 6]].mean(axis=0)
+    segments.append((floor_center, floor_front))
+    for start, end in segments:
+        cut = _cut_at_near_plane(start, end)
+        if cut is not None:
+            draw_line(image, *cut, color, style.thickness, style.dash_px)
+
+
+def _cut_at_near_plane(start: FloatArray, end: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """The part of an edge in front of the camera, as two (2,) pixel positions."""
+    if max(start[2], end[2]) <= NEAR_M:
+        return None
+    if start[2] < NEAR_M:
+        start = start + (NEAR_M - start[2]) / (end[2] - start[2]) * (end - start)
+    elif end[2] < NEAR_M:
+        end = end + (NEAR_M - end[2]) / (start[2] - end[2]) * (start - end)
+    return start[:2] / start[2], end[:2] / end[2]
+
+
+def _draw_label(image: Image, corners: FloatArray, text: str, color: Color) -> None:
+    """Writes above a box that is wholly in front of the camera and whose centre is in sight."""
+    if corners[:, 2].min() <= NEAR_M:
+        return
+    pixels = corners[:, :2] / corners[:, 2:]
+    middle = pixels.mean(axis=0)
+    if not (0 <= middle[0] < image.shape[1] and 0 <= middle[1] < image.shape[0]):
+        return
+    left, top = float(pixels[:, 0].min()), float(pixels[:, 1].min())
+    draw_text(image, text, (left, top - 4), color, 0.36, BACKGROUND_COLOR)

@@ -1,0 +1,31 @@
+"""One colour per class, for pictures and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Color = tuple[int, int, int]
+
+# RGB, 0 to 255. Bright and of distinct hue: they are drawn as thin lines over photographs.
+CLASS_COLORS: Mapping[str, Color] = {
+    "car": (255, 159, 28),
+    "truck": (239, 71, 71),
+    "construction_vehicle": (199, 125, 60),
+    "bus": (255, 221, 64),
+    "trailer": (178, 120, 255),
+    "barrier": (110, 138, 255),
+    "motorcycle": (255, 92, 190),
+    "bicycle": (46, 214, 180),
+    "pedestrian": (64, 190, 255),
+    "traffic_cone": (166, 226, 46),
+}
+TRUTH_COLOR: Color = (255, 255, 255)
+BACKGROUND_COLOR: Color = (19, 24, 32)
+GRID_COLOR: Color = (54, 63, 76)
+TEXT_COLOR: Color = (206, 214, 224)
+EGO_COLOR: Color = (235, 239, 245)
+
+
+def hex_color(color: Color) -> str:
+    """The colour as "#rrggbb"."""
+    return "#" + "".join(f"{value:02x}" for value in color)

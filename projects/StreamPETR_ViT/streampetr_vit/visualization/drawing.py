@@ -1,0 +1,161 @@
+"""Antialiased primitives with sub-pixel ends, over OpenCV.
+
+Images are (H, W, 3) uint8 RGB and are drawn on in place. Points are (x, y) in pixels, pixel
+centres at integer coordinates.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streampetr_vit.visualization.colors import TEXT_COLOR, Color
+
+Image = NDArray[np.uint8]
+FloatArray = NDArray[np.float64]
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FRACTION_BITS = 4
+
+
+def draw_line(
+    image: Image,
+    start: FloatArray,
+    end: FloatArray,
+    color: Color,
+    thickness: int = 1,
+    dash_px: float = 0.0,
+) -> None:
+    """Draws a segment, or the part of it that is in the image.
+
+    Args:
+        image: drawn on.
+        start: (2,) pixels.
+        end: (2,) pixels.
+        color: RGB.
+        thickness: pixels.
+        dash_px: length of a dash and of a gap; 0 draws a full line.
+    """
+    clipped = clip_to_image(start, end, image, margin=8)
+    if clipped is None:
+        return
+    start, end = clipped
+    length = float(np.hypot(*(end - start)))
+    # A dash starts at each even multiple of dash_px.
+    dashes = [(0.0, 1.0)]
+    if dash_px > 0 and length > 0:
+        begins = np.arange(0, length, 2 * dash_px)
+        dashes = [(b / length, min(b + dash_px, length) / length) for b in begins]
+    for begin, stop in dashes:
+        cv2.line(
+            image,
+            _fixed_point(start + begin * (end - start)),
+            _fixed_point(start + stop * (end - start)),
+            color,
+            thickness,
+            cv2.LINE_AA,
+            _FRACTION_BITS,
+        )
+
+
+def clip_to_image(
+    start: FloatArray, end: FloatArray, image: Image, margin: int = 0
+) -> tuple[FloatArray, FloatArray] | None:
+    """The part of a segment that lies in the image (Liang-Barsky), None if there is none.
+
+    Boxes close to a camera project far outside the picture, beyond the integers that OpenCV takes.
+
+    Args:
+        start: (2,) pixels.
+        end: (2,) pixels.
+        image: gives the size.
+        margin: pixels around the image that still count as inside.
+    """
+    low = np.array([-margin, -margin], dtype=np.float64)
+    high = np.array([image.shape[1] + margin, image.shape[0] + margin], dtype=np.float64)
+    start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    direction = end - start
+    first, last = 0.0, 1.0
+    for step, distance in (
+        *zip(-direction, start - low, strict=True),
+        *zip(direction, high - start, strict=True),
+    ):
+        if step == 0:
+            if distance < 0:
+                return None
+        elif step < 0:
+            first = max(first, distance / step)
+        else:
+            last = min(last, distance / step)
+    if first > last:
+        return None
+    return start + first * direction, start + last * direction
+
+
+def fill_polygon(image: Image, points: FloatArray, color: Color, opacity: float = 1.0) -> None:
+    """Fills a convex polygon, blended over the image.
+
+    Args:
+        image: drawn on.
+        points: (k, 2) pixels; parts outside the image are left out.
+        color: RGB.
+        opacity: 0 to 1.
+    """
+    height, width = image.shape[:2]
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1, [width, height])
+    if (low >= high).any() or np.abs(points).max() > 2**15:
+        return
+    patch = image[low[1] : high[1], low[0] : high[0]]
+    filled = np.ascontiguousarray(patch)
+    if filled is patch:
+        filled = patch.copy()
+    corners = np.round((points - low) * 2**_FRACTION_BITS).astype(np.int32)
+    cv2.fillConvexPoly(filled, corners, color, cv2.LINE_AA, _FRACTION_BITS)
+    patch[...] = cv2.addWeighted(filled, opacity, np.ascontiguousarray(patch), 1 - opacity, 0)
+
+
+def draw_text(
+    image: Image,
+    text: str,
+    position: tuple[float, float],
+    color: Color = TEXT_COLOR,
+    scale: float = 0.45,
+    background: Color | None = None,
+    background_opacity: float = 0.65,
+) -> int:
+    """Writes one line of text, moved to lie inside the image.
+
+    Args:
+        image: drawn on.
+        text: characters that OpenCV's fonts know (ASCII).
+        position: (x, y) of the left end of the base line, pixels.
+        color: RGB.
+        scale: font scale of OpenCV; 0.45 is about 10 pixels high.
+        background: RGB of a box behind the text; None for no box.
+        background_opacity: of that box.
+
+    Returns:
+        The width of the text in pixels.
+    """
+    (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    x = int(np.clip(position[0], 3, max(3, image.shape[1] - width - 3)))
+    y = int(np.clip(position[1], height + 3, max(height + 3, image.shape[0] - below)))
+    if background is not None:
+        box = np.array([[x - 3, y - height - 3], [x + width + 3, y + below]], dtype=np.float64)
+        corners = np.array([box[0], [box[1, 0], box[0, 1]], box[1], [box[0, 0], box[1, 1]]])
+        fill_polygon(image, corners, background, background_opacity)
+    cv2.putText(image, text, (x, y), FONT, scale, color, 1, cv2.LINE_AA)
+    return width
+
+
+def draw_circle(image: Image, center: FloatArray, radius_px: float, color: Color) -> None:
+    """Draws a thin circle."""
+    radius = round(radius_px * 2**_FRACTION_BITS)
+    cv2.circle(image, _fixed_point(center), radius, color, 1, cv2.LINE_AA, _FRACTION_BITS)
+
+
+def _fixed_point(point: FloatArray) -> tuple[int, int]:
+    x, y = np.round(np.asarray(point) * 2**_FRACTION_BITS).astype(int).tolist()
+    return x, y

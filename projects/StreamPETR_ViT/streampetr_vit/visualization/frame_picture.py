@@ -1,0 +1,140 @@
+"""One picture of one moment: six cameras, the view from above, and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from streampetr_vit.data.frame_geometry import FrameGeometry
+from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.image_io import read_image
+from streampetr_vit.structures import CLASS_NAMES, Detections
+from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
+from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
+from streampetr_vit.visualization.colors import BACKGROUND_COLOR, CLASS_COLORS, TRUTH_COLOR
+from streampetr_vit.visualization.drawing import Image, draw_line, draw_text, fill_polygon
+
+_GAP_PX = 4
+_HEADER_PX = 26
+_LEGEND_PX = 28
+
+
+def draw_record(
+    record: FrameRecord,
+    predictions: Detections | None,
+    score_threshold: float = 0.25,
+    range_m: float = 51.2,
+    panel_width: int = 640,
+    with_truth: bool = True,
+) -> Image:
+    """Draws a key frame with its detections and its true boxes.
+
+    True boxes are those that the official evaluation can score: of the ten classes, with at least
+    one lidar or radar point, within the drawn range.
+
+    Args:
+        record: the key frame; its pictures are read from disk, no lidar file is.
+        predictions: boxes in the lidar frame; None draws none.
+        score_threshold: weaker predictions are left out.
+        range_m: half the width of the view from above.
+        panel_width: width of one camera picture, pixels.
+        with_truth: whether true boxes are drawn.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    sizes = [tuple(size) for size in record.image_sizes.tolist()]
+    images = [
+        np.ascontiguousarray(read_image(record.root / path, size)[:, :, ::-1])
+        for path, size in zip(record.camera_paths, sizes, strict=True)
+    ]
+    shown = None if predictions is None else above_threshold(predictions, score_threshold)
+    boxes, labels = visible_truth(record, range_m) if with_truth else (np.zeros((0, 9)), [])
+    geometry = FrameGeometry.of_record(record)
+    panels = draw_cameras(
+        images, geometry.lidar_to_image.numpy(), shown, boxes, labels, panel_width=panel_width
+    )
+    grid = camera_grid(panels, gap_px=_GAP_PX)
+    above = draw_bird_eye_view(shown, boxes, labels, range_m, size_px=grid.shape[0])
+    header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
+    if shown is not None:
+        header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
+    return compose(grid, above, header)
+
+
+def above_threshold(detections: Detections, score_threshold: float) -> Detections:
+    """The detections whose score is at least the threshold."""
+    kept = detections.scores >= score_threshold
+    return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
+
+
+def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list[int]]:
+    """(n, 9) true boxes of the ten classes with points and within the range, and their labels."""
+    boxes = np.asarray(record.gt_boxes)
+    labels = np.asarray(record.gt_labels)
+    seen = (np.asarray(record.num_lidar_pts) + np.asarray(record.num_radar_pts)) > 0
+    near = np.abs(boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
+    kept = (labels >= 0) & seen & near
+    return boxes[kept], labels[kept].tolist()
+
+
+def compose(cameras: Image, above: Image, header: str) -> Image:
+    """Cameras on the left, the view from above on the right, a header and the legend around.
+
+    Args:
+        cameras: (H, W1, 3) uint8 RGB.
+        above: (H, W2, 3) uint8 RGB.
+        header: one line of ASCII text.
+
+    Returns:
+        (H', W1 + W2 + gap, 3) uint8 RGB.
+    """
+    height = cameras.shape[0]
+    width = cameras.shape[1] + _GAP_PX + above.shape[1]
+    picture = np.empty((_HEADER_PX + height + _LEGEND_PX, width, 3), np.uint8)
+    picture[:] = BACKGROUND_COLOR
+    picture[_HEADER_PX : _HEADER_PX + height, : cameras.shape[1]] = cameras
+    picture[_HEADER_PX : _HEADER_PX + height, -above.shape[1] :] = above
+    draw_text(picture, header, (10, 18), scale=0.5)
+    _draw_legend(picture[_HEADER_PX + height :])
+    return picture
+
+
+def save_picture(path: str | Path, image: Image) -> None:
+    """Writes a picture as PNG or JPEG, by the ending of its name.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image[:, :, ::-1]):
+        raise OSError(f"could not write {path}; check the folder and the free space")
+
+
+def encode_jpeg(image: Image, quality: int = 85) -> bytes:
+    """The bytes of a JPEG file of an RGB picture."""
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+def no_detections() -> Detections:
+    """Detections of a frame in which nothing was found."""
+    return Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+
+
+def _draw_legend(strip: Image, names: Sequence[str] = CLASS_NAMES) -> None:
+    """Class colours, the dashed line of true boxes, and the arrow, in one row."""
+    left, middle = 10.0, strip.shape[0] / 2
+    for name in names:
+        square = np.array([[0, -6], [12, -6], [12, 6], [0, 6]]) + [left, middle]
+        fill_polygon(strip, square, CLASS_COLORS[name])
+        left += 18 + draw_text(strip, name.replace("_", " "), (left + 18, middle + 5)) + 22
+    start = np.array([left, middle])
+    draw_line(strip, start, start + np.array([28.0, 0.0]), TRUTH_COLOR, dash_px=4)
+    left += 34 + draw_text(strip, "true box", (left + 34, middle + 5)) + 22
+    draw_text(strip, "filled side = front,  arrow = way of one second", (left, middle + 5))

@@ -1,0 +1,145 @@
+#!/usr/bin/env python
+"""Draws the detections of a results file over the six cameras and a bird's-eye view."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+from detectron2.data import DatasetCatalog
+from tqdm import tqdm
+
+from streampetr_vit.data.frame_records import FrameRecords
+from streampetr_vit.data.image_io import BadImageError
+from streampetr_vit.data.nuscenes import dataset_name
+from streampetr_vit.evaluation.result_format import detections_from_records, read_results
+from streampetr_vit.visualization import draw_record, save_picture
+
+EXAMPLES = """
+examples:
+  the first 20 frames that a configuration evaluates:
+    python tools/visualize.py --config-file configs/quickstart.py \\
+        --results output/quickstart/inference/results_nusc.json --out output/pictures --frames 20
+  any results file on any nuScenes-format data, as pictures and as a video:
+    python tools/visualize.py --dataset /data/nuscenes v1.0-trainval val \\
+        --results results_nusc.json --out pictures --scenes scene-0003 --video
+  only the true boxes:
+    python tools/visualize.py --dataset /data/nuscenes v1.0-mini mini_val --out pictures
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config-file", help="draw the data set of its dataloader.test")
+    source.add_argument(
+        "--dataset",
+        nargs="+",
+        metavar="WORD",
+        help="a registered name, or ROOT VERSION SPLIT",
+    )
+    parser.add_argument("--results", help="nuScenes results JSON; without it only true boxes")
+    parser.add_argument("--out", required=True, help="folder for the pictures")
+    parser.add_argument("--score-threshold", type=float, default=0.25, help="default: 0.25")
+    parser.add_argument("--frames", type=int, help="draw at most so many frames")
+    parser.add_argument("--scenes", nargs="+", help="draw only these scenes")
+    parser.add_argument("--range", type=float, default=51.2, help="of the view from above, metres")
+    parser.add_argument("--width", type=int, default=640, help="of one camera picture, pixels")
+    parser.add_argument("--no-truth", action="store_true", help="do not draw the true boxes")
+    parser.add_argument("--video", action="store_true", help="write OUT/video.mp4 at 2 Hz as well")
+    args = parser.parse_args(arguments)
+    if args.dataset and len(args.dataset) not in (1, 3):
+        parser.error("--dataset takes a registered name, or ROOT VERSION SPLIT")
+    if args.frames is not None and args.frames < 1:
+        parser.error(f"--frames must be positive, not {args.frames}")
+    return args
+
+
+def named_dataset(args: argparse.Namespace) -> str | Mapping[str, Any]:
+    """The data set that the command line names, as the loaders take it."""
+    if args.config_file:
+        from streampetr_vit.engine import load_config  # seconds, and most calls do without
+
+        return load_config(args.config_file).dataloader.test.dataset
+    if len(args.dataset) == 1:
+        return args.dataset[0]
+    root, version, split = args.dataset
+    return {"root": root, "version": version, "split": split}
+
+
+def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
+    """Draws the frames into files that sort by time.
+
+    Returns:
+        The files, in order.
+
+    Raises:
+        ValueError: the results hold none of these samples.
+    """
+    results = read_results(args.results) if args.results else {}
+    if args.scenes:
+        records = records.select_scenes(args.scenes)
+    if results and not any(token in results for token in records.tokens):
+        raise ValueError(
+            f"{args.results} holds none of the {len(records)} samples of the data set; it was made "
+            "for another data set, version or split"
+        )
+    files = []
+    count = len(records) if args.frames is None else min(args.frames, len(records))
+    for index in tqdm(range(count), desc="frames", unit="frame"):
+        record = records[index]
+        detections = None
+        if args.results:
+            detections = detections_from_records(
+                results.get(record.token, ()), record.lidar_to_ego, record.ego_to_global
+            )
+        picture = draw_record(
+            record, detections, args.score_threshold, args.range, args.width, not args.no_truth
+        )
+        files.append(Path(args.out) / f"{index:05d}_{record.scene_name}.png")
+        save_picture(files[-1], picture)
+    return files
+
+
+def write_video(path: Path, files: list[Path], frames_per_second: float = 2.0) -> None:
+    """Joins pictures of equal size to an MP4 file.
+
+    Raises:
+        OSError: OpenCV has no writer for it here.
+    """
+    # The encoder wants even sizes.
+    height, width = (2 * (n // 2) for n in cv2.imread(str(files[0])).shape[:2])
+    code = cv2.VideoWriter_fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(path), code, frames_per_second, (width, height))
+    if not writer.isOpened():
+        raise OSError(f"OpenCV cannot write {path}; leave out --video and join the PNG files")
+    for file in files:
+        writer.write(cv2.imread(str(file))[:height, :width])
+    writer.release()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draws, and says where."""
+    args = parse_arguments(arguments)
+    try:
+        records = DatasetCatalog.get(dataset_name(named_dataset(args)))
+        files = draw_frames(args, records)
+        print(f"{len(files)} pictures in {args.out}")
+        if args.video:
+            video = Path(args.out) / "video.mp4"
+            write_video(video, files)
+            print(f"video: {video}")
+    except (ValueError, OSError, BadImageError) as error:
+        sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
