@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Before torch and matplotlib are imported: small problems are slower on many threads, and there
 # is no screen. A value set outside wins.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def tiny_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a small synthetic data set, read only: v1.0-mini with mini_train and mini_val.
+
+    One scene of six keyframes each, pictures of 400x225.
+    """
+    from streampetr_vit.data.synthetic import PRESETS, generate
+
+    return generate(PRESETS["tiny"], tmp_path_factory.mktemp("tiny_nuscenes"), workers=1)

@@ -32,6 +32,7 @@ def test_overrides_are_applied() -> None:
         ("optimizer.params.backbone_factor=1", "did you mean optimizer.params.backbone_lr_factor"),
         ("train.output_dir.sub=1", "train.output_dir is a plain value, it has no key 'sub'"),
         ("train.max_iter", "malformed: write path.key=value"),
+        ("--resume", "option '--resume' comes behind a path.key=value.*put all options before"),
         ("+train.new=1", "only path.key=value is supported"),
         ("~train.seed", "only path.key=value is supported"),
         ("model.widht=3", "did you mean model.width"),

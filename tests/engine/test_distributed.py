@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -39,17 +40,25 @@ def final_weights(output: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def one_process(tmp_path: Path) -> dict[str, torch.Tensor]:
-    """Weights after training with four lanes; the sample that is NaN makes one step a skip."""
+def one_process(tmp_path: Path) -> Path:
+    """Output of a training with four lanes; the sample that is NaN makes one step a skip."""
     words = arguments(tmp_path / "one")
     lazyconfig_train_net.main(default_argument_parser().parse_args(words))
-    return final_weights(tmp_path / "one")
+    return tmp_path / "one"
 
 
-def check(output: Path, expected: dict[str, torch.Tensor]) -> None:
-    found = final_weights(output)
+def logged_losses(output: Path) -> list[float]:
+    rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return [row["total_loss"] for row in rows if "total_loss" in row]
+
+
+def check(output: Path, one: Path) -> None:
+    """Compares a run of two processes with a run of one."""
+    expected, found = final_weights(one), final_weights(output)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    # What is logged is the mean over both.
+    assert logged_losses(output) == pytest.approx(logged_losses(one), rel=1e-5)
     log = (output / "log.txt").read_text()
     assert "4 frames = 2 lanes x 2 processes" in log
     # Only rank 0 saw the NaN, both skipped the step.
@@ -57,7 +66,7 @@ def check(output: Path, expected: dict[str, torch.Tensor]) -> None:
         assert "iteration 2: step skipped" in (output / name).read_text()
 
 
-def test_torchrun_equals_one_process(tmp_path: Path, one_process: dict[str, torch.Tensor]) -> None:
+def test_torchrun_equals_one_process(tmp_path: Path, one_process: Path) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run"),
         *("--nproc_per_node=2", f"--master_port={free_port()}"),
@@ -71,9 +80,7 @@ def test_torchrun_equals_one_process(tmp_path: Path, one_process: dict[str, torc
     check(tmp_path, one_process)
 
 
-def test_own_processes_equal_one_process(
-    tmp_path: Path, one_process: dict[str, torch.Tensor], monkeypatch
-) -> None:
+def test_own_processes_equal_one_process(tmp_path: Path, one_process: Path, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # A time limit that is not reached: the clock of rank 0 is shared at every step.
     words = arguments(tmp_path, "dataloader.train.lanes_per_rank=2", "train.max_seconds=1000")

@@ -85,6 +85,8 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch) -> None
     assert (interrupted / "last_checkpoint").read_text() == "model_0000019.pth"
     run_tool(interrupted, "--resume", "train.checkpointer.period=10")
 
+    # The recipe names base rates, not the decayed ones of the checkpoint.
+    assert (interrupted / "log.txt").read_text().count("learning rates 0.002 (") == 2
     whole, resumed = final_weights(tmp_path / "whole"), final_weights(interrupted)
     for name in whole:
         assert torch.equal(whole[name], resumed[name]), name

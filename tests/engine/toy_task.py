@@ -47,16 +47,21 @@ class ToyDataset(torch.utils.data.Dataset):
 class ToyTrainLoader:
     """Endless batches; lane j of rank r reads samples lane, lane + lanes, ... of the stream."""
 
-    def __init__(self, dataset: ToyDataset, lanes: int, rank: int, world: int, start: int) -> None:
-        self.dataset = dataset
-        self._lanes, self._rank, self._world, self._start = lanes, rank, world, start
+    def __init__(self, dataset: ToyDataset, lanes: int, rank: int, world_size: int) -> None:
+        self.dataset, self.delivered = dataset, 0
+        self._lanes, self._rank, self._world_size = lanes, rank, world_size
 
     def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
-        position = self._start
         while True:
-            first = (position * self._world + self._rank) * self._lanes
+            first = (self.delivered * self._world_size + self._rank) * self._lanes
+            self.delivered += 1
             yield [self.dataset[(first + j) % len(self.dataset)] for j in range(self._lanes)]
-            position += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"delivered": self.delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.delivered = state["delivered"]
 
 
 def build_toy_train_loader(
@@ -65,10 +70,8 @@ def build_toy_train_loader(
     lanes_per_rank: int = 4,
     rank: int = 0,
     world_size: int = 1,
-    start_iteration: int = 0,
 ) -> ToyTrainLoader:
-    dataset = ToyDataset(size, tuple(bad))
-    return ToyTrainLoader(dataset, lanes_per_rank, rank, world_size, start_iteration)
+    return ToyTrainLoader(ToyDataset(size, tuple(bad)), lanes_per_rank, rank, world_size)
 
 
 def build_toy_test_loader(

@@ -41,13 +41,17 @@ def shorten(data: dict[str, Any], count: int) -> dict[str, Any]:
     return short
 
 
-def own_storage(value: Any) -> Any:
-    """Copies tensors, so that no slice drags its whole storage into the file."""
+def own_storage(value: Any, copies: dict[tuple, torch.Tensor]) -> Any:
+    """Copies tensors, so that no slice drags its whole storage into the file.
+
+    The same tensor under several names (shared branches) stays one.
+    """
     if isinstance(value, torch.Tensor):
-        return value.clone()
+        key = (value.data_ptr(), value.dtype, value.shape, value.stride())
+        return copies.setdefault(key, value.clone()) if value.numel() else value.clone()
     if isinstance(value, dict):
-        return {key: own_storage(entry) for key, entry in value.items()}
-    return [own_storage(entry) for entry in value] if isinstance(value, list) else value
+        return {key: own_storage(entry, copies) for key, entry in value.items()}
+    return [own_storage(entry, copies) for entry in value] if isinstance(value, list) else value
 
 
 def save_compressed(data: dict[str, Any], path: Path) -> None:
@@ -72,7 +76,7 @@ def main(folder: Path) -> None:
         if kind in KEPT:
             data = shorten(data, KEPT[kind])
         target = golden.COMMITTED_SUBSET / path.name
-        save_compressed(own_storage(data), target)
+        save_compressed(own_storage(data, {}), target)
         print(f"{target.stat().st_size / 1024:8.0f} kB  {target.name}")
 
 

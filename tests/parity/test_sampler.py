@@ -48,10 +48,10 @@ def test_training_batches(path: Path) -> None:
                 seed=case["seed"],
             )
             batches = list(islice(sampler, case["num_batches"]))
-            indices = [[item.index for item in batch] for batch in batches]
+            indices = [[item.frame for item in batch] for batch in batches]
             assert indices == expected["train_batches_per_rank"][rank]
             for item in (item for batch in batches for item in batch):
-                assert item.continues_stream == bool(expected["prev_exists"][item.index])
+                assert item.continues_stream == bool(expected["prev_exists"][item.frame])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -60,4 +60,4 @@ def test_evaluation_order_in_reference_mode(path: Path) -> None:
     for case, expected in zip(data["inputs"], data["outputs"], strict=True):
         for rank, indices in enumerate(expected["test_indices_per_rank"]):
             items = evaluation_shard(case["scene_lengths"], rank, case["world_size"], "reference")
-            assert [item.index for item in items] == indices
+            assert [item.frame for item in items] == indices

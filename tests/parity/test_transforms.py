@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from streampetr_vit.data.boxes2d import Boxes2D, transform_boxes2d
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw, SceneDraw
 from streampetr_vit.structures import (
@@ -109,3 +110,24 @@ def _check_scene_draw(config: dict, inputs: dict, after: dict, geometry: FrameGe
         torch.tensor(draw.translation_m),
     )
     golden.assert_close(boxes_to_bottom_center(boxes), after["gt_bboxes_3d"], "boxes", atol=1e-5)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_boxes_in_the_pictures(path: Path) -> None:
+    names = ("gt_bboxes", "centers2d", "gt_labels", "depths")
+    for config, inputs, expected in _cases(path):
+        after = expected["after_resize"]
+        if not config["training"]:  # evaluation has no targets
+            assert not after["gt_bboxes"]
+            continue
+        draw = _image_draw(config, inputs["draws"])
+        for camera in range(len(inputs["gt_bboxes"])):
+            boxes = transform_boxes2d(
+                Boxes2D(*(inputs[name][camera] for name in names)),
+                draw,
+                config["min_size"],
+                config["filter_invisible"],
+            )
+            actual = (boxes.corners, boxes.centers, boxes.labels, boxes.depths)
+            for name, value in zip(names, actual, strict=True):
+                golden.assert_close(value, after[name][camera], f"{name} of camera {camera}", 1e-4)

@@ -34,7 +34,8 @@ class DetectionLoss:
         matcher: pairs predictions with true boxes.
         class_weight, box_weight, denoising_weight: factors of the losses.
         code_weights: 10 factors on the box codes.
-        max_positive_distance: of the denoising noise; enters a divisor.
+        max_positive_distance: of the denoising noise; its sphere's share of the cube is the
+            expected share of positives, which divides the class loss.
         reduce_mean: averages a scalar over ranks; identity for one process. The class loss divides
             by this rank's positives, the box loss by the mean over ranks (Quirk: as published).
     """

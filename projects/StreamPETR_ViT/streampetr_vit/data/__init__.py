@@ -1,0 +1,1 @@
+"""nuScenes-format data: tables, records, samples, streams, loaders."""

@@ -1,0 +1,70 @@
+"""Ground truth of one frame: which boxes count, and in what form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.structures import CLASS_NAMES
+
+
+def boxes_of_record(
+    record: FrameRecord, class_names: Sequence[str] = CLASS_NAMES, only_with_points: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The boxes of a frame.
+
+    Args:
+        record: the frame.
+        class_names: order of the labels; boxes of other classes have label -1.
+        only_with_points: drop boxes without any lidar or radar point.
+
+    Returns:
+        (n, 9) float32 boxes in the lidar frame, gravity centre, velocity 0 where it is undefined,
+        and (n,) int64 labels.
+    """
+    keep = np.ones(len(record.gt_boxes), dtype=bool)
+    if only_with_points:
+        keep = record.num_lidar_pts + record.num_radar_pts > 0
+    boxes = torch.from_numpy(record.gt_boxes[keep]).float()
+    boxes[boxes[:, 7].isnan(), 7:9] = 0
+    return boxes, _label_table(class_names)[torch.from_numpy(record.gt_labels[keep])]
+
+
+def _label_table(class_names: Sequence[str]) -> Tensor:
+    """(11,) int64: record label -> index into `class_names`; the last entry serves label -1."""
+    unknown = sorted(set(class_names) - set(CLASS_NAMES))
+    if unknown:
+        raise ValueError(f"class_names {unknown} are no detection classes; known: {CLASS_NAMES}")
+    order = list(class_names)
+    return torch.tensor([order.index(n) if n in order else -1 for n in CLASS_NAMES] + [-1])
+
+
+def filter_by_range(
+    boxes: Tensor, labels: Tensor, point_cloud_range: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Keeps boxes whose centre lies strictly inside the range, seen from above.
+
+    The yaw of what is kept is wrapped to [-pi, pi).
+
+    Args:
+        boxes: (n, 9).
+        labels: (n,).
+        point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres; z is not looked at.
+    """
+    x_min, y_min, _, x_max, y_max, _ = point_cloud_range
+    x, y = boxes[:, 0], boxes[:, 1]
+    keep = (x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)
+    boxes = boxes[keep].clone()
+    turns = torch.floor(boxes[:, 6] / (2 * math.pi) + 0.5)
+    boxes[:, 6] -= turns * (2 * math.pi)
+    return boxes, labels[keep]
+
+
+def filter_by_class(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Drops boxes of other classes (label -1)."""
+    return boxes[labels >= 0], labels[labels >= 0]

@@ -1,0 +1,82 @@
+"""2D targets of one picture, and what the image transform does to them.
+
+Source: the 2D part of ResizeCropFlipRotImage of StreamPETR. They train the auxiliary 2D head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.data.transforms import ImageDraw
+
+
+@dataclass(frozen=True)
+class Boxes2D:
+    """Objects in one picture.
+
+    Attributes:
+        corners: (n, 4) float32 x1, y1, x2, y2 in pixels.
+        centers: (n, 2) float32, projected 3D centres in pixels.
+        labels: (n,) int64.
+        depths: (n,) float32, camera z of the 3D centres in metres.
+    """
+
+    corners: Tensor
+    centers: Tensor
+    labels: Tensor
+    depths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> Boxes2D:
+        return Boxes2D(self.corners[rows], self.centers[rows], self.labels[rows], self.depths[rows])
+
+
+def transform_boxes2d(
+    boxes: Boxes2D, draw: ImageDraw, min_size_px: float = 2.0, drop_hidden: bool = True
+) -> Boxes2D:
+    """Moves 2D targets with their picture.
+
+    Depths are not scaled. Centres outside the picture are moved onto its border.
+
+    Args:
+        boxes: targets in the stored picture.
+        draw: the picture's transform.
+        min_size_px: boxes smaller than this in width or height after clipping are dropped.
+        drop_hidden: drop boxes that nearer ones cover completely; the rest is then sorted from far
+            to near.
+    """
+    height, width = draw.final_size
+    limit = torch.tensor([width, height], dtype=torch.float32)
+    origin = torch.tensor(draw.crop_origin, dtype=torch.float32)
+    corners = boxes.corners * draw.scale - origin.repeat(2)
+    corners = torch.minimum(corners.clamp(min=0), limit.repeat(2))
+    # Quirk: clipped before the flip, so that a truncated object's centre lies on the border.
+    centers = torch.minimum((boxes.centers * draw.scale - origin).clamp(min=0), limit)
+    keep = ((corners[:, 2:] - corners[:, :2]) >= min_size_px).all(dim=1)
+    if draw.flip:
+        corners = torch.stack(
+            (width - corners[:, 2], corners[:, 1], width - corners[:, 0], corners[:, 3]), dim=1
+        )
+        centers = torch.stack((width - centers[:, 0], centers[:, 1]), dim=1)
+    moved = Boxes2D(corners, centers, boxes.labels, boxes.depths)[keep]
+    return _without_hidden(moved, draw.final_size) if drop_hidden and len(moved) else moved
+
+
+def _without_hidden(boxes: Boxes2D, size: tuple[int, int]) -> Boxes2D:
+    """Paints whole-pixel rectangles from far to near and keeps what remains visible.
+
+    Quirk: the picture starts as if the farthest box covered it, so that this box is kept as long as
+    any pixel stays free.
+    """
+    boxes = boxes[torch.argsort(boxes.depths, descending=True, stable=True)]
+    top_left, bottom_right = boxes.corners[:, :2].ceil().int(), boxes.corners[:, 2:].floor().int()
+    owner = torch.zeros(size, dtype=torch.int64)
+    rows = zip(top_left.tolist(), bottom_right.tolist(), strict=True)
+    for number, ((left, top), (right, bottom)) in enumerate(rows):
+        owner[top:bottom, left:right] = number
+    return boxes[owner.unique()]

@@ -1,0 +1,111 @@
+"""What a data set holds, and whether its pictures are there: for people, before a long run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from streampetr_vit.data.frame_records import FrameRecords
+from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.structures import CLASS_NAMES
+
+# Two key frames further apart than this are counted as a gap (nuScenes has 0.5 s between them).
+GAP_S = 0.75
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of a data set.
+
+    Attributes:
+        scenes, frames: how many.
+        frames_per_scene: (shortest, longest).
+        interval_s: (smallest, median, largest) time between neighbours of a scene; NaN if none.
+        gaps: intervals longer than `GAP_S`.
+        boxes: by class name, with "other" for categories outside the ten classes.
+        image_sizes: different (width, height) of the pictures.
+    """
+
+    scenes: int
+    frames: int
+    frames_per_scene: tuple[int, int]
+    interval_s: tuple[float, float, float]
+    gaps: int
+    boxes: dict[str, int]
+    image_sizes: list[tuple[int, int]]
+
+    def __str__(self) -> str:
+        total = sum(self.boxes.values())
+        shortest, longest = self.frames_per_scene
+        least, median, most = self.interval_s
+        sizes = ", ".join(f"{width}x{height}" for width, height in self.image_sizes)
+        lines = [
+            f"scenes   {self.scenes}, of {shortest} to {longest} key frames",
+            f"frames   {self.frames}",
+            f"interval {median:.3f} s ({least:.3f} to {most:.3f}), {self.gaps} above {GAP_S} s",
+            f"pictures {sizes}",
+            f"boxes    {total}" + ("" if total else " (no annotations)"),
+        ]
+        lines += [f"  {name:22s} {count}" for name, count in self.boxes.items() if total]
+        return "\n".join(lines)
+
+
+def summarise(records: FrameRecords) -> Summary:
+    """Counts scenes, frames, times and boxes.
+
+    Raises:
+        ValueError: if there is no frame.
+    """
+    if len(records) == 0:
+        raise ValueError(f"{records.root / records.version}: the chosen scenes have no frames")
+    starts = np.cumsum((0, *records.scene_lengths))
+    times = records.timestamps_us * 1e-6
+    inside = [np.diff(times[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    intervals = np.concatenate(inside)
+    if len(intervals) == 0:
+        intervals = np.array([np.nan])
+    counts = records.boxes_per_class(len(CLASS_NAMES)).tolist()
+    sizes = {tuple(size) for size in records.image_sizes.reshape(-1, 2).tolist()}
+    return Summary(
+        scenes=len(records.scene_lengths),
+        frames=len(records),
+        frames_per_scene=(min(records.scene_lengths), max(records.scene_lengths)),
+        interval_s=(
+            float(intervals.min()),
+            float(np.median(intervals)),
+            float(intervals.max()),
+        ),
+        gaps=int((intervals > GAP_S).sum()),
+        boxes=dict(zip((*CLASS_NAMES, "other"), counts, strict=True)),
+        image_sizes=sorted(sizes),
+    )
+
+
+def evenly_spaced(count: int, total: int) -> list[int]:
+    """At most `count` different indices of range(total), from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+
+
+def broken_pictures(
+    records: FrameRecords,
+    indices: Iterable[int],
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> list[str]:
+    """Decodes the pictures of some frames; one text for each that is missing or broken.
+
+    Args:
+        records: the data set.
+        indices: which frames.
+        progress: wraps the indices to show progress, for example `tqdm`.
+    """
+    problems = []
+    for index in progress(indices):
+        record = records[index]
+        for path, size in zip(record.camera_paths, record.image_sizes.tolist(), strict=True):
+            try:
+                read_image(record.root / path, (size[0], size[1]))
+            except BadImageError as error:
+                problems.append(f"sample {record.token}: picture {record.root / path} {error}")
+    return problems

@@ -1,0 +1,81 @@
+"""The matrices of one frame, before and after augmentation.
+
+Shape letters: N cameras, H W height and width of the picture that the network sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.transforms import ImageDraw, SceneDraw
+from streampetr_vit.structures import invert_rigid
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """Poses and calibration of one frame.
+
+    Attributes:
+        lidar_to_global, global_to_lidar: (4, 4) float32.
+        lidar_to_camera: (N, 4, 4) float32, as calibrated; no augmentation changes it.
+        intrinsics: (N, 4, 4) float64, the 3x3 camera matrix in the upper left.
+        lidar_to_image: (N, 4, 4) float64.
+    """
+
+    lidar_to_global: Tensor
+    global_to_lidar: Tensor
+    lidar_to_camera: Tensor
+    intrinsics: Tensor
+    lidar_to_image: Tensor
+
+    @staticmethod
+    def of_record(record: FrameRecord) -> FrameGeometry:
+        """The geometry of a frame as it was recorded.
+
+        Quirk: the pose is a product of two float32 matrices, as in the training of the released
+        weights; at 2.5 km from the map's origin that rounds positions by up to 0.3 mm.
+        """
+        ego_to_global = torch.from_numpy(record.ego_to_global.matrix()).float()
+        lidar_to_ego = torch.from_numpy(record.lidar_to_ego.matrix()).float()
+        lidar_to_global = ego_to_global @ lidar_to_ego
+        # Inverted before rounding: torch.tensor copies out of the read-only mapped file.
+        lidar_to_camera = invert_rigid(torch.tensor(record.camera_to_lidar)).float()
+        intrinsics = torch.eye(4, dtype=torch.float64).repeat(len(lidar_to_camera), 1, 1)
+        intrinsics[:, :3, :3] = torch.tensor(record.camera_intrinsics)
+        return FrameGeometry(
+            lidar_to_global=lidar_to_global,
+            global_to_lidar=invert_rigid(lidar_to_global),
+            lidar_to_camera=lidar_to_camera,
+            intrinsics=intrinsics,
+            lidar_to_image=intrinsics @ lidar_to_camera.double(),
+        )
+
+    def with_image_draw(self, draw: ImageDraw) -> FrameGeometry:
+        """The geometry of the resized, cropped and flipped pictures."""
+        intrinsics = self.intrinsics.clone()
+        intrinsics[:, :3, :3] = torch.from_numpy(draw.matrix()).double() @ intrinsics[:, :3, :3]
+        return replace(
+            self,
+            intrinsics=intrinsics,
+            lidar_to_image=intrinsics @ self.lidar_to_camera.double(),
+        )
+
+    def with_scene_draw(self, draw: SceneDraw) -> FrameGeometry:
+        """The geometry after the lidar frame was rotated, scaled and moved.
+
+        The poses carry the transform, so that a memory kept in the global frame stays consistent
+        over frames with different draws. Quirk: `lidar_to_camera` stays as calibrated.
+        """
+        forward = torch.from_numpy(draw.matrix())
+        backward = torch.from_numpy(np.linalg.inv(draw.matrix()))
+        return replace(
+            self,
+            lidar_to_image=self.lidar_to_image @ backward,
+            lidar_to_global=(self.lidar_to_global.double() @ backward).float(),
+            global_to_lidar=(forward @ self.global_to_lidar.double()).float(),
+        )

@@ -1,0 +1,196 @@
+"""One record -> one sample dict: pictures, matrices and boxes as the detector takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streampetr_vit.data.annotations import boxes_of_record, filter_by_class, filter_by_range
+from streampetr_vit.data.frame_geometry import FrameGeometry
+from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.data.transforms import (
+    ImageAugmentation,
+    ImageDraw,
+    SceneAugmentation,
+    SceneDraw,
+)
+from streampetr_vit.structures import CLASS_NAMES, rotate_scale_translate_boxes
+
+Sample = dict[str, Any]
+
+
+class NuScenesMapper:
+    """Maps a `FrameRecord` to the sample dict of one frame of one stream.
+
+    The keys, with N cameras and H W of `image_aug.final_size`:
+        images: (N, 3, H, W) uint8 RGB. Normalisation is the detector's, on its device.
+        intrinsics, lidar_to_camera, lidar_to_image: (N, 4, 4) float32.
+        lidar_to_global, global_to_lidar: (4, 4) float32.
+        timestamp_s: () float64. continues_stream: () bool.
+        sample_token, scene_token, scene_name: str. image_paths: N absolute paths.
+        lidar_to_ego, ego_to_global: `Pose`, as recorded.
+        gt_boxes (n, 9) float32, gt_labels (n,) int64: if the record has annotations.
+        bad_images: one text for each picture that was replaced by black, see `on_bad_image`.
+
+    Args:
+        training: random draws instead of the fixed one, and boxes filtered by `point_cloud_range`.
+        image_aug: how pictures reach the input size.
+        scene_aug: random change of the lidar frame; training only. None for none.
+        point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
+        class_names: order of the labels.
+        use_valid_flag: leave out boxes without a lidar or radar point.
+        on_bad_image: "raise" ends the run with the sample's token; "count" delivers black pixels
+            for that camera and says so in `bad_images`. No frame is ever left out or exchanged:
+            the temporal memory of a stream would silently skip a step.
+        cache_images: keep the transformed pictures in memory (pictures x 3 H W bytes in each
+            worker process). Only for fixed transforms: no range of scales and no flips.
+
+    Raises:
+        ValueError: on an option outside what is said above.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: bool,
+        image_aug: ImageAugmentation,
+        scene_aug: SceneAugmentation | None = None,
+        point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
+        class_names: Sequence[str] = CLASS_NAMES,
+        use_valid_flag: bool = True,
+        on_bad_image: str = "raise",
+        cache_images: bool = False,
+    ):
+        if on_bad_image not in ("raise", "count"):
+            raise ValueError(f'on_bad_image must be "raise" or "count", not {on_bad_image!r}')
+        if len(point_cloud_range) != 6:
+            raise ValueError(f"point_cloud_range must be 6 numbers, not {list(point_cloud_range)}")
+        if cache_images and training and not _is_fixed(image_aug):
+            raise ValueError(
+                "cache_images needs a fixed image transform: set image_aug.resize_range to one "
+                f"scale and flip_probability to 0 (they are {image_aug.resize_range} and "
+                f"{image_aug.flip_probability}), or cache_images to False"
+            )
+        self.training = training
+        self.image_aug = image_aug
+        self.scene_aug = scene_aug
+        self.point_cloud_range = tuple(point_cloud_range)
+        self.class_names = tuple(class_names)
+        self.use_valid_flag = use_valid_flag
+        self.on_bad_image = on_bad_image
+        self._cache: dict[str, tuple[ImageDraw, np.ndarray]] | None = {} if cache_images else None
+
+    def __call__(
+        self,
+        record: FrameRecord,
+        *,
+        continues_stream: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> Sample:
+        """Maps one frame.
+
+        Args:
+            record: the frame.
+            continues_stream: whether the frame before it, in this stream, was its predecessor.
+            rng: source of the draws; needed in training.
+
+        Raises:
+            BadImageError: naming the sample and the file.
+        """
+        draw, scene = self._draw(record, rng)
+        images, bad_images = self._images(record, draw)
+        geometry = FrameGeometry.of_record(record).with_image_draw(draw)
+        boxes, labels = self._boxes(record)
+        if scene is not None:
+            geometry = geometry.with_scene_draw(scene)
+            boxes = rotate_scale_translate_boxes(
+                boxes, scene.yaw_rad, scene.scale, torch.tensor(scene.translation_m)
+            )
+        sample = {
+            "images": images,
+            "intrinsics": geometry.intrinsics.float(),
+            "lidar_to_camera": geometry.lidar_to_camera,
+            "lidar_to_image": geometry.lidar_to_image.float(),
+            "lidar_to_global": geometry.lidar_to_global,
+            "global_to_lidar": geometry.global_to_lidar,
+            "timestamp_s": torch.tensor(record.timestamp_us / 1e6, dtype=torch.float64),
+            "continues_stream": torch.tensor(continues_stream),
+            "sample_token": record.token,
+            "scene_token": record.scene_token,
+            "scene_name": record.scene_name,
+            "lidar_to_ego": record.lidar_to_ego,
+            "ego_to_global": record.ego_to_global,
+            "image_paths": [str(record.root / path) for path in record.camera_paths],
+            "bad_images": bad_images,
+        }
+        if record.has_annotations:
+            sample.update(gt_boxes=boxes, gt_labels=labels)
+        return sample
+
+    def _draw(
+        self, record: FrameRecord, rng: np.random.Generator | None
+    ) -> tuple[ImageDraw, SceneDraw | None]:
+        stored_size = self._stored_size(record)
+        if not self.training:
+            return self.image_aug.fixed(stored_size), None
+        if rng is None:
+            raise ValueError("a training mapper needs rng, the source of its random draws")
+        draw = self.image_aug.draw(stored_size, rng)
+        return draw, None if self.scene_aug is None else self.scene_aug.draw(rng)
+
+    def _boxes(self, record: FrameRecord) -> tuple[Tensor, Tensor]:
+        """(n, 9) float32 boxes and (n,) int64 labels, before augmentation."""
+        boxes, labels = boxes_of_record(record, self.class_names, self.use_valid_flag)
+        if self.training:
+            boxes, labels = filter_by_range(boxes, labels, self.point_cloud_range)
+        return filter_by_class(boxes, labels)
+
+    def _stored_size(self, record: FrameRecord) -> tuple[int, int]:
+        """(width, height) of the stored pictures, which must be one for all cameras."""
+        sizes = record.image_sizes
+        if (sizes != sizes[0]).any():
+            raise ValueError(
+                f"sample {record.token}: cameras have pictures of different sizes "
+                f"{sizes.tolist()}; one transform serves all, so they must be equal"
+            )
+        return int(sizes[0, 0]), int(sizes[0, 1])
+
+    def _images(self, record: FrameRecord, draw: ImageDraw) -> tuple[Tensor, list[str]]:
+        """(N, 3, H, W) uint8 RGB and the texts of `bad_images`."""
+        images = np.zeros((len(record.camera_paths), 3, *draw.final_size), np.uint8)
+        bad = []
+        for camera, path in enumerate(record.camera_paths):
+            try:
+                images[camera] = self._image(record, path, draw)
+            except BadImageError as error:
+                message = f"sample {record.token}: picture {record.root / path} {error}"
+                if self.on_bad_image == "raise":
+                    raise BadImageError(
+                        f'{message}. Restore the file, or set on_bad_image="count" to go on with '
+                        "black pixels and a log line"
+                    ) from error
+                bad.append(message)
+        return torch.from_numpy(images), bad
+
+    def _image(self, record: FrameRecord, path: str, draw: ImageDraw) -> np.ndarray:
+        """(3, H, W) uint8 RGB."""
+        file = str(record.root / path)
+        if self._cache is not None and file in self._cache and self._cache[file][0] == draw:
+            return self._cache[file][1]
+        image = draw.apply(read_image(record.root / path, self._stored_size(record)))
+        image = image[:, :, ::-1].transpose(2, 0, 1)  # (H, W, 3) BGR -> (3, H, W) RGB
+        if self._cache is not None:
+            image = np.ascontiguousarray(image)
+            self._cache[file] = (draw, image)
+        return image
+
+
+def _is_fixed(augmentation: ImageAugmentation) -> bool:
+    low, high = augmentation.resize_range
+    crop_low, crop_high = augmentation.bottom_crop_range
+    return low == high and crop_low == crop_high and augmentation.flip_probability == 0

@@ -1,0 +1,115 @@
+"""One safe file for many arrays: written whole or not at all, read by memory mapping.
+
+The file has the safetensors layout (a length, a JSON header, the raw arrays), so that nothing in it
+is executed on reading and other tools can open it. Reading maps it: an array costs memory only
+where it is touched, and processes that open the same file share those pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+# Raise when the columns or their meaning change: older caches are then built again.
+FORMAT_VERSION = 1
+
+# Files up to this size enter the fingerprint by content, larger ones by size and time of change.
+_HASHED_BYTES = 4 * 2**20
+_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+
+
+class CacheError(ValueError):
+    """A cache file cannot be used; it is built again."""
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """16 hex digits that change when one of the files (or the cache format) changes."""
+    digest = hashlib.sha256(f"format {FORMAT_VERSION}".encode())
+    for path in files:
+        status = path.stat()
+        digest.update(f"\n{path.name} {status.st_size} ".encode())
+        if status.st_size <= _HASHED_BYTES:
+            digest.update(path.read_bytes())
+        else:
+            digest.update(str(status.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes arrays to a temporary name beside `path`, then renames.
+
+    Args:
+        path: the file; its folder must exist.
+        arrays: numeric arrays, or fixed-width byte strings (dtype S), which are stored as uint8
+            with one more axis.
+        metadata: short texts; the format version is added.
+    """
+    plain = {
+        name: np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, array.itemsize)
+        if array.dtype.kind == "S"
+        else np.ascontiguousarray(array)
+        for name, array in arrays.items()
+    }
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(plain, temporary, {**metadata, "format_version": str(FORMAT_VERSION)})
+        # mkstemp files are private; a shared data root wants the permissions of an ordinary file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Opens a cache file without reading its arrays.
+
+    Returns:
+        The arrays by name, read-only views of the mapped file, and the metadata.
+
+    Raises:
+        CacheError: if the file is truncated, no cache file, or of another format version.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if size < 8 or header_bytes > size - 8:
+            raise CacheError(f"{path} is truncated or no cache file ({size} bytes)")
+        try:
+            header = json.loads(file.read(header_bytes))
+            metadata = header.pop("__metadata__")
+            data_bytes = max(entry["data_offsets"][1] for entry in header.values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CacheError(f"{path} has no readable header ({error})") from error
+        if metadata.get("format_version") != str(FORMAT_VERSION):
+            raise CacheError(
+                f"{path} has format version {metadata.get('format_version')}, "
+                f"this program needs {FORMAT_VERSION}"
+            )
+        start = 8 + header_bytes
+        if size != start + data_bytes:
+            raise CacheError(f"{path} has {size} bytes instead of {start + data_bytes}")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    arrays = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        array = np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, start + begin)
+        arrays[name] = array.reshape(entry["shape"])
+    return arrays, metadata
+
+
+def as_strings(array: np.ndarray) -> np.ndarray:
+    """Views stored uint8 (..., width) as fixed-width byte strings (...)."""
+    return array.view(f"S{array.shape[-1]}")[..., 0]

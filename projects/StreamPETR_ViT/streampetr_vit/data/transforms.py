@@ -1,0 +1,218 @@
+"""Image and scene augmentation: what is drawn, what it does to pictures and to matrices.
+
+A configuration (`ImageAugmentation`, `SceneAugmentation`) draws; a draw (`ImageDraw`, `SceneDraw`)
+is a plain value that pictures, matrices and boxes are transformed by. One draw serves all cameras
+of a frame. Source: ResizeCropFlipRotImage and GlobalRotScaleTransImage of StreamPETR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImageDraw:
+    """Resize, then crop, then flip from left to right.
+
+    Attributes:
+        scale: factor on the stored picture.
+        resized_size: (width, height) in pixels after the resize.
+        crop_origin: (x, y) of the crop in the resized picture; may be negative or leave the crop
+            reach beyond the picture, where it is black.
+        final_size: (H, W) in pixels of the crop.
+        flip: mirror the crop.
+    """
+
+    scale: float
+    resized_size: tuple[int, int]
+    crop_origin: tuple[int, int]
+    final_size: tuple[int, int]
+    flip: bool = False
+
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float32: homogeneous pixels of the stored picture -> of the final picture.
+
+        Quirk: the drawn scale, not the truncated size over the stored size; no half-pixel offset;
+        a flip maps u to W - u. Released weights were trained with these matrices.
+        """
+        matrix = np.eye(3, dtype=np.float32)
+        matrix[0, 0] = matrix[1, 1] = self.scale
+        matrix[:2, 2] = (-self.crop_origin[0], -self.crop_origin[1])
+        if self.flip:
+            matrix[0] *= -1
+            matrix[0, 2] += self.final_size[1]
+        return matrix
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Transforms a picture.
+
+        Args:
+            image: (height, width, 3) uint8; channels in any order.
+
+        Returns:
+            (H, W, 3) uint8. The resize is Pillow's antialiased bicubic filter, which released
+            weights expect.
+        """
+        if (image.shape[1], image.shape[0]) != self.resized_size:
+            resample = Image.Resampling.BICUBIC
+            image = np.asarray(Image.fromarray(image).resize(self.resized_size, resample))
+        cropped = _crop(image, self.crop_origin, self.final_size)
+        return cropped[:, ::-1] if self.flip else cropped
+
+
+def _crop(image: np.ndarray, origin: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Cuts a rectangle out of a picture; what lies outside is 0."""
+    (x, y), (height, width) = origin, size
+    top, left = max(y, 0), max(x, 0)
+    inside = image[top : max(y + height, 0), left : max(x + width, 0)]
+    if inside.shape[:2] == (height, width):
+        return inside
+    cropped = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    rows, columns = inside.shape[:2]
+    cropped[top - y : top - y + rows, left - x : left - x + columns] = inside
+    return cropped
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """How pictures are brought to the network's input size.
+
+    Attributes:
+        final_size: (H, W) in pixels.
+        resize_range: factors on the stored picture that training draws from, uniformly. (0.47,
+            0.625) of 1600x900 pictures suits 320x800; double it for pictures of 800x450.
+        flip_probability: of a left-right flip in training.
+        bottom_crop_range: fraction of the resized height to cut off below, drawn in training; the
+            middle of the range in evaluation.
+    """
+
+    final_size: tuple[int, int]
+    resize_range: tuple[float, float]
+    flip_probability: float = 0.5
+    bottom_crop_range: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for name in ("final_size", "resize_range", "bottom_crop_range"):
+            # A config file yields lists.
+            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        low, high = self.resize_range
+        if not 0 < low <= high:
+            raise ValueError(f"resize_range must be 0 < low <= high, not {self.resize_range}")
+        if min(self.final_size) < 1 or any(int(side) != side for side in self.final_size):
+            raise ValueError(f"final_size must be (H, W) in whole pixels, not {self.final_size}")
+        low, high = self.bottom_crop_range
+        if not 0 <= low <= high < 1:
+            raise ValueError(
+                f"bottom_crop_range must be 0 <= low <= high < 1, not {self.bottom_crop_range}"
+            )
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError(f"flip_probability must be in [0, 1], not {self.flip_probability}")
+
+    def draw(self, stored_size: tuple[int, int], rng: np.random.Generator) -> ImageDraw:
+        """Draws for training.
+
+        Args:
+            stored_size: (width, height) of the stored picture.
+            rng: source of all randomness.
+        """
+        scale = float(rng.uniform(*self.resize_range))
+        bottom = float(rng.uniform(*self.bottom_crop_range))
+        across = float(rng.uniform())
+        return self.place(stored_size, scale, bottom, across, rng.random() < self.flip_probability)
+
+    def fixed(self, stored_size: tuple[int, int]) -> ImageDraw:
+        """The draw of evaluation: the smallest scale that fills the input, centred, not flipped."""
+        (width, height), (final_height, final_width) = stored_size, self.final_size
+        scale = max(final_height / height, final_width / width)
+        return self.place(stored_size, scale, sum(self.bottom_crop_range) / 2, 0.5, flip=False)
+
+    def place(
+        self, stored_size: tuple[int, int], scale: float, bottom: float, across: float, flip: bool
+    ) -> ImageDraw:
+        """The crop of a resized picture.
+
+        Args:
+            stored_size: (width, height) of the stored picture.
+            scale: factor of the resize; sizes are truncated to whole pixels.
+            bottom: fraction of the resized height to cut off below.
+            across: where the crop lies in the surplus width, 0 is left and 1 is right.
+            flip: mirror the crop.
+        """
+        width, height = int(stored_size[0] * scale), int(stored_size[1] * scale)
+        final_height, final_width = self.final_size
+        return ImageDraw(
+            scale=scale,
+            resized_size=(width, height),
+            crop_origin=(
+                int(across * max(0, width - final_width)),
+                int((1 - bottom) * height) - final_height,
+            ),
+            final_size=self.final_size,
+            flip=bool(flip),
+        )
+
+
+@dataclass(frozen=True)
+class SceneDraw:
+    """A change of the lidar frame: rotation about +z, then scale, then translation.
+
+    Attributes:
+        yaw_rad: counter-clockwise.
+        scale: uniform factor.
+        translation_m: (x, y, z).
+    """
+
+    yaw_rad: float
+    scale: float
+    translation_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def matrix(self) -> np.ndarray:
+        """(4, 4) float64: points of the recorded lidar frame -> of the augmented lidar frame."""
+        cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.scale * np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        matrix[:3, 3] = self.translation_m
+        return matrix
+
+
+@dataclass(frozen=True)
+class SceneAugmentation:
+    """Random changes of the lidar frame in training; every frame has its own.
+
+    Attributes:
+        yaw_range_rad: rotation about +z, uniform.
+        scale_range: uniform.
+        translation_std_m: (x, y, z), normal.
+    """
+
+    yaw_range_rad: tuple[float, float] = (-0.3925, 0.3925)
+    scale_range: tuple[float, float] = (0.95, 1.05)
+    translation_std_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for name in ("yaw_range_rad", "scale_range"):
+            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        object.__setattr__(self, "translation_std_m", tuple(self.translation_std_m))
+        if not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"scale_range must be 0 < low <= high, not {self.scale_range}")
+        if len(self.translation_std_m) != 3 or min(self.translation_std_m) < 0:
+            raise ValueError(
+                f"translation_std_m must be three values >= 0, not {self.translation_std_m}"
+            )
+
+    def draw(self, rng: np.random.Generator) -> SceneDraw:
+        """Draws for training."""
+        yaw = float(rng.uniform(*self.yaw_range_rad))
+        scale = float(rng.uniform(*self.scale_range))
+        x, y, z = rng.normal(scale=self.translation_std_m, size=3).tolist()
+        return SceneDraw(yaw, scale, (x, y, z))
+
+
+def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
+    if len(values) != 2:
+        raise ValueError(f"{name} must be two numbers, not {list(values)}")
+    return values[0], values[1]

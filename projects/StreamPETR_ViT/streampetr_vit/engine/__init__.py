@@ -1,0 +1,21 @@
+"""Training and evaluation on detectron2's engine: precision, distribution, hooks, command flow."""
+
+from streampetr_vit.engine.config import ConfigError, load_config
+from streampetr_vit.engine.distributed import launch, reduce_mean, resolve_device
+from streampetr_vit.engine.train_loop import build_model, evaluate, evaluate_only, setup, train
+from streampetr_vit.engine.trainer import NonFiniteTrainingError, StreamingTrainer
+
+__all__ = [
+    "ConfigError",
+    "NonFiniteTrainingError",
+    "StreamingTrainer",
+    "build_model",
+    "evaluate",
+    "evaluate_only",
+    "launch",
+    "load_config",
+    "reduce_mean",
+    "resolve_device",
+    "setup",
+    "train",
+]

@@ -1,0 +1,122 @@
+"""Loading a LazyConfig file and its command-line overrides, with errors that name the fix."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig, instantiate
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+REQUIRED_SECTIONS = ("model", "optimizer", "schedule", "train", "dataloader")
+
+
+class ConfigError(ValueError):
+    """The configuration file or an override of it is wrong."""
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Reads a configuration and applies overrides to keys that it has.
+
+    Args:
+        path: a LazyConfig .py file, or a config.yaml of an earlier run.
+        overrides: "path.key=value" each.
+
+    Raises:
+        ConfigError: missing file or section, or an override that is malformed or names a key that
+            does not exist.
+    """
+    if not path:
+        raise ConfigError("no configuration given; pass --config-file configs/NAME.py")
+    if not os.path.isfile(path):
+        raise ConfigError(_missing_file(path))
+    cfg = LazyConfig.load(path)
+    missing = [name for name in REQUIRED_SECTIONS if name not in cfg]
+    if missing:
+        raise ConfigError(
+            f"{path} has no {', '.join(missing)}: it is a part of a configuration, not a recipe"
+        )
+    for override in overrides:
+        check_override(cfg, override)
+    return LazyConfig.apply_overrides(cfg, list(overrides))
+
+
+def call(described: DictConfig, **arguments: Any) -> Any:
+    """Instantiates a LazyCall with arguments that only the running process knows."""
+    return instantiate(dict(described) | arguments)
+
+
+def check_override(cfg: DictConfig, override: str) -> None:
+    """Raises ConfigError unless an override is well formed and its key exists.
+
+    detectron2 adds unknown keys silently, so that a misspelt override changes nothing. A key
+    counts as existing if the configuration has it, or if it is a named argument of the class or
+    function that its parent describes.
+    """
+    if override.startswith("-"):
+        raise ConfigError(
+            f"option {override!r} comes behind a path.key=value and would be taken for one: put "
+            "all options before the first path.key=value"
+        )
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise ConfigError(
+            f"override {override!r} is malformed: write path.key=value (quote values that hold "
+            f"spaces, commas or brackets). {error}"
+        ) from error
+    if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
+        raise ConfigError(f"override {override!r}: only path.key=value is supported")
+    node: Any = cfg
+    parts = parsed.key_or_group.split(".")
+    for depth, part in enumerate(parts):
+        allowed = _keys_of(node)
+        if part not in allowed:
+            raise ConfigError(_unknown_key(override, parts[:depth], part, allowed))
+        # An argument that only the signature names has no node below it.
+        node = OmegaConf.select(cfg, ".".join(parts[: depth + 1]), default=None)
+
+
+def _keys_of(node: Any) -> list[str]:
+    """Keys that may be set in a configuration node."""
+    if isinstance(node, ListConfig):
+        return [str(index) for index in range(len(node))]
+    if not isinstance(node, Mapping):
+        return []
+    keys = [str(key) for key in node]
+    if "_target_" in node:
+        target = node["_target_"]
+        target = locate(target) if isinstance(target, str) else target
+        keys += [
+            name
+            for name, parameter in inspect.signature(target).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and name not in keys
+        ]
+    return keys
+
+
+def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str]) -> str:
+    where = ".".join(parents) or "the configuration"
+    if not allowed:
+        return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
+    near = difflib.get_close_matches(part, allowed, n=3, cutoff=0.5)
+    prefix = "".join(f"{parent}." for parent in parents)
+    hint = f"did you mean {' or '.join(prefix + name for name in near)}? " if near else ""
+    shown = [key for key in allowed if key != "_target_"]
+    return f"override {override!r}: {where} has no key {part!r}; {hint}It has: {', '.join(shown)}"
+
+
+def _missing_file(path: str) -> str:
+    folder = Path(path).parent
+    beside = sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []
+    near = difflib.get_close_matches(Path(path).name, beside, n=3, cutoff=0.5) or beside[:10]
+    hint = f"that folder has: {', '.join(near)}" if near else f"no configurations in {folder}"
+    return f"configuration {path!r} does not exist (current folder: {os.getcwd()}); {hint}"

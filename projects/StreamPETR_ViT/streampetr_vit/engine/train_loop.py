@@ -1,0 +1,246 @@
+"""The whole job: set up, train, evaluate. What the command-line tools call."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+from torch import nn
+
+from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
+from streampetr_vit.engine.config import call
+from streampetr_vit.engine.distributed import resolve_device, wrap_distributed
+from streampetr_vit.engine.hooks import CheckpointHook, ScheduleHook, StreamStateHook
+from streampetr_vit.engine.recipe import Recipe, build_optimizer
+from streampetr_vit.engine.reporting import MEMORY_OFF, write_run_report
+from streampetr_vit.engine.trainer import StreamingTrainer, autocast
+from streampetr_vit.solver import warmup_cosine
+
+logger = logging.getLogger(__name__)
+
+Metrics = dict[str, Any]
+
+
+def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
+    """Output folder, log files, config.yaml, seeds and threads, for this process.
+
+    Args:
+        cfg: the whole configuration.
+        args: the command line, for the log; None when called from Python.
+    """
+    args = args or argparse.Namespace(config_file="", eval_only=False)
+    default_setup(cfg, args)
+    setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="streampetr_vit")
+    if cfg.train.num_threads is not None:
+        torch.set_num_threads(cfg.train.num_threads)
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """Builds the model on this process's device."""
+    model = instantiate(cfg.model).to(resolve_device(cfg.train.device))
+    counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
+    parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
+    logger.info("%s: parameters %s", type(model).__name__, parts)
+    return model
+
+
+def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -> Metrics:
+    """Runs the test set through a model and returns the evaluator's metrics.
+
+    Args:
+        cfg: the whole configuration.
+        model: with its weights; wrapped for distribution or not.
+        output_dir: folder for the results; None for the one of the configuration.
+
+    Returns:
+        {task: {metric: value}} on rank 0, empty on other ranks.
+    """
+    if "evaluator" not in cfg.dataloader:
+        logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
+        return {}
+    loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
+    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    reset_streams = getattr(bare, "reset_streams", None)
+    if reset_streams is not None:
+        reset_streams(training=False)
+    device_type = next(bare.parameters()).device.type
+    evaluator = call(
+        cfg.dataloader.evaluator, output_dir=output_dir or cfg.dataloader.evaluator.output_dir
+    )
+    with autocast(cfg.train.eval_precision, device_type):
+        results = inference_on_dataset(bare, loader, evaluator)
+    if comm.is_main_process() and results:
+        print_csv_format(results)
+    return results or {}
+
+
+def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
+    """Evaluates, and writes report.html where the configuration has a report.
+
+    Args:
+        cfg: the whole configuration. With report.memory_off the test set runs once more with the
+            temporal memory off, for comparison.
+        model: as `evaluate` takes it.
+
+    Returns:
+        Metrics of the first evaluation, as `evaluate` returns them.
+    """
+    results = evaluate(cfg, model)
+    if "report" not in cfg:
+        return results
+    other_runs = {}
+    if cfg.report.memory_off:
+        folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
+        bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        bare.memory_at_test = False
+        try:
+            evaluate(cfg, model, folder)
+        finally:
+            bare.memory_at_test = cfg.model.memory_at_test
+        other_runs[MEMORY_OFF] = folder
+    if comm.is_main_process() and results:
+        logger.info("wrote %s", write_run_report(cfg, other_runs))
+    return results
+
+
+def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
+    """Evaluates the weights of train.init_checkpoint.
+
+    Args:
+        cfg: the whole configuration.
+        resume: take the output folder's last checkpoint instead.
+
+    Raises:
+        CheckpointError: no checkpoint, or one that is not a whole detector.
+    """
+    model = build_model(cfg)
+    checkpointer = SafeCheckpointer(model, cfg.train.output_dir, require_all=True)
+    last = checkpointer.get_checkpoint_file() if resume else ""
+    path = last or cfg.train.init_checkpoint
+    if not path:
+        raise CheckpointError(
+            "--eval-only has no weights to evaluate: pass train.init_checkpoint=FILE, or --resume "
+            f"for the last checkpoint in train.output_dir={cfg.train.output_dir!r}"
+        )
+    checkpointer.load(path)
+    return evaluate_and_report(cfg, model)
+
+
+def train(cfg: DictConfig, resume: bool = False) -> Metrics:
+    """Trains, saves checkpoints and evaluates, as the configuration says.
+
+    Args:
+        cfg: the whole configuration. `dataloader.train` is called with rank and world_size beside
+            its own arguments; it gives an endless iterable of batches with a `dataset` that has a
+            length, `state_dict` and `load_state_dict`.
+        resume: continue from the output folder's last checkpoint if there is one.
+
+    Returns:
+        Metrics of the evaluation at the end, on rank 0; empty on other ranks.
+    """
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg.optimizer, model)
+    loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
+    recipe = Recipe.derive(
+        len(loader.dataset),
+        cfg.dataloader.train.lanes_per_rank,
+        comm.get_world_size(),
+        cfg.schedule.epochs,
+        cfg.train.max_iter,
+    )
+    trainer = StreamingTrainer(
+        wrap_distributed(model, **cfg.train.ddp),
+        optimizer,
+        loader,
+        precision=cfg.train.precision,
+        clip_grad_norm=cfg.train.clip_grad_norm,
+        max_consecutive_skips=cfg.train.max_consecutive_skips,
+        forget=getattr(model, "reset_streams", None),
+    )
+    checkpointer = SafeCheckpointer(
+        model,
+        cfg.train.output_dir,
+        trainer=trainer,
+        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
+    )
+    resuming = _is_resuming(cfg, checkpointer, resume)
+    results: Metrics = {}
+
+    def evaluate_now() -> Metrics:
+        results.clear()
+        results.update(evaluate_and_report(cfg, model))
+        return results
+
+    # The order in which a step needs them; all are there before a checkpoint restores them.
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            ScheduleHook(_schedule(cfg), optimizer, cfg.train.max_seconds),
+            StreamStateHook(loader),
+            _checkpoint_hook(cfg, recipe, checkpointer),
+            hooks.EvalHook(cfg.train.eval_period, evaluate_now),
+            _log_hook(cfg, recipe),
+        ]
+    )
+    logger.info(recipe.describe(cfg, optimizer))  # base rates; a checkpoint replaces them
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
+    # A checkpoint holds the iteration that was just done.
+    start_iter = trainer.iter + 1 if resuming else 0
+    if resuming:
+        # Not the noise of the first iterations once more.
+        seed_all_rng(cfg.train.seed + comm.get_rank() + start_iter)
+    trainer.train(start_iter, recipe.max_iter)
+    return results
+
+
+def _schedule(cfg: DictConfig) -> Any:
+    settings = {key: cfg.schedule[key] for key in ("warmup_iters", "warmup_factor", "end_factor")}
+    return lambda iteration, progress: warmup_cosine(iteration, progress, **settings)
+
+
+def _is_resuming(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) -> bool:
+    """Whether there is something to resume; else the folder is made ready for a new run."""
+    if resume and checkpointer.has_checkpoint():
+        return True
+    if resume:
+        logger.warning("nothing to resume in %s: starting anew", cfg.train.output_dir)
+    if comm.is_main_process():
+        _set_aside(os.path.join(cfg.train.output_dir, "metrics.json"))
+    return False
+
+
+def _set_aside(metrics_file: str) -> None:
+    """Keeps the curves of an earlier run in the same folder out of this run's file."""
+    if os.path.exists(metrics_file):
+        old = f"{metrics_file}.old"
+        os.replace(metrics_file, old)
+        logger.warning("metrics of an earlier run moved to %s", old)
+
+
+def _checkpoint_hook(
+    cfg: DictConfig, recipe: Recipe, checkpointer: SafeCheckpointer
+) -> CheckpointHook | None:
+    if not comm.is_main_process():
+        return None
+    options = dict(cfg.train.checkpointer)
+    options["period"] = options["period"] or recipe.epoch_iters
+    return CheckpointHook(checkpointer, **options)
+
+
+def _log_hook(cfg: DictConfig, recipe: Recipe) -> hooks.PeriodicWriter | None:
+    if not comm.is_main_process():
+        return None
+    # A remaining time estimated from iterations would mislead where the time is the limit.
+    expected_iters = None if cfg.train.max_seconds else recipe.max_iter
+    writers = default_writers(cfg.train.output_dir, expected_iters)
+    return hooks.PeriodicWriter(writers, period=cfg.train.log_period)

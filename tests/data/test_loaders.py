@@ -1,0 +1,133 @@
+"""Loaders: the same samples with any number of workers, resumable, counting what was broken."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from pathlib import Path
+
+import handmade_tables
+import pytest
+
+from streampetr_vit.data.build import StreamingTrainLoader, build_test_loader, build_train_loader
+from streampetr_vit.data.mapper import NuScenesMapper
+from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+
+IMAGE = ImageAugmentation((16, 40), (0.3, 0.5))
+
+
+def _dataset(root: Path, split: str | None = None) -> dict:
+    return {"root": root, "version": handmade_tables.VERSION, "split": split}
+
+
+def _train_loader(root: Path, **options) -> StreamingTrainLoader:
+    mapper = NuScenesMapper(training=True, image_aug=IMAGE, scene_aug=SceneAugmentation())
+    options = {"num_workers": 0, "sequence_split": 2, "rank": 0, "world_size": 1, **options}
+    return build_train_loader(_dataset(root), mapper, lanes_per_rank=2, **options)
+
+
+def _digest(batches: list[list[dict]]) -> list:
+    return [
+        [
+            (
+                sample["sample_token"],
+                bool(sample["continues_stream"]),
+                int(sample["images"].long().sum()),
+                sample["lidar_to_image"].sum().item(),
+            )
+            for sample in batch
+        ]
+        for batch in batches
+    ]
+
+
+def test_order_and_draws_do_not_depend_on_workers(handmade_root: Path) -> None:
+    expected = None
+    for workers in (0, 1, 2):
+        batches = list(islice(_train_loader(handmade_root, num_workers=workers), 8))
+        expected = expected or _digest(batches)
+        assert _digest(batches) == expected
+    assert len({tuple(row[2:]) for batch in expected for row in batch}) == 16  # all draws differ
+
+
+def test_resume_equals_uninterrupted(handmade_root: Path) -> None:
+    whole = _digest(list(islice(_train_loader(handmade_root), 12)))
+    first = _train_loader(handmade_root, num_workers=1)
+    iterator = iter(first)
+    for _ in range(5):
+        next(iterator)
+    state = first.state_dict()
+    assert state["delivered"] == 5  # not what the worker has fetched ahead
+    second = _train_loader(handmade_root)
+    second.load_state_dict(state)
+    resumed = list(islice(second, 7))
+    assert not any(sample["continues_stream"] for sample in resumed[0])
+    forgotten = [(token, False, *rest) for token, _, *rest in whole[5]]
+    assert _digest(resumed) == [forgotten, *whole[6:]]
+    assert _digest(list(islice(_train_loader(handmade_root, start_iteration=5), 7))) == _digest(
+        resumed
+    )
+
+
+def test_state_of_another_stream_is_not_used(
+    handmade_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {**_train_loader(handmade_root).state_dict(), "delivered": 9}
+    other = _train_loader(handmade_root, seed=1)
+    with caplog.at_level(logging.WARNING):
+        other.load_state_dict(state)
+    assert "starts anew: seed 0 -> 1" in caplog.text
+    assert other.delivered == 0
+
+
+def test_evaluation_order_and_length(handmade_root: Path) -> None:
+    mapper = NuScenesMapper(training=False, image_aug=IMAGE)
+    tokens = []
+    for rank in range(2):
+        loader = build_test_loader(
+            _dataset(handmade_root), mapper, num_workers=rank, rank=rank, world_size=2
+        )
+        batches = list(loader)
+        assert len(loader) == len(batches)
+        assert all(len(batch) == 1 for batch in batches)
+        tokens += [batch[0]["sample_token"] for batch in batches]
+    assert tokens == loader.dataset.records.tokens
+
+
+def test_evaluation_defaults_to_one_process(handmade_root: Path) -> None:
+    mapper = NuScenesMapper(training=False, image_aug=IMAGE)
+    loader = build_test_loader(_dataset(handmade_root, "mini_val"), mapper, num_workers=0)
+    assert len(loader) == 4
+
+
+def test_broken_pictures_are_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = handmade_tables.make_tables()
+    handmade_tables.write_tables(tables, tmp_path)
+    handmade_tables.write_pictures(tables, tmp_path)
+    for frame in (0, 2):
+        (tmp_path / f"samples/CAM_BACK/scene-0103-{frame}.jpg").unlink()
+    mapper = NuScenesMapper(training=False, image_aug=IMAGE, on_bad_image="count")
+    loader = build_test_loader(_dataset(tmp_path, "mini_val"), mapper, num_workers=1)
+    with caplog.at_level(logging.WARNING):
+        batches = list(loader)
+    assert [batch[0]["sample_token"] for batch in batches] == [f"scene-0103-{n}" for n in range(4)]
+    assert loader.bad_images == 2
+    assert "sample scene-0103-2: picture" in caplog.text and "(bad picture 2)" in caplog.text
+
+
+def test_broken_picture_ends_the_run_by_default(tmp_path: Path) -> None:
+    handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    mapper = NuScenesMapper(training=False, image_aug=IMAGE)
+    loader = build_test_loader(_dataset(tmp_path, "mini_val"), mapper, num_workers=1)
+    with pytest.raises(RuntimeError, match="sample scene-0103-0: picture .* cannot be read"):
+        list(loader)
+
+
+def test_training_needs_annotations(tmp_path: Path) -> None:
+    tables = handmade_tables.make_tables()
+    tables["sample_annotation"] = []
+    handmade_tables.write_tables(tables, tmp_path)
+    with pytest.raises(ValueError, match="no annotations to train on"):
+        _train_loader(tmp_path)

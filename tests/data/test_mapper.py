@@ -1,0 +1,292 @@
+"""The sample dict: keys, types, pictures, boxes, and what happens to broken pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import cv2
+import handmade_tables
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from streampetr_vit.data.annotations import boxes_of_record, filter_by_range
+from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
+from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.data.mapper import NuScenesMapper
+from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.structures import Frame, Pose
+
+SIZE = (32, 80)
+FIXED = ImageAugmentation(SIZE, (0.5, 0.5), flip_probability=0.0)
+RANDOM = ImageAugmentation(SIZE, (0.5, 0.7))
+
+
+def _training_mapper(**options: object) -> NuScenesMapper:
+    values = {"training": True, "image_aug": RANDOM, "scene_aug": SceneAugmentation(), **options}
+    return NuScenesMapper(**values)
+
+
+def test_keys_and_types(handmade_records: FrameRecords) -> None:
+    record = handmade_records[1]
+    sample = _training_mapper()(record, continues_stream=True, rng=np.random.default_rng(0))
+    expected = {
+        "images": ((6, 3, *SIZE), torch.uint8),
+        "intrinsics": ((6, 4, 4), torch.float32),
+        "lidar_to_camera": ((6, 4, 4), torch.float32),
+        "lidar_to_image": ((6, 4, 4), torch.float32),
+        "lidar_to_global": ((4, 4), torch.float32),
+        "global_to_lidar": ((4, 4), torch.float32),
+        "timestamp_s": ((), torch.float64),
+        "continues_stream": ((), torch.bool),
+        "gt_boxes": ((len(sample["gt_boxes"]), 9), torch.float32),
+        "gt_labels": ((len(sample["gt_boxes"]),), torch.int64),
+    }
+    for key, (shape, dtype) in expected.items():
+        assert (tuple(sample[key].shape), sample[key].dtype) == (shape, dtype), key
+    assert sample["images"].is_contiguous()
+    assert sample["timestamp_s"].item() == record.timestamp_us / 1e6
+    assert sample["continues_stream"].item() is True
+    assert sample["sample_token"] == record.token
+    assert sample["scene_token"] == record.scene_token
+    assert sample["scene_name"] == record.scene_name
+    assert isinstance(sample["lidar_to_ego"], Pose) and isinstance(sample["ego_to_global"], Pose)
+    assert [Path(p) for p in sample["image_paths"]] == [
+        record.root / p for p in record.camera_paths
+    ]
+    assert sample["bad_images"] == []
+    frame = Frame.collate([sample, sample])
+    assert frame.images.shape == (2, 6, 3, *SIZE)
+    assert frame.rig.lidar_to_image.shape == (2, 6, 4, 4)
+
+
+def test_pictures_are_rgb_and_in_camera_order(handmade_records: FrameRecords) -> None:
+    record = handmade_records[2]
+    images = NuScenesMapper(training=False, image_aug=FIXED)(record)["images"]
+    for camera, path in enumerate(record.camera_paths):
+        stored = Image.open(record.root / path).convert("RGB")
+        expected = np.asarray(stored.resize((80, 45)).crop((0, 13, 80, 45)), dtype=np.int64)
+        actual = images[camera].permute(1, 2, 0).numpy().astype(np.int64)
+        # Two JPEG decoders may differ by a grey level or two.
+        assert np.abs(actual - expected).max() <= 3
+
+
+def test_poses_are_consistent(handmade_records: FrameRecords) -> None:
+    sample = _training_mapper()(handmade_records[3], rng=np.random.default_rng(5))
+    product = sample["lidar_to_global"].double() @ sample["global_to_lidar"].double()
+    torch.testing.assert_close(product, torch.eye(4, dtype=torch.float64), atol=3e-4, rtol=0)
+    plain = NuScenesMapper(training=False, image_aug=FIXED)(handmade_records[3])
+    torch.testing.assert_close(plain["lidar_to_camera"], sample["lidar_to_camera"])
+    torch.testing.assert_close(
+        plain["lidar_to_image"], plain["intrinsics"] @ plain["lidar_to_camera"]
+    )
+
+
+def test_global_box_centres_do_not_move_under_scene_augmentation(
+    handmade_records: FrameRecords,
+) -> None:
+    """What the memory keeps in the global frame is the same whatever was drawn."""
+    record = handmade_records[0]
+    centers = []
+    for seed in (1, 2):
+        sample = _training_mapper()(record, rng=np.random.default_rng(seed))
+        ones = torch.ones(len(sample["gt_boxes"]), 1)
+        points = torch.cat((sample["gt_boxes"][:, :3], ones), dim=1)
+        centers.append(points @ sample["lidar_to_global"].T)
+    torch.testing.assert_close(*centers, atol=2e-3, rtol=0)
+
+
+def test_training_needs_a_source_of_draws(handmade_records: FrameRecords) -> None:
+    with pytest.raises(ValueError, match="needs rng"):
+        _training_mapper()(handmade_records[0])
+
+
+def test_same_seed_same_sample(handmade_records: FrameRecords) -> None:
+    a, b, c = (
+        _training_mapper()(handmade_records[0], rng=np.random.default_rng(seed))
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(a["images"], b["images"])
+    assert torch.equal(a["lidar_to_image"], b["lidar_to_image"])
+    assert not torch.equal(a["lidar_to_image"], c["lidar_to_image"])
+
+
+def _record_with_boxes(record: FrameRecord, boxes: list[list[float]], **changes) -> FrameRecord:
+    count = len(boxes)
+    values = {
+        "gt_boxes": np.array(boxes, dtype=np.float64).reshape(count, 9),
+        "gt_labels": np.zeros(count, np.int64),
+        "num_lidar_pts": np.ones(count, np.int32),
+        "num_radar_pts": np.zeros(count, np.int32),
+        "instance": np.arange(count, dtype=np.int32),
+    }
+    return dataclasses.replace(record, **{**values, **changes})
+
+
+def _box(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, vx: float = 0, vy: float = 0):
+    return [x, y, z, 1.0, 1.0, 1.0, yaw, vx, vy]
+
+
+def test_range_is_strict_and_seen_from_above(handmade_records: FrameRecords) -> None:
+    limit = float(np.float32(51.2))
+    inside = float(np.nextafter(np.float32(51.2), np.float32(0)))
+    kept, dropped = [_box(inside), _box(0, -inside), _box(z=99)], [_box(limit), _box(0, -limit)]
+    record = _record_with_boxes(handmade_records[0], kept + dropped)
+    boxes, labels = boxes_of_record(record)
+    boxes, _ = filter_by_range(boxes, labels, (-limit, -limit, -5, limit, limit, 3))
+    assert boxes[:, :3].tolist() == [row[:3] for row in kept]
+
+
+def test_yaw_is_wrapped_to_half_open_circle(handmade_records: FrameRecords) -> None:
+    record = _record_with_boxes(handmade_records[0], [_box(yaw=y) for y in (4.0, -4.0, math.pi)])
+    boxes, labels = boxes_of_record(record)
+    boxes, _ = filter_by_range(boxes, labels, (-50, -50, -5, 50, 50, 3))
+    expected = torch.tensor([4 - 2 * math.pi, 2 * math.pi - 4, -math.pi])
+    torch.testing.assert_close(boxes[:, 6], expected, atol=1e-6, rtol=0)
+
+
+def test_boxes_without_points_other_classes_and_unknown_velocity(
+    handmade_records: FrameRecords,
+) -> None:
+    nan = math.nan
+    record = _record_with_boxes(
+        handmade_records[0],
+        [_box(1, vx=nan, vy=nan), _box(2), _box(3), _box(4, vx=1, vy=2), _box(60)],
+        gt_labels=np.array([0, 8, -1, 8, 0]),
+        num_lidar_pts=np.array([1, 0, 5, 0, 1], np.int32),
+        num_radar_pts=np.array([0, 0, 0, 2, 0], np.int32),
+    )
+    training = NuScenesMapper(training=True, image_aug=FIXED)
+    sample = training(record, rng=np.random.default_rng(0))
+    assert sample["gt_boxes"][:, 0].tolist() == [1, 4]
+    assert sample["gt_boxes"][:, 7:].tolist() == [[0, 0], [1, 2]]
+    assert sample["gt_labels"].tolist() == [0, 8]
+    everything = NuScenesMapper(training=True, image_aug=FIXED, use_valid_flag=False)
+    sample = everything(record, rng=np.random.default_rng(0))
+    assert sample["gt_boxes"][:, 0].tolist() == [1, 2, 4]
+    # In evaluation boxes are for pictures only: the range stays out of it.
+    assert NuScenesMapper(training=False, image_aug=FIXED)(record)["gt_boxes"][:, 0].tolist() == [
+        1,
+        4,
+        60,
+    ]
+
+
+def test_class_names_order_the_labels(handmade_records: FrameRecords) -> None:
+    record = _record_with_boxes(
+        handmade_records[0], [_box(1), _box(2), _box(3)], gt_labels=np.array([0, 8, 9])
+    )
+    boxes, labels = boxes_of_record(record, ("pedestrian", "car"))
+    assert labels.tolist() == [1, 0, -1]
+    with pytest.raises(ValueError, match="'tank'.*no detection classes"):
+        boxes_of_record(record, ("tank",))
+
+
+def test_no_boxes_keep_their_types(handmade_records: FrameRecords) -> None:
+    record = _record_with_boxes(handmade_records[0], [])
+    sample = _training_mapper()(record, rng=np.random.default_rng(0))
+    assert (sample["gt_boxes"].shape, sample["gt_labels"].dtype) == ((0, 9), torch.int64)
+
+
+def test_no_annotations_no_keys(handmade_records: FrameRecords) -> None:
+    record = _record_with_boxes(handmade_records[0], [], has_annotations=False)
+    sample = NuScenesMapper(training=False, image_aug=FIXED)(record)
+    assert "gt_boxes" not in sample and "gt_labels" not in sample
+
+
+def test_cached_pictures_are_the_same(
+    handmade_records: FrameRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapper = NuScenesMapper(training=True, image_aug=FIXED, cache_images=True)
+    first = mapper(handmade_records[0], rng=np.random.default_rng(0))["images"].clone()
+    monkeypatch.setattr("streampetr_vit.data.mapper.read_image", None)  # a call would fail
+    second = mapper(handmade_records[0], rng=np.random.default_rng(1))["images"]
+    assert torch.equal(first, second)
+    second.zero_()  # what a caller does to its sample does not reach the cache
+    third = mapper(handmade_records[0], rng=np.random.default_rng(1))["images"]
+    assert torch.equal(first, third)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="cache_images needs a fixed image transform.*0.7"):
+        _training_mapper(cache_images=True)
+    with pytest.raises(ValueError, match="on_bad_image must be .*'ignore'"):
+        _training_mapper(on_bad_image="ignore")
+    with pytest.raises(ValueError, match="point_cloud_range must be 6"):
+        _training_mapper(point_cloud_range=(-51.2, 51.2))
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _no_picture(path: Path) -> None:
+    path.write_text("<html>404</html>")
+
+
+def _wrong_size(path: Path) -> None:
+    cv2.imwrite(str(path), np.zeros((45, 80, 3), np.uint8))
+
+
+BROKEN = [
+    (_missing, "cannot be read: No such file"),
+    (_truncated, "is truncated: .* bytes without an end marker"),
+    (_empty, "is no picture"),
+    (_no_picture, "is no picture"),
+    (_wrong_size, "is 80x45 pixels, the table sample_data says 160x90"),
+]
+
+
+@pytest.fixture
+def own_records(tmp_path: Path) -> FrameRecords:
+    """Records of a set that a test may damage."""
+    tables = handmade_tables.make_tables()
+    handmade_tables.write_tables(tables, tmp_path)
+    handmade_tables.write_pictures(tables, tmp_path)
+    return load_records(tmp_path, handmade_tables.VERSION)
+
+
+@pytest.mark.parametrize(("damage", "reason"), BROKEN, ids=lambda v: getattr(v, "__name__", ""))
+def test_broken_picture(own_records: FrameRecords, damage, reason: str) -> None:
+    record = own_records[1]
+    path = record.root / record.camera_paths[2]
+    damage(path)
+    strict = NuScenesMapper(training=False, image_aug=FIXED)
+    with pytest.raises(BadImageError, match=f"sample {record.token}: picture {path} {reason}"):
+        strict(record)
+    tolerant = NuScenesMapper(training=False, image_aug=FIXED, on_bad_image="count")
+    sample = tolerant(record)
+    assert len(sample["bad_images"]) == 1
+    assert record.token in sample["bad_images"][0] and str(path) in sample["bad_images"][0]
+    black = [not image.any() for image in sample["images"]]
+    assert black == [camera == 2 for camera in range(6)]
+
+
+def test_truncated_png(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.full((90, 160, 3), 7, np.uint8))
+    assert read_image(path, (160, 90)).shape == (90, 160, 3)
+    _truncated_bytes = path.read_bytes()[:-30]
+    path.write_bytes(_truncated_bytes)
+    with pytest.raises(BadImageError, match="truncated"):
+        read_image(path, (160, 90))
+
+
+def test_cameras_of_different_size(handmade_records: FrameRecords) -> None:
+    sizes = handmade_records[0].image_sizes.copy()
+    sizes[3] = (320, 180)
+    record = dataclasses.replace(handmade_records[0], image_sizes=sizes)
+    with pytest.raises(ValueError, match=f"sample {record.token}: .*different sizes"):
+        NuScenesMapper(training=False, image_aug=FIXED)(record)

@@ -1,0 +1,129 @@
+"""Checks a nuScenes-format data set: counts, times, pictures, and boxes drawn on the pictures.
+
+For some frames it writes two PNG files: NAME_stored.png, the pictures as stored with a view from
+above, and NAME_network.png, what the network sees in training, resized, cropped, flipped, in a
+rotated and scaled lidar frame. The boxes must lie on the objects in both.
+
+Example:
+    python tools/check_data.py --root datasets/synthetic --version v1.0-trainval --split val \\
+        --out output/check --input-size 160x400 --resize 0.9 1.1
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
+from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
+from streampetr_vit.data.mapper import NuScenesMapper
+from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.structures import Detections
+from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder with samples/ and v1.0-*/")
+    parser.add_argument("--version", required=True, help="table folder, for example v1.0-mini")
+    parser.add_argument("--split", help="default: all scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--draw", type=int, default=4, help="frames to draw (default 4)")
+    parser.add_argument(
+        "--read", type=int, default=50, help="frames whose pictures are decoded (0: all)"
+    )
+    parser.add_argument(
+        "--input-size", type=_size, default=(320, 800), metavar="HxW", help="of the network"
+    )
+    parser.add_argument(
+        "--resize",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="range of scales, relative to the stored picture (default: 0.94 to 1.25 of the scale "
+        "that fills the input)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, for example 320x800")
+    return int(height), int(width)
+
+
+def training_mapper(arguments: argparse.Namespace, record: FrameRecord) -> NuScenesMapper:
+    """A mapper with the augmentation of training."""
+    fill = ImageAugmentation(arguments.input_size, (1.0, 1.0))
+    scale = fill.fixed((int(record.image_sizes[0, 0]), int(record.image_sizes[0, 1]))).scale
+    resize = arguments.resize or (0.94 * scale, 1.25 * scale)
+    return NuScenesMapper(
+        training=True,
+        image_aug=ImageAugmentation(arguments.input_size, resize),
+        scene_aug=SceneAugmentation(),
+    )
+
+
+def draw_network_input(mapper: NuScenesMapper, record: FrameRecord, seed: int) -> np.ndarray:
+    """The six pictures that the network sees, with the boxes of the same sample."""
+    sample = mapper(record, rng=np.random.default_rng(seed))
+    images = sample["images"].permute(0, 2, 3, 1).contiguous().numpy()
+    boxes = sample.get("gt_boxes", torch.zeros(0, 9))
+    labels = sample.get("gt_labels", torch.zeros(0, dtype=torch.int64))
+    truth = Detections(boxes, torch.ones(len(boxes)), labels)
+    return camera_grid(draw_cameras(list(images), sample["lidar_to_image"].numpy(), truth))
+
+
+def draw_frames(arguments: argparse.Namespace, records: FrameRecords) -> list[Path]:
+    """Writes the pictures; returns their paths."""
+    written = []
+    for index in evenly_spaced(arguments.draw, len(records)):
+        record = records[index]
+        name = f"{record.scene_name}_{index:05d}"
+        mapper = training_mapper(arguments, record)
+        pictures = {
+            "stored": draw_record(record, None),
+            "network": draw_network_input(mapper, record, arguments.seed + index),
+        }
+        for kind, picture in pictures.items():
+            written.append(arguments.out / f"{name}_{kind}.png")
+            save_picture(written[-1], picture)
+    return written
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the tool; returns the exit status: 1 if anything is wrong with the data set."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        records = load_split(arguments.root, arguments.version, arguments.split)
+        print(summarise(records))
+        indices = evenly_spaced(arguments.read or len(records), len(records))
+        problems = broken_pictures(records, indices, lambda rows: tqdm(rows, "pictures"))
+        print(f"decoded the pictures of {len(indices)} frames: {len(problems)} are broken")
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        if problems:
+            return 1
+        for path in draw_frames(arguments, records):
+            print(path)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

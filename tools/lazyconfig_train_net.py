@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+"""Trains or evaluates a detector from a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import torch
+from detectron2.engine import default_argument_parser
+
+from streampetr_vit.checkpoint.loading import CheckpointError
+from streampetr_vit.engine import ConfigError, evaluate_only, launch, load_config, setup, train
+
+EXAMPLES = """
+examples:
+  train on the GPU if there is one, else on the CPU:
+    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py
+  8 GPUs of one machine:
+    python tools/lazyconfig_train_net.py --num-gpus 8 \\
+        --config-file configs/streampetr_eva02_l_800x320_24ep.py train.output_dir=output/vit_l
+    torchrun --nproc_per_node 8 tools/lazyconfig_train_net.py \\
+        --config-file configs/streampetr_eva02_l_800x320_24ep.py
+  continue an interrupted run:
+    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --resume
+  evaluate:
+    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --eval-only \\
+        train.init_checkpoint=output/quickstart/model_final.pth
+  on the CPU, with other settings:
+    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --num-gpus 0 \\
+        optimizer.lr=2e-4 train.max_iter=100
+"""
+
+
+def main(args: argparse.Namespace) -> None:
+    """One process of the job."""
+    cfg = load_config(args.config_file, args.opts)
+    if args.num_gpus == 0:
+        cfg.train.device = "cpu"
+    setup(cfg, args)
+    if args.eval_only:
+        evaluate_only(cfg, args.resume)
+    else:
+        train(cfg, args.resume)
+
+
+def invoke_main() -> None:
+    """Parses the command line and starts the processes."""
+    args = default_argument_parser(EXAMPLES).parse_args()
+    try:
+        cfg = load_config(args.config_file, args.opts)  # a wrong override fails here, once
+        on_gpu = torch.cuda.is_available() and args.num_gpus > 0 and cfg.train.device != "cpu"
+        launch(
+            main,
+            (args,),
+            num_processes=args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            use_gpu=on_gpu,
+        )
+    except (ConfigError, CheckpointError) as error:
+        sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")
+
+
+if __name__ == "__main__":
+    invoke_main()
