@@ -26,10 +26,10 @@ examples:
     python tools/visualize.py --config-file configs/quickstart.py \\
         --results output/quickstart/inference/results_nusc.json --out output/pictures --frames 20
   any results file on any nuScenes-format data, as pictures and as a video:
-    python tools/visualize.py --dataset /data/nuscenes v1.0-trainval val \\
+    python tools/visualize.py --dataset datasets/nuscenes v1.0-trainval val \\
         --results results_nusc.json --out pictures --scenes scene-0003 --video
   only the true boxes:
-    python tools/visualize.py --dataset /data/nuscenes v1.0-mini mini_val --out pictures
+    python tools/visualize.py --dataset datasets/nuscenes v1.0-mini mini_val --out pictures
 """
 
 

@@ -1,7 +1,7 @@
 """nuScenes trainval at 800x320: loaders, augmentation, evaluator. Recipes import and edit this.
 
 Another data set: give `dataset` a name of detectron2's catalog, or a description such as
-dict(root="/data/mine", version="v1.0-mine", split="train").
+dict(root="path/to/mine", version="v1.0-mine", split="train").
 """
 
 from detectron2.config import LazyCall as L

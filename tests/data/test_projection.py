@@ -28,8 +28,6 @@ NEAR_M = 2.0
 AUGMENTATION = ImageAugmentation((160, 400), (0.75, 1.15))
 # Corner k of `box_corners` among the corners of the devkit's boxes.
 CORNER_ORDER = [6, 5, 7, 4, 2, 1, 3, 0]
-# OpenCV draws an antialiased filled polygon so much wider at each side than its corners say.
-OUTLINE_PX = 0.8
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +132,17 @@ def _edges(picture: np.ndarray) -> np.ndarray:
     )
 
 
-def _edge_errors(sample: Sample, box: torch.Tensor, content_px: float) -> list[np.ndarray]:
-    """Painted minus projected edges of a (1, 9) box, in each camera that sees it whole.
+def _center_and_size(edges: np.ndarray) -> np.ndarray:
+    """(left, top, right, bottom) -> centre and size; a soft outline is fatter on both sides."""
+    return np.concatenate(((edges[:2] + edges[2:]) / 2, edges[2:] - edges[:2]))
+
+
+def _errors_of_box(sample: Sample, box: torch.Tensor, content_px: float) -> list[np.ndarray]:
+    """Painted minus projected (x, y, width, height), in each camera that sees a box whole.
 
     Args:
         sample: of the mapper.
-        box: in the frame of the sample.
+        box: (1, 9), in the frame of the sample.
         content_px: width of the part of the pictures that is not black filling.
     """
     height = sample["images"].shape[-2]
@@ -149,8 +152,8 @@ def _edge_errors(sample: Sample, box: torch.Tensor, content_px: float) -> list[n
         inside = (points > 2).all() and (points < (content_px - 3, height - 3)).all()
         if inside and (near > NEAR_M).all() and np.ptp(points, axis=0).min() > 4:
             projected = np.concatenate((points.min(axis=0), points.max(axis=0)))
-            painted = _edges(image.numpy()) + np.array([1, 1, -1, -1]) * OUTLINE_PX
-            errors.append(painted - projected)
+            painted = _edges(image.numpy())
+            errors.append(_center_and_size(painted) - _center_and_size(projected))
     return errors
 
 
@@ -180,7 +183,7 @@ def _errors_of_all_boxes(
             sample = mapper(record, rng=np.random.default_rng(seed))
         assert len(sample["gt_boxes"]) == len(tracks)
         box = sample["gt_boxes"][row : row + 1]
-        errors += _edge_errors(sample, box, _content_px(mapper, seed))
+        errors += _errors_of_box(sample, box, _content_px(mapper, seed))
     return np.array(errors)
 
 

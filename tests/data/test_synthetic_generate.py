@@ -59,6 +59,7 @@ def test_point_clouds_can_be_read(small: Path) -> None:
 def test_second_call_does_nothing(small: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in small.rglob("*")}
     assert generate(SMALL, small, workers=1) == small
+    assert generate(SMALL, small, workers=1, overwrite=True) == small
     assert {p: p.stat().st_mtime_ns for p in small.rglob("*")} == before
     assert (small / DONE_MARKER).is_file() and not (small / STARTED_MARKER).exists()
 
@@ -149,9 +150,9 @@ def test_tool_makes_a_set(tmp_path: Path) -> None:
 
 def test_tool_options_change_the_preset() -> None:
     options = "--out x --preset gpu --scenes 3 --val-scenes 2 --frames 7 --image-size 320x180"
-    options += " --range-m 30 --seed 5 --no-lidar-files"
+    options += " --range-m 30 --seed 5 --lidar-files"
     config = tool.config_from(tool.parse_arguments(options.split()))
-    assert config == SyntheticConfig(3, 2, 7, 320, 180, 30.0, 5, lidar_files=False)
+    assert config == SyntheticConfig(3, 2, 7, 320, 180, 30.0, 5, lidar_files=True)
 
 
 def test_tool_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-_CONVERT = "convert it with tools/convert_checkpoint.py"
+_RENAME = "save a flat dict of tensors under our names first (see checkpoint/adapters.py)"
 
 
 class CheckpointError(RuntimeError):
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is not a checkpoint, or holds Python objects beside tensors, which are not "
-            f"loaded for safety; if you trust the file, {_CONVERT}. ({_first_line(error)})"
+            f"loaded for safety; if you trust the file, {_RENAME}. ({_first_line(error)})"
         ) from error
     except Exception as error:  # torch and safetensors raise many types for damaged files
         raise CheckpointError(
@@ -187,7 +187,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"{self._file}: no tensor matches the model. Names in the file: "
                 f"{_examples(report.unused)}; names in the model: {_examples(report.missing)}. "
-                f"Wrong prefix or another model? For weights of another project, {_CONVERT}."
+                f"Wrong prefix or another model? For weights of another project, {_RENAME}."
             )
         if report.wrong_shape:
             listed = "; ".join(
@@ -198,7 +198,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             if not self._allow_wrong_shape or self._require_all:
                 raise CheckpointError(
                     f"{self._file}: {count} tensors have another shape: {listed}. Use the model "
-                    f"configuration of the file, or {_CONVERT}. (To start a new training from the "
+                    f"configuration of the file, or {_RENAME}. (To start a new training from the "
                     "rest: train.init_allow_wrong_shape=True.)"
                 )
             logger.warning(
@@ -222,7 +222,7 @@ def _tensors_only(state: dict[str, Any], path: str) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor: the weights "
                 f"are nested in a way of another project (top-level entries: {_examples(state)}); "
-                f"{_CONVERT}"
+                f"{_RENAME}"
             )
     return state
 

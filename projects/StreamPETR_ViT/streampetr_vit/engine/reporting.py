@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +28,7 @@ def write_run_report(cfg: DictConfig, other_runs: Mapping[str, Path]) -> Path:
     output_dir = Path(cfg.train.output_dir)
     report = report_from_run(
         output_dir,
-        OmegaConf.to_container(cfg.dataloader.test, resolve=True)["dataset"],
+        _plain(cfg.dataloader.test.dataset),
         cfg.report.title,
         notes=[*cfg.report.notes, *_notes(cfg)],
         facts=_training_facts(output_dir / "metrics.json"),
@@ -36,6 +37,11 @@ def write_run_report(cfg: DictConfig, other_runs: Mapping[str, Path]) -> Path:
         range_m=cfg.report.range_m,
     )
     return write_report(output_dir, report)
+
+
+def _plain(value: Any) -> Any:
+    """A configuration's own containers as dicts and lists."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _notes(cfg: DictConfig) -> list[str]:

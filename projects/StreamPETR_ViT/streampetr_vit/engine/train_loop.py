@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
     results = evaluate(cfg, model)
     if "report" not in cfg:
         return results
-    other_runs = {}
+    other_runs: dict[str, Path] = {}
     if cfg.report.memory_off:
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
         bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
@@ -107,7 +108,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
             evaluate(cfg, model, folder)
         finally:
             bare.memory_at_test = cfg.model.memory_at_test
-        other_runs[MEMORY_OFF] = folder
+        other_runs[MEMORY_OFF] = Path(folder)
     if comm.is_main_process() and results:
         logger.info("wrote %s", write_run_report(cfg, other_runs))
     return results

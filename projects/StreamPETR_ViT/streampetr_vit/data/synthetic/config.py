@@ -100,6 +100,5 @@ PRESETS = {
         image_width=800,
         image_height=450,
         range_m=51.0,
-        lidar_files=True,
     ),
 }

@@ -31,15 +31,11 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
     return {"generator_version": identity.get("generator_version"), **config}
 
 
-def _check_same(out: Path, marker: Path, config: SyntheticConfig) -> None:
+def _difference(marker: Path, config: SyntheticConfig) -> str:
+    """What distinguishes the data set of a marker from the one asked for; "" if nothing."""
     found, wanted = _flat(json.loads(marker.read_text())), _flat(_identity(config))
     names = [n for n in {**wanted, **found} if found.get(n) != wanted.get(n)]
-    if names:
-        text = ", ".join(f"{n} is {found.get(n)}, asked for {wanted.get(n)}" for n in names)
-        raise FileExistsError(
-            f"{out} holds a synthetic data set of another configuration: {text}. "
-            "Choose another --out, or replace it with --overwrite."
-        )
+    return ", ".join(f"{n} is {found.get(n)}, asked for {wanted.get(n)}" for n in names)
 
 
 def _clear(out: Path) -> None:
@@ -61,10 +57,14 @@ def _is_finished(config: SyntheticConfig, out: Path, overwrite: bool) -> bool:
         raise FileExistsError(
             f"{out} is not empty and was not made by this generator; choose another --out"
         )
-    if ours and overwrite:
+    difference = _difference(ours[0], config) if ours else ""
+    if difference and not overwrite:
+        raise FileExistsError(
+            f"{out} holds a synthetic data set of another configuration: {difference}. "
+            "Choose another --out, or replace it with --overwrite."
+        )
+    if difference:
         _clear(out)
-    elif ours:
-        _check_same(out, ours[0], config)
     return done.is_file()
 
 
