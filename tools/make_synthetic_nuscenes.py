@@ -4,7 +4,7 @@ Example:
     python tools/make_synthetic_nuscenes.py --preset quickstart --out datasets/synthetic
     python tools/make_synthetic_nuscenes.py --scenes 6 --val-scenes 2 --frames 20 \\
         --image-size 400x225 --range-m 25 --seed 1 --out datasets/synthetic_small
-    python tools/make_synthetic_nuscenes.py --scale-tables --out /tmp/scale   (no pictures)
+    python tools/make_synthetic_nuscenes.py --scale-tables --out datasets/scale   (no pictures)
 """
 
 from __future__ import annotations

@@ -131,3 +131,14 @@ def test_training_needs_annotations(tmp_path: Path) -> None:
     handmade_tables.write_tables(tables, tmp_path)
     with pytest.raises(ValueError, match="no annotations to train on"):
         _train_loader(tmp_path)
+
+
+def test_mappers_and_seeds_are_checked(handmade_root: Path) -> None:
+    training = NuScenesMapper(training=True, image_aug=IMAGE)
+    evaluation = NuScenesMapper(training=False, image_aug=IMAGE)
+    with pytest.raises(ValueError, match="mapper with training=False"):
+        build_test_loader(_dataset(handmade_root), training)
+    with pytest.raises(ValueError, match="mapper with training=True"):
+        build_train_loader(_dataset(handmade_root), evaluation, lanes_per_rank=1)
+    with pytest.raises(ValueError, match="seed must be 0 or more, not -1"):
+        _train_loader(handmade_root, seed=-1)

@@ -234,6 +234,11 @@ def test_map_mask_shows_the_road(nusc: NuScenes, scenes: dict[str, Scene]) -> No
         mask = row["mask"]
         for frame in range(6):
             xy, yaw = scene.world.ego_pose(float(scene.times_s[frame]))
-            verge = xy + 15.0 * np.array([-np.sin(yaw), np.cos(yaw)])
-            points = np.stack((xy, verge))
-            assert mask.is_on_mask(points[:, 0], points[:, 1]).tolist() == [True, False]
+            left = np.array([-np.sin(yaw), np.cos(yaw)])
+            points = xy + np.array([[0.0], [9.0], [-9.0], [10.2], [-10.2]]) * left
+            on_road = mask.is_on_mask(points[:, 0], points[:, 1]).tolist()
+            assert on_road == [True, True, True, False, False]
+            column, row_px = mask.to_pixel_coords(*xy)
+            height, width = mask.mask().shape
+            # The devkit cuts a square of +-57 m around the car from the mask.
+            assert 570 < column < width - 570 and 570 < row_px < height - 570

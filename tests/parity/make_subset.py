@@ -26,16 +26,19 @@ KEPT = {
     "memory": 2,
     "decoder": 1,
     "data_info": 3,
+    "rope": 2,
     "transforms": 1,
 }
 
 
 def shorten(data: dict[str, Any], count: int) -> dict[str, Any]:
-    """The first `count` frames or cases of a file."""
+    """The first `count` frames or cases of a file, or its last tables."""
     short = dict(data)
     for key in ("inputs", "outputs", "state_dict"):
         if isinstance(data[key], list):
             short[key] = data[key][:count]
+    if isinstance(data["outputs"], dict) and "tables" in data["outputs"]:
+        short["outputs"] = data["outputs"] | {"tables": data["outputs"]["tables"][-count:]}
     if "cases" in data["config"]:
         short["config"] = data["config"] | {"cases": data["config"]["cases"][:count]}
     return short

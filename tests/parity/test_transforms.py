@@ -12,13 +12,14 @@ import torch
 from streampetr_vit.data.boxes2d import Boxes2D, transform_boxes2d
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw, SceneDraw
+from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import (
     boxes_from_bottom_center,
     boxes_to_bottom_center,
     rotate_scale_translate_boxes,
 )
 
-FILES = [p for p in golden.all_files() if golden.kind_of(p) == "transforms"]
+FILES = golden.files_of("transforms")
 
 
 def _cases(path: Path):
@@ -131,3 +132,34 @@ def test_boxes_in_the_pictures(path: Path) -> None:
             actual = (boxes.corners, boxes.centers, boxes.labels, boxes.depths)
             for name, value in zip(names, actual, strict=True):
                 golden.assert_close(value, after[name][camera], f"{name} of camera {camera}", 1e-4)
+
+
+class _Echo(torch.nn.Module):
+    """A backbone that returns what it is given."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"images": images}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_normalised_and_padded_pictures(path: Path) -> None:
+    """What the detector does on its device to the pictures that the mapper delivers."""
+    for config, _, expected in _cases(path):
+        assert config["norm"]["to_rgb"], "the mapper delivers RGB"
+        detector = StreamPETR(
+            backbone=_Echo(),
+            head=torch.nn.Identity(),
+            in_feature="images",
+            pixel_mean=config["norm"]["mean"],
+            pixel_std=config["norm"]["std"],
+            size_divisibility=config["pad"].get("size_divisor", 32),
+        )
+        shown = expected["after_pad_img"]  # of the first camera only
+        pictures = torch.stack(expected["after_resize"]["img_uint8"][: len(shown)])
+        rgb = pictures.flip(-1).permute(0, 3, 1, 2)[None]  # (n, H, W, BGR) -> (1, n, RGB, H, W)
+        actual = detector.image_features(rgb)[0].permute(0, 2, 3, 1)
+        golden.assert_close(actual, torch.stack(shown), "padded pictures", atol=1e-5)
+        height, width = expected["img_shape"][0][:2]
+        inside = actual[:, :height, :width]
+        normalised = torch.stack(expected["after_normalize_img"])
+        golden.assert_close(inside, normalised, "normalised pictures", atol=1e-5)

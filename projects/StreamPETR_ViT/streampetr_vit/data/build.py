@@ -141,9 +141,17 @@ def build_train_loader(
         seed: of the order and of every random draw; the same on all ranks.
         start_iteration: batches to pass over (or use `load_state_dict`).
         rank, world_size: by default those of the process group.
+
+    Raises:
+        ValueError: on an evaluation mapper, a negative seed, a data set without annotations, or
+            one with fewer sequences than lanes.
     """
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
+    if not mapper.training:
+        raise ValueError("build_train_loader needs a mapper with training=True")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}: the order and all draws follow it")
     records = open_dataset(dataset)
     if not records.has_annotations:
         raise ValueError(f"{records.root / records.version} has no annotations to train on")
@@ -184,9 +192,14 @@ def build_test_loader(
         num_workers: loading processes; 0 loads in this process.
         rank, world_size: by default those of the process group.
         sharding: "scene" or "reference", see `streaming_sampler.evaluation_shard`.
+
+    Raises:
+        ValueError: on a training mapper.
     """
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
+    if mapper.training:
+        raise ValueError("build_test_loader needs a mapper with training=False")
     records = open_dataset(dataset)
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
     loader = DataLoader(

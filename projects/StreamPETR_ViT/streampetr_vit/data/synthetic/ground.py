@@ -13,6 +13,7 @@ from streampetr_vit.data.synthetic.path import RoadPath
 from streampetr_vit.data.synthetic.world import World
 
 MAP_PIXELS_PER_M = 10.0  # the devkit's resolution of map masks
+MAP_MARGIN_M = 60.0  # the devkit cuts +-57 m around the ego car from the mask when it draws it
 TEXTURE_PIXELS_PER_M = 12.8
 MAX_TEXTURE_PX = 3600
 GRID_M = 10.0
@@ -139,7 +140,7 @@ def draw_map_mask(world: World, range_m: float) -> np.ndarray:
     """
     view = view_margin(range_m)
     s = _arc_lengths(world, view)
-    high = world.path.position(s).max(axis=0) + view
+    high = world.path.position(s).max(axis=0) + view + MAP_MARGIN_M
     width, height = np.ceil(high * MAP_PIXELS_PER_M).astype(int)
     mask = np.zeros((height, width), dtype=np.uint8)
     half = lanes.ROAD_HALF_WIDTH_M

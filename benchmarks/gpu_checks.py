@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Every check that needs a GPU, in under nine minutes; prints its table last.
+
+    python benchmarks/gpu_checks.py [--minutes 8]
+
+Runs the tests marked `gpu`, times the ViT-L detector (forward and training step) in each precision,
+and spends what is left of the time on the quick start's GPU recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+
+from streampetr_vit.engine import load_config
+from streampetr_vit.engine.trainer import autocast
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # for the random driving frames of the tests
+OUTPUT = ROOT / "output" / "gpu_checks"
+
+
+def vit_l_samples(lanes: int) -> list[dict]:
+    """Random frames at 800x320."""
+    from tiny_detector import make_sample
+
+    samples = [make_sample(0, f"lane {lane}") for lane in range(lanes)]
+    for sample in samples:
+        sample["images"] = torch.randint(0, 256, (6, 3, 320, 800), dtype=torch.uint8)
+    return samples
+
+
+def timed(function, repeats: int = 10) -> float:
+    """Median milliseconds of a call, after three to warm up."""
+    seconds = []
+    for repeat in range(3 + repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        torch.cuda.synchronize()
+        if repeat >= 3:
+            seconds.append(time.perf_counter() - start)
+    return 1e3 * sorted(seconds)[len(seconds) // 2]
+
+
+def time_vit_l(precision: str) -> dict[str, float]:
+    """Milliseconds and memory of StreamPETR ViT-L at 800x320 with random weights."""
+    cfg = load_config(str(ROOT / "configs/streampetr_eva02_l_800x320_24ep.py"))
+    model = instantiate(cfg.model).cuda()
+    torch.cuda.reset_peak_memory_stats()
+    one, two = vit_l_samples(1), vit_l_samples(2)
+
+    def forward() -> None:
+        with torch.no_grad(), autocast(precision, "cuda"):
+            model.reset_streams()
+            model(one)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with autocast(precision, "cuda"):
+            losses = model(two)
+        sum(losses.values()).backward()
+
+    model.eval()
+    forward_ms = timed(forward)
+    model.train()
+    step_ms = timed(step, repeats=5)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return {"forward, 1 frame (ms)": forward_ms, "step, 2 frames (ms)": step_ms, "peak GiB": peak}
+
+
+def run(*command: str) -> tuple[bool, float]:
+    """Runs a command in the repository; whether it succeeded, and its seconds."""
+    start = time.monotonic()
+    return subprocess.run(command, cwd=ROOT).returncode == 0, time.monotonic() - start
+
+
+def quickstart(seconds: float) -> dict[str, float]:
+    """Metrics of the GPU quick start after so many seconds of training."""
+    arguments = [f"train.max_seconds={seconds:.0f}", f"train.output_dir={OUTPUT}"]
+    succeeded, _ = run(sys.executable, "tools/quickstart.py", *arguments)
+    if not succeeded:
+        return {"failed": 1.0}
+    summary = json.loads((OUTPUT / "inference" / "metrics_summary.json").read_text())
+    return {"training s": seconds, "mAP": summary["mean_ap"], "NDS": summary["nd_score"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="time for everything")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu_checks: error: no CUDA device; nothing was checked")
+    start = time.monotonic()
+    passed, _ = run(sys.executable, "-m", "pytest", "-q", "-m", "gpu")
+    rows = [("tests marked gpu", {"passed": float(passed)})]
+    for precision in ("float32", "bf16", "fp16"):
+        rows.append((f"ViT-L 800x320, {precision}", time_vit_l(precision)))
+        torch.cuda.empty_cache()
+    left = 60 * args.minutes - (time.monotonic() - start) - 90  # for data and two evaluations
+    if left > 30:
+        rows.append(("quick start", quickstart(left)))
+    print(f"\n{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.strftime('%F')}")
+    for name, values in rows:
+        print(f"{name:<28}" + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
+    sys.exit(0 if passed and "failed" not in rows[-1][1] else 1)
+
+
+if __name__ == "__main__":
+    main()
