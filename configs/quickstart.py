@@ -11,6 +11,7 @@ from .common.schedule import schedule
 from .common.train import train
 from .models.streampetr_vit_tiny import model
 
+synthetic = dict(preset="quickstart")  # what tools/quickstart.py makes
 _dataset = dict(root="data/synthetic_quickstart", version="v1.0-trainval")
 dataloader.train.dataset = dict(**_dataset, split="train")
 dataloader.test.dataset = dict(**_dataset, split="val")
@@ -30,7 +31,7 @@ train.max_seconds = 540  # the cosine follows the clock
 train.max_iter = 20000
 train.precision = "float32"  # quicker than bf16 at this width on a CPU
 train.log_period = 50
-train.checkpointer.period = 20000
+train.checkpointer.period = 1000
 train.output_dir = "output/quickstart"
 report.title, report.memory_off, report.range_m = "StreamPETR quick start", True, 25.6
 report.notes = ["Synthetic scenes that end at 25 m: the numbers are not comparable with nuScenes."]

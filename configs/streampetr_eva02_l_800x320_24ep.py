@@ -1,6 +1,6 @@
 """StreamPETR, EVA-02 ViT-L, 800x320, 24 epochs, backbone learning rate x0.1.
 
-The seed's first recipe: published val NDS 0.6009, mAP 0.5152 from EVA-02 detection weights, which
+Published with these settings: val NDS 0.6009, mAP 0.5152 from EVA-02 detection weights, which
 `train.init_checkpoint` names. 16 frames per step: 8 processes with 2 lanes each.
 """
 

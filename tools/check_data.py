@@ -25,6 +25,7 @@ from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes import load_split
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.errors import one_line_errors
 from streampetr_vit.structures import Detections
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
 
@@ -103,25 +104,22 @@ def draw_frames(arguments: argparse.Namespace, records: FrameRecords) -> list[Pa
     return written
 
 
+@one_line_errors()
 def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status: 1 if anything is wrong with the data set."""
+    """Runs the tool; returns the exit status: 1 if pictures are broken."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        records = load_split(arguments.root, arguments.version, arguments.split)
-        print(summarise(records))
-        indices = evenly_spaced(arguments.read or len(records), len(records))
-        problems = broken_pictures(records, indices, lambda rows: tqdm(rows, "pictures"))
-        print(f"decoded the pictures of {len(indices)} frames: {len(problems)} are broken")
-        for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
-        if problems:
-            return 1
-        for path in draw_frames(arguments, records):
-            print(path)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    records = load_split(arguments.root, arguments.version, arguments.split)
+    print(summarise(records))
+    indices = evenly_spaced(arguments.read or len(records), len(records))
+    problems = broken_pictures(records, indices, lambda rows: tqdm(rows, "pictures"))
+    print(f"decoded the pictures of {len(indices)} frames: {len(problems)} are broken")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
         return 1
+    for path in draw_frames(arguments, records):
+        print(path)
     return 0
 
 

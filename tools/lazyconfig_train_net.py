@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
 import torch
 from detectron2.engine import default_argument_parser
 
-from streampetr_vit.checkpoint.loading import CheckpointError
-from streampetr_vit.engine import ConfigError, evaluate_only, launch, load_config, setup, train
+from streampetr_vit.engine import evaluate_only, launch, load_config, setup, train
+from streampetr_vit.errors import one_line_errors
 
 EXAMPLES = """
 examples:
@@ -33,8 +31,9 @@ examples:
 """
 
 
+@one_line_errors()
 def main(args: argparse.Namespace) -> None:
-    """One process of the job."""
+    """One process of the job. Each says itself what a user has to mend."""
     cfg = load_config(args.config_file, args.opts)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
@@ -45,23 +44,21 @@ def main(args: argparse.Namespace) -> None:
         train(cfg, args.resume)
 
 
+@one_line_errors()
 def invoke_main() -> None:
     """Parses the command line and starts the processes."""
     args = default_argument_parser(EXAMPLES).parse_args()
-    try:
-        cfg = load_config(args.config_file, args.opts)  # a wrong override fails here, once
-        on_gpu = torch.cuda.is_available() and args.num_gpus > 0 and cfg.train.device != "cpu"
-        launch(
-            main,
-            (args,),
-            num_processes=args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            use_gpu=on_gpu,
-        )
-    except (ConfigError, CheckpointError) as error:
-        sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")
+    cfg = load_config(args.config_file, args.opts)  # a wrong override fails here, once
+    on_gpu = torch.cuda.is_available() and args.num_gpus > 0 and cfg.train.device != "cpu"
+    launch(
+        main,
+        (args,),
+        num_processes=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        use_gpu=on_gpu,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 from streampetr_vit.data.synthetic import (
@@ -20,6 +19,7 @@ from streampetr_vit.data.synthetic import (
     generate,
     write_scale_tables,
 )
+from streampetr_vit.errors import one_line_errors
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -72,15 +72,10 @@ def config_from(arguments: argparse.Namespace) -> SyntheticConfig:
     return dataclasses.replace(PRESETS[arguments.preset], **changes)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status."""
-    arguments = parse_arguments(argv)
-    try:
-        print(_make(arguments))
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+@one_line_errors()
+def main(argv: list[str] | None = None) -> None:
+    """Runs the tool."""
+    print(_make(parse_arguments(argv)))
 
 
 def _make(arguments: argparse.Namespace) -> str:
@@ -95,4 +90,4 @@ def _make(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,10 +1,11 @@
 """Reads the tables of a nuScenes-format data set once, caches them, and says what is in them.
 
 Training and evaluation do this by themselves when they need it; run it beforehand to see that the
-data set is complete, or to prepare a root that will be read-only.
+data set is complete, or to prepare a root that will be read-only. Data sets of one version share
+its cache.
 
 Example:
-    python tools/prepare_nuscenes.py --root datasets/nuscenes --version v1.0-trainval
+    python tools/prepare_nuscenes.py --dataset nuscenes_trainval_train nuscenes_trainval_val
     python tools/prepare_nuscenes.py --root datasets/synthetic --version v1.0-trainval --split val
 """
 
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog
+
 from streampetr_vit.data.checks import summarise
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.frame_records import FrameRecords
+from streampetr_vit.data.nuscenes import dataset_name, load_split
+from streampetr_vit.errors import one_line_errors
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,33 +29,50 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder with samples/ and v1.0-*/")
-    parser.add_argument("--version", required=True, help="table folder, for example v1.0-mini")
+    parser.add_argument(
+        "--dataset", nargs="+", metavar="NAME", help="registered data sets, instead of all below"
+    )
+    parser.add_argument("--root", type=Path, help="folder with samples/ and v1.0-*/")
+    parser.add_argument("--version", help="table folder, for example v1.0-mini")
     parser.add_argument("--split", help="count this split only (default: all scenes)")
     parser.add_argument("--cache-dir", type=Path, help="default: ROOT/.streampetr_vit")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status."""
-    arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    started = time.perf_counter()
-    try:
-        records = load_split(
-            arguments.root, arguments.version, arguments.split, arguments.cache_dir
+    arguments = parser.parse_args(argv)
+    described = (arguments.root, arguments.version, arguments.split, arguments.cache_dir)
+    if arguments.dataset and any(described):
+        parser.error(
+            "--dataset names data sets that are described already: leave out --root, --version, "
+            "--split and --cache-dir"
         )
-        summary = summarise(records)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(summary)
+    if not arguments.dataset and not (arguments.root and arguments.version):
+        parser.error("give --dataset NAME ..., or --root and --version")
+    return arguments
+
+
+def prepare(records: FrameRecords, started: float) -> None:
+    """Says what is in a data set, where its cache is, and the time since `started`."""
+    print(summarise(records))
     size = records.path.stat().st_size / 1e6
     print(
         f"cache    {records.path} ({size:.1f} MB), ready in {time.perf_counter() - started:.1f} s"
     )
-    return 0
+
+
+@one_line_errors()
+def main(argv: list[str] | None = None) -> None:
+    """Runs the tool."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in arguments.dataset or ():
+        started = time.perf_counter()
+        print(name)
+        prepare(DatasetCatalog.get(dataset_name(name)), started)
+    if arguments.root:
+        started = time.perf_counter()
+        records = load_split(
+            arguments.root, arguments.version, arguments.split, arguments.cache_dir
+        )
+        prepare(records, started)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

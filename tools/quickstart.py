@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-from streampetr_vit.checkpoint.loading import CheckpointError
 from streampetr_vit.data.synthetic import PRESETS, generate
-from streampetr_vit.engine import ConfigError, load_config, setup, train
+from streampetr_vit.engine import load_config, setup, train
+from streampetr_vit.errors import one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
 from streampetr_vit.evaluation.report import REPORT_FILE
 
@@ -31,15 +30,15 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", help="recipe (default: by what the machine has)")
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="size of the synthetic data set")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="data set (default: as the recipe says)")
     parser.add_argument("--data", type=Path, help="where it is made (default: as the recipe says)")
     parser.add_argument("opts", nargs="*", help="overrides of the recipe, path.key=value")
     args = parser.parse_args(argv)
     start = time.monotonic()
     # With a GPU: a larger model on a larger set.
-    recipe, preset = ("quickstart_gpu", "gpu") if torch.cuda.is_available() else ("quickstart",) * 2
+    recipe = "quickstart_gpu" if torch.cuda.is_available() else "quickstart"
     cfg = load_config(args.config_file or str(ROOT / "configs" / f"{recipe}.py"), args.opts)
-    synthetic = PRESETS[args.preset or preset]
+    synthetic = PRESETS[args.preset or cfg.synthetic.preset]
     data = args.data or Path(cfg.dataloader.train.dataset.root)
     print(f"[quickstart] data: {data}", flush=True)
     generate(synthetic, data)
@@ -61,7 +60,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main()
-    except (ConfigError, CheckpointError, ValueError, OSError) as error:
-        sys.exit(f"quickstart: error: {error}")

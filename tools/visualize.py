@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from streampetr_vit.data.frame_records import FrameRecords
-from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.nuscenes import dataset_name
+from streampetr_vit.errors import InputError, OutputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
 from streampetr_vit.visualization import draw_record, save_picture
 
@@ -82,13 +80,13 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         The files, in order.
 
     Raises:
-        ValueError: the results hold none of these samples.
+        InputError: the results hold none of these samples.
     """
     results = read_results(args.results) if args.results else {}
     if args.scenes:
         records = records.select_scenes(args.scenes)
     if results and not any(token in results for token in records.tokens):
-        raise ValueError(
+        raise InputError(
             f"{args.results} holds none of the {len(records)} samples of the data set; it was made "
             "for another data set, version or split"
         )
@@ -113,32 +111,30 @@ def write_video(path: Path, files: list[Path], frames_per_second: float = 2.0) -
     """Joins pictures of equal size to an MP4 file.
 
     Raises:
-        OSError: OpenCV has no writer for it here.
+        OutputError: OpenCV has no writer for it here.
     """
     # The encoder wants even sizes.
     height, width = (2 * (n // 2) for n in cv2.imread(str(files[0])).shape[:2])
     code = cv2.VideoWriter_fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(path), code, frames_per_second, (width, height))
     if not writer.isOpened():
-        raise OSError(f"OpenCV cannot write {path}; leave out --video and join the PNG files")
+        raise OutputError(f"OpenCV cannot write {path}; leave out --video and join the PNG files")
     for file in files:
         writer.write(cv2.imread(str(file))[:height, :width])
     writer.release()
 
 
+@one_line_errors()
 def main(arguments: list[str] | None = None) -> None:
     """Draws, and says where."""
     args = parse_arguments(arguments)
-    try:
-        records = DatasetCatalog.get(dataset_name(named_dataset(args)))
-        files = draw_frames(args, records)
-        print(f"{len(files)} pictures in {args.out}")
-        if args.video:
-            video = Path(args.out) / "video.mp4"
-            write_video(video, files)
-            print(f"video: {video}")
-    except (ValueError, OSError, BadImageError) as error:
-        sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")
+    records = DatasetCatalog.get(dataset_name(named_dataset(args)))
+    files = draw_frames(args, records)
+    print(f"{len(files)} pictures in {args.out}")
+    if args.video:
+        video = Path(args.out) / "video.mp4"
+        write_video(video, files)
+        print(f"video: {video}")
 
 
 if __name__ == "__main__":

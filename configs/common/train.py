@@ -1,4 +1,7 @@
-"""How a run is carried out: output, device, precision, checkpoints, logs."""
+"""How a run is carried out: output, device, precision, checkpoints, logs.
+
+On the command line, None is written null: train.max_seconds=null.
+"""
 
 train = dict(
     # Folder for config.yaml, log.txt, metrics.json, tensorboard events, checkpoints, inference/.
@@ -13,7 +16,7 @@ train = dict(
     # "float32", "bf16", or "fp16" with a dynamic loss scale. Geometry, losses and matching are
     # float32 in all three.
     precision="bf16",
-    # Of evaluation; published metrics are float32.
+    # Of evaluation; published metrics are float32 (convolutions may still use TF32 on a GPU).
     eval_precision="float32",
     # Steps in all; None derives them from schedule.epochs, the data set and the processes.
     max_iter=None,

@@ -35,6 +35,7 @@ def test_overrides_are_applied() -> None:
         ("--resume", "option '--resume' comes behind a path.key=value.*put all options before"),
         ("+train.new=1", "only path.key=value is supported"),
         ("~train.seed", "only path.key=value is supported"),
+        ("train.max_seconds=None", "for no value write null"),
         ("model.widht=3", "did you mean model.width"),
     ],
 )

@@ -16,6 +16,7 @@ from toy_task import ToyDetector
 
 from streampetr_vit.checkpoint.loading import CheckpointError
 from streampetr_vit.engine import load_config, train
+from streampetr_vit.engine.trainer import StreamingTrainer
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 
@@ -113,6 +114,20 @@ def test_a_second_run_keeps_its_curves_apart(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=4")
     assert [row["iteration"] for row in metrics(tmp_path) if "lr" in row] == [3]
     assert (tmp_path / "metrics.json.old").exists()
+
+
+def test_resume_never_takes_the_checkpoint_of_an_earlier_run(tmp_path: Path, monkeypatch) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+
+    def fail(trainer: StreamingTrainer) -> None:
+        raise RuntimeError("interrupted before the first checkpoint")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
+        patch.setattr(StreamingTrainer, "run_step", fail)
+        run_tool(tmp_path, "train.max_iter=4")
+    run_tool(tmp_path, "--resume", "train.max_iter=2")
+    assert (tmp_path / "last_checkpoint.old").exists()
+    assert "training from iteration 0 to 2" in (tmp_path / "log.txt").read_text()
 
 
 def test_evaluation_alone_gives_the_metrics_of_the_end_of_training(tmp_path: Path, caplog) -> None:

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
 from torch import nn
 from toy_task import ToyDetector, build_toy_train_loader
 
@@ -165,3 +166,21 @@ def test_a_hook_can_end_training_early() -> None:
     trainer.register_hooks([StopAtFive()])
     trainer.train(0, 100)
     assert trainer.iter == trainer.max_iter == 5
+
+
+def test_a_failure_in_the_last_step_is_not_followed_by_an_evaluation() -> None:
+    class FailsAtTheEnd(ToyDetector):
+        calls = 0
+
+        def forward(self, samples):
+            self.calls += 1
+            if self.calls == 3:
+                raise RuntimeError("broken")
+            return super().forward(samples)
+
+    evaluations: list[int] = []
+    trainer = make_trainer(FailsAtTheEnd())
+    trainer.register_hooks([EvalHook(0, lambda: evaluations.append(trainer.iter))])
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.train(0, 3)
+    assert not evaluations

@@ -18,12 +18,14 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from streampetr_vit.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 _RENAME = "save a flat dict of tensors under our names first (see checkpoint/adapters.py)"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint file is missing, unreadable, or does not fit the model."""
 
 

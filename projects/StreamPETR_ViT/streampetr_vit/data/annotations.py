@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures import CLASS_NAMES
 
 
@@ -39,7 +40,7 @@ def _label_table(class_names: Sequence[str]) -> Tensor:
     """(11,) int64: record label -> index into `class_names`; the last entry serves label -1."""
     unknown = sorted(set(class_names) - set(CLASS_NAMES))
     if unknown:
-        raise ValueError(f"class_names {unknown} are no detection classes; known: {CLASS_NAMES}")
+        raise InputError(f"class_names {unknown} are no detection classes; known: {CLASS_NAMES}")
     order = list(class_names)
     return torch.tensor([order.index(n) if n in order else -1 for n in CLASS_NAMES] + [-1])
 

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from streampetr_vit.data.frame_records import FrameRecords
+from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.mapper import NuScenesMapper, Sample
 from streampetr_vit.data.nuscenes import dataset_name
 from streampetr_vit.data.streaming_sampler import (
@@ -23,6 +24,7 @@ from streampetr_vit.data.streaming_sampler import (
     cut_sequences,
     evaluation_shard,
 )
+from streampetr_vit.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,11 +59,18 @@ class SampleLoader:
         self.bad_images = 0
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        for batch in self._loader:
+        for batch in self._batches():
             for message in (message for sample in batch for message in sample["bad_images"]):
                 self.bad_images += 1
                 _LOG.warning("%s; black pixels instead (bad picture %d)", message, self.bad_images)
             yield batch
+
+    def _batches(self) -> Iterator[list[Sample]]:
+        try:
+            yield from self._loader
+        except BadImageError as error:
+            # From a worker process the message comes behind the traceback in that process.
+            raise BadImageError(str(error).rpartition("BadImageError: ")[2].strip()) from error
 
 
 class EvaluationLoader(SampleLoader):
@@ -143,18 +152,18 @@ def build_train_loader(
         rank, world_size: by default those of the process group.
 
     Raises:
-        ValueError: on an evaluation mapper, a negative seed, a data set without annotations, or
+        InputError: on an evaluation mapper, a negative seed, a data set without annotations, or
             one with fewer sequences than lanes.
     """
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
     if not mapper.training:
-        raise ValueError("build_train_loader needs a mapper with training=True")
+        raise InputError("build_train_loader needs a mapper with training=True")
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}: the order and all draws follow it")
+        raise InputError(f"seed must be 0 or more, not {seed}: the order and all draws follow it")
     records = open_dataset(dataset)
     if not records.has_annotations:
-        raise ValueError(f"{records.root / records.version} has no annotations to train on")
+        raise InputError(f"{records.root / records.version} has no annotations to train on")
     sequences = cut_sequences(records.scene_lengths, sequence_split, sequence_length)
     sampler = StreamingBatchSampler(
         sequences, lanes_per_rank, rank, world_size, seed, start_iteration
@@ -194,12 +203,12 @@ def build_test_loader(
         sharding: "scene" or "reference", see `streaming_sampler.evaluation_shard`.
 
     Raises:
-        ValueError: on a training mapper.
+        InputError: on a training mapper.
     """
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
     if mapper.training:
-        raise ValueError("build_test_loader needs a mapper with training=False")
+        raise InputError("build_test_loader needs a mapper with training=False")
     records = open_dataset(dataset)
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
     loader = DataLoader(

@@ -9,6 +9,7 @@ import numpy as np
 
 from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures import CLASS_NAMES
 
 # Two key frames further apart than this are counted as a gap (nuScenes has 0.5 s between them).
@@ -56,10 +57,10 @@ def summarise(records: FrameRecords) -> Summary:
     """Counts scenes, frames, times and boxes.
 
     Raises:
-        ValueError: if there is no frame.
+        InputError: if there is no frame.
     """
     if len(records) == 0:
-        raise ValueError(f"{records.root / records.version}: the chosen scenes have no frames")
+        raise InputError(f"{records.root / records.version}: the chosen scenes have no frames")
     starts = np.cumsum((0, *records.scene_lengths))
     times = records.timestamps_us * 1e-6
     inside = [np.diff(times[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
@@ -107,5 +108,5 @@ def broken_pictures(
             try:
                 read_image(record.root / path, (size[0], size[1]))
             except BadImageError as error:
-                problems.append(f"sample {record.token}: picture {record.root / path} {error}")
+                problems.append(f"sample {record.token}: {error}")
     return problems

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from streampetr_vit.data.record_cache import as_strings, map_arrays
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures import Pose
 
 
@@ -136,14 +137,14 @@ class FrameRecords(Sequence[FrameRecord]):
         """The frames of some scenes, in the same order.
 
         Raises:
-            ValueError: if a scene is not in the set.
+            InputError: if a scene is not in the set.
         """
         have = {
             name: int(row) for name, row in zip(self.scene_names, self._scene_rows, strict=True)
         }
         missing = [name for name in names if name not in have]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"scenes {missing[:5]} are not in {self.root / self.version}, which has "
                 f"{len(have)} scenes: {list(have)[:5]} ...; choose among those"
             )

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-_END_OF_JPEG, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
+from streampetr_vit.errors import UserError
+
+# A marker that ends the picture, or that begins a segment with its length. Compressed data hold
+# 0xff only before 0x00 or as a restart marker (0xd0 to 0xd7).
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+_END_OF_JPEG = b"\xd9"
 
 
-class BadImageError(RuntimeError):
+class BadImageError(UserError, RuntimeError):
     """A picture is missing, truncated, unreadable, or not of the size that the tables state."""
 
 
 def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Decodes a picture file.
+
+    A JPEG or PNG file must have its end. Damage in the middle of a file that can still be decoded
+    is not detected.
 
     Args:
         path: the file.
@@ -26,34 +35,44 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
         orientation tag is ignored).
 
     Raises:
-        BadImageError: saying what is wrong with the file.
+        BadImageError: naming the file and what is wrong with it.
     """
+    picture = f"picture {path}"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadImageError(f"cannot be read: {error.strerror or error}") from error
+        raise BadImageError(f"{picture} cannot be read: {error.strerror or error}") from error
     if _is_truncated(data):
-        raise BadImageError(f"is truncated: {len(data)} bytes without an end marker")
+        raise BadImageError(f"{picture} is truncated: {len(data)} bytes without an end marker")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
-        raise BadImageError(f"is no picture that OpenCV can decode ({len(data)} bytes)")
+        raise BadImageError(f"{picture} is none that OpenCV can decode ({len(data)} bytes)")
     if (image.shape[1], image.shape[0]) != tuple(size):
         raise BadImageError(
-            f"is {image.shape[1]}x{image.shape[0]} pixels, the table sample_data says "
+            f"{picture} is {image.shape[1]}x{image.shape[0]} pixels, the table sample_data says "
             f"{size[0]}x{size[1]}"
         )
     return image
 
 
 def _is_truncated(data: bytes) -> bool:
-    """OpenCV decodes half a JPEG to half a picture without an error, so the end is looked for.
-
-    Inside the compressed data of a JPEG neither marker can occur.
-    """
+    """OpenCV decodes half a JPEG to half a picture without an error, so the end is looked for."""
     if data[:2] == b"\xff\xd8":
-        scan = data.rfind(_START_OF_SCAN)
-        return scan < 0 or data.find(_END_OF_JPEG, scan) < 0
+        return not _has_jpeg_end(data)
     if data[:4] == b"\x89PNG":
         return b"IEND" not in data[-64:]
+    return False
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """Whether the picture's own end marker is there.
+
+    Segments are passed over by their length: a thumbnail in one of them has markers of its own.
+    """
+    position = 2
+    while marker := _JPEG_MARKER.search(data, position):
+        if marker[1] == _END_OF_JPEG:
+            return True
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return False

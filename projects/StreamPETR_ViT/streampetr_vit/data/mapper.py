@@ -19,6 +19,7 @@ from streampetr_vit.data.transforms import (
     SceneAugmentation,
     SceneDraw,
 )
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures import CLASS_NAMES, rotate_scale_translate_boxes
 
 Sample = dict[str, Any]
@@ -51,7 +52,7 @@ class NuScenesMapper:
             worker process). Only for fixed transforms: no range of scales and no flips.
 
     Raises:
-        ValueError: on an option outside what is said above.
+        InputError: on an option outside what is said above.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class NuScenesMapper:
         cache_images: bool = False,
     ):
         if on_bad_image not in ("raise", "count"):
-            raise ValueError(f'on_bad_image must be "raise" or "count", not {on_bad_image!r}')
+            raise InputError(f'on_bad_image must be "raise" or "count", not {on_bad_image!r}')
         if len(point_cloud_range) != 6:
-            raise ValueError(f"point_cloud_range must be 6 numbers, not {list(point_cloud_range)}")
+            raise InputError(f"point_cloud_range must be 6 numbers, not {list(point_cloud_range)}")
         if cache_images and training and not _is_fixed(image_aug):
-            raise ValueError(
+            raise InputError(
                 "cache_images needs a fixed image transform: set image_aug.resize_range to one "
                 f"scale and flip_probability to 0 (they are {image_aug.resize_range} and "
                 f"{image_aug.flip_probability}), or cache_images to False"
@@ -154,7 +155,7 @@ class NuScenesMapper:
         """(width, height) of the stored pictures, which must be one for all cameras."""
         sizes = record.image_sizes
         if (sizes != sizes[0]).any():
-            raise ValueError(
+            raise InputError(
                 f"sample {record.token}: cameras have pictures of different sizes "
                 f"{sizes.tolist()}; one transform serves all, so they must be equal"
             )
@@ -168,7 +169,7 @@ class NuScenesMapper:
             try:
                 images[camera] = self._image(record, path, draw)
             except BadImageError as error:
-                message = f"sample {record.token}: picture {record.root / path} {error}"
+                message = f"sample {record.token}: {error}"
                 if self.on_bad_image == "raise":
                     raise BadImageError(
                         f'{message}. Restore the file, or set on_bad_image="count" to go on with '

@@ -17,6 +17,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.nuscenes_tables import load_records, version_folder
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures import CLASS_NAMES
 
 _LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def load_split(
         cache_dir: see `nuscenes_tables.load_records`.
 
     Raises:
-        ValueError: if the split is unknown or has no scene in this data set.
+        InputError: if the split is unknown or has no scene in this data set.
     """
     folder = version_folder(Path(root).expanduser().resolve(), version)
     if split is None or not isinstance(split, str):
@@ -70,7 +71,7 @@ def load_split(
     if split not in _VERSION_SUFFIX:
         return load_records(root, version, _custom_split(folder, split), cache_dir)
     if not version.endswith(_VERSION_SUFFIX[split]):
-        raise ValueError(
+        raise InputError(
             f"split {split!r} belongs to versions that end in {_VERSION_SUFFIX[split]!r}, not to "
             f"{version!r}; splits for it: {_splits_for(folder)}"
         )
@@ -79,7 +80,7 @@ def load_split(
     have = set(records.scene_names)
     present = [name for name in names if name in have]
     if not present:
-        raise ValueError(
+        raise InputError(
             f"{folder} has none of the {len(names)} scenes of split {split!r}; it has "
             f"{sorted(have)[:5]} ... Splits for it: {_splits_for(folder)}"
         )
@@ -104,7 +105,7 @@ def _custom_splits(folder: Path) -> dict[str, list[str]]:
         if not all(isinstance(names, list) for names in splits.values()):
             raise TypeError("a split is no list")
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f'{path} must be a JSON object {{"split name": ["scene name", ...]}} ({error})'
         ) from error
     return splits
@@ -113,7 +114,7 @@ def _custom_splits(folder: Path) -> dict[str, list[str]]:
 def _custom_split(folder: Path, split: str) -> list[str]:
     splits = _custom_splits(folder)
     if split not in splits:
-        raise ValueError(
+        raise InputError(
             f"unknown split {split!r} of {folder}; splits for it: {_splits_for(folder)}. Own "
             f'splits go into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
         )
@@ -135,23 +136,25 @@ def register_nuscenes(
     """Registers a data set in detectron2's catalogs; again with the same arguments is no error.
 
     `DatasetCatalog.get(name)` returns its `FrameRecords`; `MetadataCatalog.get(name)` has root,
-    version, split (the devkit's eval_set name, or None), thing_classes and evaluator_type
-    "nuscenes".
+    version, split (the devkit's eval_set name, or None), cache_dir, thing_classes and
+    evaluator_type "nuscenes".
 
     Args:
         name: of the data set.
         root, version, split, cache_dir: see `load_split`.
 
     Raises:
-        ValueError: if the name is taken by another data set.
+        InputError: if the name is taken by another data set.
     """
     scenes = split if split is None or isinstance(split, str) else tuple(split)
     root = Path(root).expanduser().absolute()
+    cache_dir = None if cache_dir is None else str(Path(cache_dir).expanduser().absolute())
     description = {
         "root": str(root),
         "version": version,
         "split": scenes if isinstance(scenes, str) else None,
         "scenes": None if isinstance(scenes, str) else scenes,
+        "cache_dir": cache_dir,
         "thing_classes": list(CLASS_NAMES),
         "evaluator_type": "nuscenes",
     }
@@ -159,9 +162,9 @@ def register_nuscenes(
         known = MetadataCatalog.get(name).as_dict()
         different = [key for key, value in description.items() if known.get(key) != value]
         if different:
-            raise ValueError(
+            raise InputError(
                 f"data set {name!r} is registered with other values of {different}; "
-                "choose another name"
+                "choose another name (the key `name` of a description)"
             )
         return
     DatasetCatalog.register(name, lambda: load_split(root, version, scenes, cache_dir))
@@ -176,12 +179,12 @@ def dataset_name(dataset: str | Mapping[str, Any]) -> str:
             registered, by default under a name made of root, version and split.
 
     Raises:
-        ValueError: if the name or a keyword is unknown.
+        InputError: if the name or a keyword is unknown.
     """
     if isinstance(dataset, str):
         if dataset not in DatasetCatalog.list():
             known = sorted(n for n in DatasetCatalog.list() if n.startswith("nuscenes"))
-            raise ValueError(
+            raise InputError(
                 f"unknown data set {dataset!r}; registered: {known}. Or describe one: "
                 'dict(root="...", version="v1.0-mini", split="mini_train")'
             )
@@ -189,7 +192,7 @@ def dataset_name(dataset: str | Mapping[str, Any]) -> str:
     values = {key: value for key, value in dataset.items()}
     allowed = {"name", "root", "version", "split", "cache_dir"}
     if not {"root", "version"} <= values.keys() <= allowed:
-        raise ValueError(
+        raise InputError(
             "a data set description needs root and version and may have split, name and "
             f"cache_dir; it has {sorted(values)}"
         )

@@ -29,6 +29,7 @@ from streampetr_vit.data.table_columns import (
     read_sensor_data,
 )
 from streampetr_vit.data.table_reader import TableFolder, garbage_collection_paused
+from streampetr_vit.errors import MissingFileError
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,9 +62,9 @@ def load_records(
             cache folder where the root cannot be written.
 
     Raises:
-        FileNotFoundError: if the root, the version or a table is missing.
+        MissingFileError: if the root, the version or a table is missing.
         TableError: if a table is not as nuScenes defines it.
-        ValueError: if a scene name does not exist.
+        InputError: if a scene name does not exist.
     """
     root = Path(root).expanduser().resolve()
     folder = version_folder(root, version)
@@ -85,10 +86,10 @@ def version_folder(root: Path, version: str) -> Path:
     """The folder of a version's tables.
 
     Raises:
-        FileNotFoundError: naming what exists, if the root or the version does not.
+        MissingFileError: naming what exists, if the root or the version does not.
     """
     if not root.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"data root {root} does not exist. Point DETECTRON2_DATASETS (its subfolder nuscenes) "
             "or the config's dataset root at the folder that holds samples/ and v1.0-*/, or make a "
             "synthetic set with tools/make_synthetic_nuscenes.py"
@@ -96,7 +97,7 @@ def version_folder(root: Path, version: str) -> Path:
     folder = root / version
     if not version or not folder.is_dir():
         found = sorted(path.parent.name for path in root.glob("*/scene.json"))
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"version {version!r} does not exist in {root}; versions there: {found or 'none'}"
         )
     return folder

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 
+from streampetr_vit.errors import InputError
+
 
 class StreamItem(NamedTuple):
     """One frame to load.
@@ -48,12 +50,12 @@ def cut_sequences(
         Frame indices of each sequence.
     """
     if sequence_length is not None and sequence_split != 1:
-        raise ValueError(
+        raise InputError(
             f"give sequence_split ({sequence_split}) or sequence_length ({sequence_length}), "
             "not both"
         )
     if sequence_split < 1 or (sequence_length is not None and sequence_length < 1):
-        raise ValueError(
+        raise InputError(
             "sequence_split and sequence_length must be at least 1, not "
             f"{sequence_split} and {sequence_length}"
         )
@@ -78,7 +80,7 @@ class StreamingBatchSampler:
             and `continues_stream` is False in the first batch because the memory starts empty.
 
     Raises:
-        ValueError: if there are fewer sequences than lanes.
+        InputError: if there are fewer sequences than lanes.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class StreamingBatchSampler:
     ):
         slots = lanes_per_rank * world_size
         if not 0 < slots <= len(sequences):
-            raise ValueError(
+            raise InputError(
                 f"{lanes_per_rank} lanes per rank x {world_size} ranks need at least as many "
                 f"sequences (and at least one lane), there are {len(sequences)}; use fewer lanes, "
                 "cut the scenes into more pieces (sequence_split) or take more scenes"
@@ -161,7 +163,7 @@ def evaluation_shard(
         block = range(rank * per_rank, (rank + 1) * per_rank)
         indices = [index % total for index in block]
     else:
-        raise ValueError(f'sharding must be "scene" or "reference", not {sharding!r}')
+        raise InputError(f'sharding must be "scene" or "reference", not {sharding!r}')
     items = []
     for iteration, index in enumerate(indices):
         before = indices[iteration - 1] if iteration else None

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from streampetr_vit.errors import MissingFileError, UserError
+
 Row = dict[str, Any]
 
 PIECE_BYTES = 16 * 2**20
 
 
-class TableError(ValueError):
+class TableError(UserError, ValueError):
     """A nuScenes table holds something that the data set format does not allow."""
 
 
@@ -49,12 +51,12 @@ class TableFolder:
         """Yields the records of a table in file order, in lists of some ten thousand.
 
         Raises:
-            FileNotFoundError: if the table does not exist.
+            MissingFileError: if the table does not exist.
             TableError: if the file is not a JSON list of records.
         """
         path = self.path(table)
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"table {path} is missing; a nuScenes version folder holds one JSON file for each "
                 "table: extract the whole metadata archive, or generate the set again"
             )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from streampetr_vit.errors import InputError
+
 
 @dataclass(frozen=True)
 class ImageDraw:
@@ -101,16 +103,16 @@ class ImageAugmentation:
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
         low, high = self.resize_range
         if not 0 < low <= high:
-            raise ValueError(f"resize_range must be 0 < low <= high, not {self.resize_range}")
+            raise InputError(f"resize_range must be 0 < low <= high, not {self.resize_range}")
         if min(self.final_size) < 1 or any(int(side) != side for side in self.final_size):
-            raise ValueError(f"final_size must be (H, W) in whole pixels, not {self.final_size}")
+            raise InputError(f"final_size must be (H, W) in whole pixels, not {self.final_size}")
         low, high = self.bottom_crop_range
         if not 0 <= low <= high < 1:
-            raise ValueError(
+            raise InputError(
                 f"bottom_crop_range must be 0 <= low <= high < 1, not {self.bottom_crop_range}"
             )
         if not 0 <= self.flip_probability <= 1:
-            raise ValueError(f"flip_probability must be in [0, 1], not {self.flip_probability}")
+            raise InputError(f"flip_probability must be in [0, 1], not {self.flip_probability}")
 
     def draw(self, stored_size: tuple[int, int], rng: np.random.Generator) -> ImageDraw:
         """Draws for training.
@@ -198,9 +200,9 @@ class SceneAugmentation:
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
         object.__setattr__(self, "translation_std_m", tuple(self.translation_std_m))
         if not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise ValueError(f"scale_range must be 0 < low <= high, not {self.scale_range}")
+            raise InputError(f"scale_range must be 0 < low <= high, not {self.scale_range}")
         if len(self.translation_std_m) != 3 or min(self.translation_std_m) < 0:
-            raise ValueError(
+            raise InputError(
                 f"translation_std_m must be three values >= 0, not {self.translation_std_m}"
             )
 
@@ -214,5 +216,5 @@ class SceneAugmentation:
 
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
     if len(values) != 2:
-        raise ValueError(f"{name} must be two numbers, not {list(values)}")
+        raise InputError(f"{name} must be two numbers, not {list(values)}")
     return values[0], values[1]

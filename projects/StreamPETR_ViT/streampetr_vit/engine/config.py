@@ -15,10 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from streampetr_vit.errors import UserError
+
 REQUIRED_SECTIONS = ("model", "optimizer", "schedule", "train", "dataloader")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The configuration file or an override of it is wrong."""
 
 
@@ -72,6 +74,8 @@ def check_override(cfg: DictConfig, override: str) -> None:
             f"override {override!r} is malformed: write path.key=value (quote values that hold "
             f"spaces, commas or brackets). {error}"
         ) from error
+    if parsed.value() in ("None", "none"):
+        raise ConfigError(f"override {override!r} sets a text; for no value write null")
     if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
         raise ConfigError(f"override {override!r}: only path.key=value is supported")
     node: Any = cfg

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,8 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from streampetr_vit.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         name: "auto" (this process's GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ValueError: a GPU is asked for and there is none.
+        InputError: a GPU is asked for and there is none.
     """
     available = torch.cuda.is_available()
     if name == "auto":
@@ -71,7 +74,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         on_cpu = dist.is_initialized() and dist.get_backend() == "gloo"
         name = "cuda" if available and not on_cpu else "cpu"
     if name.startswith("cuda") and not available:
-        raise ValueError(
+        raise InputError(
             f"train.device={name!r}, but torch {torch.__version__} sees no GPU; use "
             "train.device=cpu, or install a CUDA build of torch and check the driver"
         )
@@ -112,14 +115,15 @@ def launch(
     Args:
         main: importable by name, since other processes are started anew.
         args: its arguments, picklable.
-        num_processes: on this machine; 0 and 1 both mean this process alone.
+        num_processes: on each machine; 0 counts as 1. A single process is this one.
         num_machines: that take part.
         machine_rank: of this machine.
         dist_url: where rank 0 listens, for example "tcp://10.0.0.1:29500".
         use_gpu: None uses the GPUs if there are any.
 
     Raises:
-        ValueError: more processes than GPUs.
+        InputError: more processes than GPUs.
+        SystemExit: one of several processes ended by itself, and has said why.
     """
     use_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -129,17 +133,24 @@ def launch(
         main(*args)
         dist.destroy_process_group()
         return
-    world_size = max(num_processes, 1) * num_machines
+    num_processes = max(num_processes, 1)
+    world_size = num_processes * num_machines
     if world_size == 1:
         main(*args)
         return
     if use_gpu and num_processes > torch.cuda.device_count():
-        raise ValueError(
-            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}"
+        raise InputError(
+            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; use as "
+            "many or fewer, or --num-gpus 0 for the CPU"
         )
     first_rank = machine_rank * num_processes
     group = (first_rank, world_size, num_processes, dist_url, use_gpu)
-    mp.spawn(_spawned, nprocs=num_processes, args=(group, main, args))
+    try:
+        mp.spawn(_spawned, nprocs=num_processes, args=(group, main, args))
+    except mp.ProcessExitedException as error:
+        if error.exit_code < 0:  # killed by a signal
+            raise
+        sys.exit(error.exit_code)
 
 
 def _spawned(

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from streampetr_vit.engine.config import call
+from streampetr_vit.errors import InputError
 from streampetr_vit.solver import iterations_per_epoch
 
 
@@ -42,7 +43,7 @@ class Recipe:
         epoch_iters = iterations_per_epoch(num_samples, lanes_per_rank * world_size)
         total = round(epochs * epoch_iters) if max_iter is None else max_iter
         if total < 1:
-            raise ValueError(f"{total} iterations: raise schedule.epochs or train.max_iter")
+            raise InputError(f"{total} iterations: raise schedule.epochs or train.max_iter")
         return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total)
 
     @property

@@ -100,7 +100,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
     if "report" not in cfg:
         return results
     other_runs: dict[str, Path] = {}
-    if cfg.report.memory_off:
+    if cfg.report.memory_off and cfg.model.memory_at_test:
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
         bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         bare.memory_at_test = False
@@ -216,16 +216,17 @@ def _is_resuming(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) 
     if resume:
         logger.warning("nothing to resume in %s: starting anew", cfg.train.output_dir)
     if comm.is_main_process():
-        _set_aside(os.path.join(cfg.train.output_dir, "metrics.json"))
+        # Neither its curves nor, on a later --resume, its checkpoints are this run's.
+        for name in ("metrics.json", "last_checkpoint"):
+            _set_aside(os.path.join(cfg.train.output_dir, name))
     return False
 
 
-def _set_aside(metrics_file: str) -> None:
-    """Keeps the curves of an earlier run in the same folder out of this run's file."""
-    if os.path.exists(metrics_file):
-        old = f"{metrics_file}.old"
-        os.replace(metrics_file, old)
-        logger.warning("metrics of an earlier run moved to %s", old)
+def _set_aside(path: str) -> None:
+    """Keeps a file of an earlier run in the same folder out of this run's way."""
+    if os.path.exists(path):
+        os.replace(path, f"{path}.old")
+        logger.warning("of an earlier run, moved to %s.old", path)
 
 
 def _checkpoint_hook(

@@ -15,6 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from streampetr_vit.engine.distributed import reduce_mean
+from streampetr_vit.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
 
 
-class NonFiniteTrainingError(FloatingPointError):
+class NonFiniteTrainingError(UserError, FloatingPointError):
     """Losses or gradients were NaN or infinite for too many steps in a row."""
 
 
@@ -113,6 +114,8 @@ class StreamingTrainer(TrainerBase):
                     self.iter += 1
             except Exception:
                 logger.exception("training failed at iteration %d", self.iter)
+                # The hooks' last round would take this step for the last one, and evaluate.
+                self.max_iter = self.iter + 2
                 raise
             finally:
                 self.after_train()

@@ -12,6 +12,7 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
@@ -96,7 +97,7 @@ class NuScenesEvaluator(DatasetEvaluator):
             "AP_car", ...}}; empty where the split has no annotations; None in other processes.
 
         Raises:
-            ValueError: samples are missing, unknown or there twice.
+            InputError: samples are missing, unknown or there twice.
         """
         samples = self._gather()
         if samples is None:
@@ -195,4 +196,4 @@ def _check_labels(labels: torch.Tensor, where: str) -> None:
 def _complain(tokens: list[str], total: int, problem: str) -> None:
     """Raises if any token is in the list."""
     if tokens:
-        raise ValueError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")
+        raise InputError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")

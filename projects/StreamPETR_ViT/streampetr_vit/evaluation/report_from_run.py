@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog
 
 from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
 from streampetr_vit.data.nuscenes import dataset_name
+from streampetr_vit.errors import MissingFileError
 from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
 from streampetr_vit.evaluation.report import MetricRun, ReportInput
 from streampetr_vit.evaluation.report_pictures import Picture, PictureGroup
@@ -123,7 +124,7 @@ def _dataset_facts(records: FrameRecords) -> dict[str, str]:
 def _metric_run(name: str, folder: Path) -> MetricRun:
     summary = folder / "metrics_summary.json"
     if not summary.is_file():
-        raise FileNotFoundError(f"run {name!r}: no {summary}; evaluate it first")
+        raise MissingFileError(f"run {name!r}: no {summary}; evaluate it first")
     details = folder / "metrics_details.json"
     return MetricRun(
         name=name,

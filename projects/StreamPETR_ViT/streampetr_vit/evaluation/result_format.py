@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.structures import CLASS_NAMES, Detections, Pose
 
 FloatArray = NDArray[np.float64]
@@ -228,18 +229,18 @@ def read_results(path: str | Path) -> dict[str, list[dict[str, Any]]]:
         sample token -> its records.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a results file.
+        MissingFileError: no such file.
+        InputError: not a results file.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no results file at {path}; run the evaluation first")
+        raise MissingFileError(f"no results file at {path}; run the evaluation first")
     try:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); write it again") from error
+        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
-        raise ValueError(
+        raise InputError(
             f'{path} is no nuScenes results file: expected {{"meta": ..., "results": '
             f"{{sample token: [boxes]}}}}"
         )
@@ -267,13 +268,13 @@ def detections_from_records(
         The detections, sorted by descending score.
 
     Raises:
-        ValueError: a record names an unknown class.
+        InputError: a record names an unknown class.
     """
     if not records:
         return Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     unknown = sorted({r["detection_name"] for r in records} - set(class_names))
     if unknown:
-        raise ValueError(f"detection_name {unknown} is not among {list(class_names)}")
+        raise InputError(f"detection_name {unknown} is not among {list(class_names)}")
 
     def column(key: str) -> FloatArray:
         return np.array([record[key] for record in records], dtype=np.float64)

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, DenoisingQueries
+from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
-from streampetr_vit.modeling.heads.streampetr import HeadOutput, StreamPETRHead
+from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Detections, Frame
 

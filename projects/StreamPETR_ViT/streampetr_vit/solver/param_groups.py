@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from streampetr_vit.errors import InputError
+
 GroupRule = Callable[[str, nn.Parameter], dict[str, float]]
 
 
@@ -64,7 +66,7 @@ def backbone_lr_groups(
         Groups for a `torch.optim` optimiser; each has its own "lr" and "weight_decay".
 
     Raises:
-        ValueError: the factor is not 1 and no trainable parameter has the prefix, so that the
+        InputError: the factor is not 1 and no trainable parameter has the prefix, so that the
             factor would silently do nothing although the backbone trains under another name.
 
     Source: spec/eva02_backbone.md section 8.4.
@@ -72,7 +74,7 @@ def backbone_lr_groups(
     names = [name for name, _ in model.named_parameters()]
     if backbone_lr_factor != 1 and not any(name.startswith(backbone_prefix) for name in names):
         modules = sorted({name.split(".")[0] for name in names})
-        raise ValueError(
+        raise InputError(
             f"backbone_lr_factor={backbone_lr_factor}, but no parameter of "
             f"{type(model).__name__} starts with backbone_prefix={backbone_prefix!r} "
             f"(top-level modules: {', '.join(modules)}). Correct optimizer.params.backbone_prefix "

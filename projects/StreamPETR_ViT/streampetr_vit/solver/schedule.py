@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from streampetr_vit.errors import InputError
+
 
 def warmup_cosine(
     iteration: int,
@@ -43,10 +45,10 @@ def iterations_per_epoch(num_samples: int, global_batch: int) -> int:
         global_batch: lanes per rank times the number of ranks.
 
     Raises:
-        ValueError: fewer samples than lanes.
+        InputError: fewer samples than lanes.
     """
     if num_samples < global_batch:
-        raise ValueError(
+        raise InputError(
             f"the training set has {num_samples} samples, fewer than the {global_batch} lanes of "
             "all processes together: lower dataloader.train.lanes_per_rank or use fewer processes"
         )

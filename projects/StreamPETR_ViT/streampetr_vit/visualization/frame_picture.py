@@ -12,6 +12,7 @@ import torch
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.frame_records import FrameRecord
 from streampetr_vit.data.image_io import read_image
+from streampetr_vit.errors import OutputError
 from streampetr_vit.structures import CLASS_NAMES, Detections
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
@@ -108,12 +109,12 @@ def save_picture(path: str | Path, image: Image) -> None:
     """Writes a picture as PNG or JPEG, by the ending of its name.
 
     Raises:
-        OSError: the file could not be written.
+        OutputError: the file could not be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), image[:, :, ::-1]):
-        raise OSError(f"could not write {path}; check the folder and the free space")
+        raise OutputError(f"could not write {path}; check the folder and the free space")
 
 
 def encode_jpeg(image: Image, quality: int = 85) -> bytes:

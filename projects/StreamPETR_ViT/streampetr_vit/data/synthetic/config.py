@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from streampetr_vit.errors import InputError
+
 # Raised whenever the same config would give other files, so that old folders are recognised.
 GENERATOR_VERSION = 1
 
@@ -55,7 +57,7 @@ class SyntheticConfig:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ValueError(f"{name} = {value} is not allowed: choose {low}..{high}")
+                raise InputError(f"{name} = {value} is not allowed: choose {low}..{high}")
 
     @property
     def is_mini(self) -> bool:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from streampetr_vit.data.synthetic import tables
 from streampetr_vit.data.synthetic.config import GENERATOR_VERSION, SyntheticConfig
 from streampetr_vit.data.synthetic.render import render_scene
+from streampetr_vit.errors import FolderTakenError
 
 DONE_MARKER = "synthetic.json"
 STARTED_MARKER = "synthetic.started.json"
@@ -52,14 +53,14 @@ def _is_finished(config: SyntheticConfig, out: Path, overwrite: bool) -> bool:
     done, started = out / DONE_MARKER, out / STARTED_MARKER
     ours = [marker for marker in (done, started) if marker.is_file()]
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; choose another --out")
+        raise FolderTakenError(f"{out} is a file; choose another --out")
     if out.exists() and not ours and any(out.iterdir()):
-        raise FileExistsError(
+        raise FolderTakenError(
             f"{out} is not empty and was not made by this generator; choose another --out"
         )
     difference = _difference(ours[0], config) if ours else ""
     if difference and not overwrite:
-        raise FileExistsError(
+        raise FolderTakenError(
             f"{out} holds a synthetic data set of another configuration: {difference}. "
             "Choose another --out, or replace it with --overwrite."
         )
@@ -143,7 +144,8 @@ def generate(
         `out`.
 
     Raises:
-        FileExistsError: the folder holds something else, or another config without `overwrite`.
+        FolderTakenError: it is a file, or a folder that holds something else, or another config
+            without `overwrite`.
     """
     out = Path(out)
     if _is_finished(config, out, overwrite):

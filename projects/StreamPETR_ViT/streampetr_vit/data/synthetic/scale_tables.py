@@ -22,6 +22,7 @@ from streampetr_vit.data.synthetic.config import FRAME_PERIOD_S
 from streampetr_vit.data.synthetic.rig import make_rig, quaternion_from_yaw
 from streampetr_vit.data.synthetic.scene import EPOCH_US, SCENE_SPACING_US
 from streampetr_vit.data.synthetic.tables import LIDAR_CHANNEL, Row
+from streampetr_vit.errors import FolderTakenError, InputError
 from streampetr_vit.structures import CAMERA_NAMES
 
 VERSION = "v1.0-trainval"
@@ -215,7 +216,7 @@ def _scene_names(count: int) -> list[str]:
 
     names = sorted([*splits.train, *splits.val])
     if not 1 <= count <= len(names):
-        raise ValueError(f"scenes = {count} is not allowed: choose 1..{len(names)}")
+        raise InputError(f"scenes = {count} is not allowed: choose 1..{len(names)}")
     return names[:count]
 
 
@@ -234,11 +235,11 @@ def write_scale_tables(out: Path, scenes: int = 850, seed: int = 0) -> Path:
         The version folder.
 
     Raises:
-        FileExistsError: the version folder holds tables.
+        FolderTakenError: the version folder holds tables.
     """
     folder = Path(out) / VERSION
     if any(folder.glob("*.json")):
-        raise FileExistsError(f"{folder} holds tables already; choose another folder or remove it")
+        raise FolderTakenError(f"{folder} holds tables already; choose another folder or remove it")
     names = _scene_names(scenes)
     folder.mkdir(parents=True, exist_ok=True)
     tokens, logs = _Tokens(), []

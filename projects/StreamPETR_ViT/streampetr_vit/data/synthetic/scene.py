@@ -15,6 +15,7 @@ from streampetr_vit.data.synthetic.looks import look_index
 from streampetr_vit.data.synthetic.painter import Objects
 from streampetr_vit.data.synthetic.rig import Camera, make_rig
 from streampetr_vit.data.synthetic.world import World
+from streampetr_vit.errors import InputError
 
 EPOCH_US = 1_600_000_000_000_000
 SCENE_SPACING_US = 600_000_000
@@ -91,7 +92,7 @@ def build_scene(config: SyntheticConfig, name: str, index: int) -> Scene:
         boxes = annotate.boxes_per_kind(world, counts, tracks)
         if (boxes[: KIND_NAMES.index("bicycle_rack")] >= needed).all():
             return Scene(config, name, index, world, cameras, times, counts, tracks)
-    raise RuntimeError(
+    raise InputError(
         f"{name}: none of {MAX_DRAWS} draws has {needed:.0f} boxes of every class; "
         f"choose another seed or more frames (frames = {config.frames}, range_m = {config.range_m})"
     )

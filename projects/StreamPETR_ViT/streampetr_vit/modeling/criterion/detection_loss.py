@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.denoising import DenoisingQueries, expected_positives
+from streampetr_vit.modeling.criterion.denoising import expected_positives
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     l1_loss_sum,
@@ -19,7 +19,7 @@ from streampetr_vit.modeling.criterion.losses import (
 )
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
-from streampetr_vit.modeling.heads.streampetr import HeadOutput
+from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 
 
 def _identity(value: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class DetectionLoss:
         code_weights: 10 factors on the box codes.
         max_positive_distance: of the denoising noise; its sphere's share of the cube is the
             expected share of positives, which divides the class loss.
-        reduce_mean: averages a scalar over ranks; identity for one process. The class loss divides
+        reduce_mean: averages a tensor over ranks, once per frame; identity for one process. The class loss divides
             by this rank's positives, the box loss by the mean over ranks (Quirk: as published).
     """
 
@@ -70,15 +70,22 @@ class DetectionLoss:
             Scalars `loss_cls`, `loss_bbox` of the last layer, `d{i}.loss_*` of the others, and the
             same with `dn_` before `loss` when there is denoising.
         """
+        num_queries = output.logits.shape[2]
+        num_matched = sum(min(len(b), num_queries) for b in boxes)
+        num_noised = 0 if denoising is None else len(denoising.labels)
+        # One reduction, whatever this rank's boxes are: every rank must make the same calls.
+        counts = output.codes.new_tensor([float(num_matched), float(num_noised)])
+        mean_matched, mean_noised = self.reduce_mean(counts).clamp(min=1.0)
+
         assigned = self.matcher.match(output.logits, output.codes, boxes, labels)
-        matched = self._matched_losses(output, assigned, boxes, labels)
+        matched = self._matched_losses(output, assigned, boxes, labels, num_matched, mean_matched)
         losses = _named(matched, "")
         if denoising is None:
             return losses
         if output.denoising_logits is None or output.denoising_codes is None:
             # Every rank must log the same keys: without any box the matched losses stand in.
             return losses | _named([part.detach() for part in matched], "dn_")
-        return losses | _named(self._denoising_losses(output, denoising), "dn_")
+        return losses | _named(self._denoising_losses(output, denoising, mean_noised), "dn_")
 
     def _matched_losses(
         self,
@@ -86,6 +93,8 @@ class DetectionLoss:
         assigned: Tensor,
         boxes: Sequence[Tensor],
         labels: Sequence[Tensor],
+        count: int,
+        mean_count: Tensor,
     ) -> list[Tensor]:
         logits, codes = output.logits, output.codes
         num_classes = logits.shape[-1]
@@ -98,41 +107,40 @@ class DetectionLoss:
         offsets = torch.tensor([0, *map(len, boxes[:-1])], device=logits.device).cumsum(0)
         row = assigned[layer, stream, query] + offsets[stream]
         targets = encode_boxes(torch.cat(list(boxes)))[row]
-        count = len(row) // len(logits)  # every layer has the same number of pairs
-        per_layer = (len(logits), count, codes.shape[-1])
+        per_layer = (len(logits), count, codes.shape[-1])  # as many pairs in every layer
         box_sum = l1_loss_sum(
             codes[layer, stream, query].view(per_layer),
             targets.view(per_layer),
             codes.new_tensor(self.code_weights),
         )
         class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels.flatten(1, 2))
-        return self._scaled(class_sum, max(count, 1), box_sum, count)
+        return self._scaled(class_sum, max(count, 1), box_sum, mean_count)
 
-    def _denoising_losses(self, output: HeadOutput, denoising: DenoisingQueries) -> list[Tensor]:
+    def _denoising_losses(
+        self, output: HeadOutput, denoising: DenoisingQueries, mean_count: Tensor
+    ) -> list[Tensor]:
         assert output.denoising_logits is not None and output.denoising_codes is not None
         logits = output.denoising_logits[:, denoising.stream, denoising.slot]  # (L, G * n, classes)
         codes = output.denoising_codes[:, denoising.stream, denoising.slot]
-        count = len(denoising.labels)
-        positives = max(expected_positives(count, self.max_positive_distance), 1.0)
+        positives = expected_positives(len(denoising.labels), self.max_positive_distance)
         class_sum = sigmoid_focal_loss_sum(logits, denoising.labels.expand(len(logits), -1))
         # Quirk: boxes labelled background are regressed too.
         targets = encode_boxes(denoising.boxes).expand_as(codes)
         box_sum = l1_loss_sum(codes, targets, codes.new_tensor(self.code_weights))
-        parts = self._scaled(class_sum, positives, box_sum, count)
+        parts = self._scaled(class_sum, max(positives, 1.0), box_sum, mean_count)
         return [part * self.denoising_weight for part in parts]
 
     def _scaled(
-        self, class_sum: Tensor, class_divisor: float, box_sum: Tensor, box_count: float
+        self, class_sum: Tensor, class_divisor: float, box_sum: Tensor, box_divisor: Tensor
     ) -> list[Tensor]:
         """Divides and weights the (L,) sums.
 
         The reference also replaces NaN by 0 here, which makes a dead network look converged; we
         let it through, and the trainer stops with the name of the loss.
         """
-        mean_count = self.reduce_mean(box_sum.new_tensor(float(box_count))).clamp(min=1.0)
         return [
             self.class_weight * class_sum / (class_divisor + DIVISOR_EPS),
-            self.box_weight * box_sum / (mean_count + DIVISOR_EPS),
+            self.box_weight * box_sum / (box_divisor + DIVISOR_EPS),
         ]
 
 

@@ -8,12 +8,10 @@ layers, E channels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.criterion.denoising import DenoisingQueries
 from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_detections
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.ops.geometry import (
@@ -22,6 +20,7 @@ from streampetr_vit.modeling.ops.geometry import (
     inverse_sigmoid,
     token_centers,
 )
+from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal import memory as temporal_memory
 from streampetr_vit.modeling.temporal.alignment import AlignedQueries, TemporalAlignment
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
@@ -31,24 +30,6 @@ from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
 from streampetr_vit.structures import Detections, Frame
 
 _PRIOR_PROBABILITY = 0.01  # of a class before training; keeps the first focal losses small
-
-
-@dataclass(frozen=True)
-class HeadOutput:
-    """Predictions of every decoder layer.
-
-    Attributes:
-        logits: (L, B, Q + P, classes).
-        codes: (L, B, Q + P, 10), see `box_coding`; metres.
-        states: (L, B, Q + P, E) decoder outputs.
-        denoising_logits, denoising_codes: (L, B, S, ...) of the denoising queries, None without.
-    """
-
-    logits: Tensor
-    codes: Tensor
-    states: Tensor
-    denoising_logits: Tensor | None = None
-    denoising_codes: Tensor | None = None
 
 
 class StreamPETRHead(nn.Module):

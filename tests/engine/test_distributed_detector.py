@@ -1,0 +1,58 @@
+"""The detector's losses over two processes, one of which has a frame without boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from tiny_detector import make_detector, make_sample
+
+from streampetr_vit.engine.distributed import loss_reduction
+
+EMPTY = {"gt_boxes": torch.empty(0, 9), "gt_labels": torch.empty(0, dtype=torch.long)}
+
+
+def sample_of(rank: int) -> dict:
+    return make_sample(0) | (EMPTY if rank else {})
+
+
+def losses_and_gradient(rank: int, world_size: int) -> tuple[dict[str, float], torch.Tensor]:
+    """Losses of this rank's frame, and one gradient after synchronisation."""
+    detector = make_detector().train()
+    detector.criterion = replace(detector.criterion, reduce_mean=loss_reduction())
+    model = torch.nn.parallel.DistributedDataParallel(detector) if world_size > 1 else detector
+    torch.manual_seed(1)
+    losses = model([sample_of(rank)])
+    sum(losses.values()).backward()
+    gradient = detector.head.class_branch[-1].weight.grad
+    return {name: float(value) for name, value in losses.items()}, gradient
+
+
+def run_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
+    # detectron2 asks its own group for the ranks of this machine.
+    from detectron2.utils import comm
+
+    comm._LOCAL_PROCESS_GROUP = dist.group.WORLD
+    torch.save(losses_and_gradient(rank, 2), f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_a_rank_without_boxes_takes_part_in_the_divisors(tmp_path: Path) -> None:
+    mp.start_processes(run_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    (full, gradient), (empty, same) = (
+        torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    alone, _ = losses_and_gradient(rank=0, world_size=1)
+    assert set(full) == set(empty) == set(alone)
+    assert torch.equal(gradient, same) and gradient.any()
+    for name, value in alone.items():
+        # Box losses divide by the mean count over ranks, half of this rank's; class losses do not.
+        factor = 2.0 if name.endswith("loss_bbox") else 1.0
+        assert full[name] == pytest.approx(factor * value, rel=1e-5), name
+    assert empty["loss_bbox"] == empty["dn_loss_bbox"] == 0
