@@ -18,23 +18,24 @@ from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
+from omegaconf import DictConfig
 
+from streampetr_vit.data.build import build_test_loader
+from streampetr_vit.data.synthetic import PRESETS, generate
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.trainer import autocast
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))  # for the random driving frames of the tests
 OUTPUT = ROOT / "output" / "gpu_checks"
+DATA = ROOT / "data" / "synthetic_gpu"
 
 
-def vit_l_samples(lanes: int) -> list[dict]:
-    """Random frames at 800x320."""
-    from tiny_detector import make_sample
-
-    samples = [make_sample(0, f"lane {lane}") for lane in range(lanes)]
-    for sample in samples:
-        sample["images"] = torch.randint(0, 256, (6, 3, 320, 800), dtype=torch.uint8)
-    return samples
+def first_frames(cfg: DictConfig, count: int) -> list[dict]:
+    """Frames of the synthetic set at the recipe's input size."""
+    generate(PRESETS["gpu"], DATA)
+    dataset = dict(root=str(DATA), version=PRESETS["gpu"].version, split="train")
+    loader = build_test_loader(dataset, instantiate(cfg.dataloader.test.mapper), num_workers=0)
+    return [batch[0] for batch, _ in zip(loader, range(count), strict=False)]
 
 
 def timed(function, repeats: int = 10) -> float:
@@ -55,12 +56,12 @@ def time_vit_l(precision: str) -> dict[str, float]:
     cfg = load_config(str(ROOT / "configs/streampetr_eva02_l_800x320_24ep.py"))
     model = instantiate(cfg.model).cuda()
     torch.cuda.reset_peak_memory_stats()
-    one, two = vit_l_samples(1), vit_l_samples(2)
+    two = first_frames(cfg, 2)
 
     def forward() -> None:
         with torch.no_grad(), autocast(precision, "cuda"):
             model.reset_streams()
-            model(one)
+            model(two[:1])
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
@@ -93,6 +94,7 @@ def quickstart(seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
+    """Runs the checks and prints their table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

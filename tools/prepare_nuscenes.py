@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
@@ -48,13 +49,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def prepare(records: FrameRecords, started: float) -> None:
-    """Says what is in a data set, where its cache is, and the time since `started`."""
-    print(summarise(records))
-    size = records.path.stat().st_size / 1e6
-    print(
-        f"cache    {records.path} ({size:.1f} MB), ready in {time.perf_counter() - started:.1f} s"
-    )
+def data_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, FrameRecords]]:
+    """Opens what the command line names, one after the other, each with a title."""
+    for name in arguments.dataset or ():
+        yield name, DatasetCatalog.get(dataset_name(name))
+    if arguments.root:
+        root, version, split = arguments.root, arguments.version, arguments.split
+        records = load_split(root, version, split, arguments.cache_dir)
+        yield f"{root}, {version}, {split or 'all scenes'}", records
 
 
 @one_line_errors()
@@ -62,16 +64,11 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the tool."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in arguments.dataset or ():
-        started = time.perf_counter()
-        print(name)
-        prepare(DatasetCatalog.get(dataset_name(name)), started)
-    if arguments.root:
-        started = time.perf_counter()
-        records = load_split(
-            arguments.root, arguments.version, arguments.split, arguments.cache_dir
-        )
-        prepare(records, started)
+    started = time.perf_counter()
+    for title, records in data_sets(arguments):
+        print(title, summarise(records), sep="\n")
+        size, seconds = records.path.stat().st_size / 1e6, time.perf_counter() - started
+        print(f"cache    {records.path} ({size:.1f} MB), ready after {seconds:.1f} s")
 
 
 if __name__ == "__main__":

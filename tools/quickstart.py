@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", help="recipe (default: by what the machine has)")
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="data set (default: as the recipe says)")
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), help="data set (default: as the recipe says)"
+    )
     parser.add_argument("--data", type=Path, help="where it is made (default: as the recipe says)")
     parser.add_argument("opts", nargs="*", help="overrides of the recipe, path.key=value")
     args = parser.parse_args(argv)

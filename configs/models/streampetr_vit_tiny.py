@@ -1,4 +1,4 @@
-"""StreamPETR of 2 M parameters, 0.7 M of them in the ViT: the ViT-L model's code, sized for two CPU cores.
+"""The ViT-L detector's code with 2 M parameters, 0.7 M of them in the ViT: for two CPU cores.
 
 For a world of 25 m at 400x160. What differs in kind from the published model, and why, is in
 docs/train.md: a prior on the cross-attention, light box losses, denoising without negatives.

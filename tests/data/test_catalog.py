@@ -91,6 +91,17 @@ def test_registration(handmade_root: Path) -> None:
         register_nuscenes("handmade_val", handmade_root, "v1.0-mini", "mini_train")
 
 
+def test_another_cache_folder_is_another_data_set(handmade_root: Path, tmp_path: Path) -> None:
+    described = {"root": handmade_root, "version": "v1.0-mini", "split": ["scene-0061"]}
+    described["cache_dir"] = tmp_path / "one"
+    name = dataset_name({**described, "name": "handmade_cached"})
+    assert DatasetCatalog.get(name).path.parent == tmp_path / "one"
+    assert dataset_name({**described, "name": name}) == name
+    for other in (tmp_path / "two", None):
+        with pytest.raises(ValueError, match=r"'handmade_cached' is registered.*\['cache_dir'\]"):
+            dataset_name({**described, "name": name, "cache_dir": other})
+
+
 def test_description_in_a_config(handmade_root: Path) -> None:
     described = OmegaConf.create(
         {"root": str(handmade_root), "version": "v1.0-mini", "split": ["scene-0061"]}

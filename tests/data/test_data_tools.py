@@ -10,8 +10,10 @@ import handmade_tables
 import prepare_nuscenes
 import pytest
 
+from streampetr_vit.data import nuscenes_tables
 from streampetr_vit.data.checks import evenly_spaced, summarise
 from streampetr_vit.data.frame_records import FrameRecords
+from streampetr_vit.data.nuscenes import register_nuscenes
 from streampetr_vit.data.nuscenes_tables import load_records
 
 
@@ -53,15 +55,52 @@ def test_evenly_spaced() -> None:
 
 def test_prepare(handmade_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["--root", str(handmade_root), "--version", "v1.0-mini", "--split", "mini_val"]
-    assert prepare_nuscenes.main([*arguments, "--cache-dir", str(tmp_path)]) == 0
+    prepare_nuscenes.main([*arguments, "--cache-dir", str(tmp_path)])
     out = capsys.readouterr().out
     assert "frames   4" in out
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".safetensors", ".lock"]
 
 
-def test_prepare_refuses(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert prepare_nuscenes.main(["--root", str(tmp_path / "no"), "--version", "v1.0-mini"]) == 1
-    assert "data root" in capsys.readouterr().err
+def test_prepare_by_name_builds_one_cache_for_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    built = []
+    build_cache = nuscenes_tables.build_cache
+    monkeypatch.setattr(
+        nuscenes_tables, "build_cache", lambda *names: (built.append(names), build_cache(*names))
+    )
+    for split in ("mini_train", "mini_val"):
+        register_nuscenes(f"prepare_{split}", tmp_path, "v1.0-mini", split)
+    prepare_nuscenes.main(["--dataset", "prepare_mini_train", "prepare_mini_val"])
+    out = capsys.readouterr().out
+    assert out.index("prepare_mini_train\n") < out.index("frames   5")
+    assert out.index("prepare_mini_val\n") < out.index("frames   4")
+    assert len(built) == 1
+
+
+def test_prepare_refuses(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: data root .*no does not exist"):
+        prepare_nuscenes.main(["--root", str(tmp_path / "no"), "--version", "v1.0-mini"])
+    with pytest.raises(SystemExit, match="error: unknown data set 'nuscenes_maxi'"):
+        prepare_nuscenes.main(["--dataset", "nuscenes_maxi"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "give --dataset NAME ..., or --root and --version"),
+        ("--root x", "give --dataset NAME ..., or --root and --version"),
+        ("--dataset nuscenes_mini_val --root x", "leave out --root, --version, --split"),
+        ("--dataset nuscenes_mini_val --cache-dir x", "leave out --root, --version, --split"),
+    ],
+)
+def test_prepare_takes_names_or_a_folder(
+    arguments: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        prepare_nuscenes.main(arguments.split())
+    assert message in capsys.readouterr().err
 
 
 def test_check_draws_both_kinds_of_pictures(

@@ -284,6 +284,35 @@ def test_truncated_png(tmp_path: Path) -> None:
         read_image(path, (160, 90))
 
 
+def test_jpeg_cut_before_its_scan_behind_a_whole_thumbnail(tmp_path: Path) -> None:
+    """A thumbnail in an EXIF segment has a scan and an end marker of its own."""
+    picture, thumbnail = (
+        cv2.imencode(".jpg", cv2.resize(np.eye(9, dtype=np.uint8) * 200, size))[1].tobytes()
+        for size in ((160, 90), (32, 18))
+    )
+    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "picture.jpg"
+    whole = picture[:2] + exif + picture[2:]
+    path.write_bytes(whole)
+    assert read_image(path, (160, 90)).shape == (90, 160, 3)
+    scan = whole.rindex(b"\xff\xda")
+    for end in (2 + len(exif) - 1, 2 + len(exif), scan - 1, scan + 4, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(BadImageError, match=f"picture {path} is truncated"):
+            read_image(path, (160, 90))
+
+
+def test_kinds_of_jpeg_that_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    kinds = [cv2.IMWRITE_JPEG_PROGRESSIVE, cv2.IMWRITE_JPEG_OPTIMIZE, cv2.IMWRITE_JPEG_RST_INTERVAL]
+    for kind in kinds:
+        whole = cv2.imencode(".jpg", noise, [kind, 1])[1].tobytes()
+        for padding in (b"", b"\0" * 7):  # some cameras fill up the file
+            path.write_bytes(whole + padding)
+            assert read_image(path, (160, 90)).shape == (90, 160, 3)
+
+
 def test_cameras_of_different_size(handmade_records: FrameRecords) -> None:
     sizes = handmade_records[0].image_sizes.copy()
     sizes[3] = (320, 180)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import lazyconfig_train_net
 import pytest
 import torch
+import torch.multiprocessing as mp
 from detectron2.engine import default_argument_parser
 from toy_task import ToyDetector
 
@@ -27,12 +27,6 @@ def arguments(output: Path, *overrides: str) -> list[str]:
         *(f"train.output_dir={output}", "train.max_iter=12", "dataloader.train.bad=[9]"),
         *overrides,
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def final_weights(output: Path) -> dict[str, torch.Tensor]:
@@ -68,8 +62,7 @@ def check(output: Path, one: Path) -> None:
 
 def test_torchrun_equals_one_process(tmp_path: Path, one_process: Path) -> None:
     command = [
-        *(sys.executable, "-m", "torch.distributed.run"),
-        *("--nproc_per_node=2", f"--master_port={free_port()}"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
         str(ROOT / "tools" / "lazyconfig_train_net.py"),
         *arguments(tmp_path, "dataloader.train.lanes_per_rank=2"),
     ]
@@ -88,7 +81,7 @@ def test_own_processes_equal_one_process(tmp_path: Path, one_process: Path, monk
         lazyconfig_train_net.main,
         (default_argument_parser().parse_args(words),),
         num_processes=2,
-        dist_url=f"tcp://127.0.0.1:{free_port()}",
+        dist_url=f"file://{tmp_path}/rendezvous",
         use_gpu=False,
     )
     check(tmp_path, one_process)
@@ -117,6 +110,44 @@ def test_more_processes_than_gpus_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="--num-gpus 2, but this machine has 1"):
         launch(print, (), num_processes=2, use_gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "machines", "machine_rank", "expected"),
+    [
+        (0, 2, 0, (0, 2, 1)),  # first rank on this machine, processes in all, on each machine
+        (0, 2, 1, (1, 2, 1)),
+        (1, 3, 2, (2, 3, 1)),
+        (4, 2, 1, (4, 8, 4)),
+        (2, 1, 0, (0, 2, 2)),
+    ],
+)
+def test_processes_of_several_machines(
+    asked: int, machines: int, machine_rank: int, expected: tuple[int, ...], monkeypatch
+) -> None:
+    spawned = []
+    monkeypatch.setattr(mp, "spawn", lambda run, nprocs, args: spawned.append((nprocs, args[0])))
+    launch(
+        print,
+        (),
+        num_processes=asked,
+        num_machines=machines,
+        machine_rank=machine_rank,
+        dist_url="tcp://10.0.0.1:29500",
+        use_gpu=False,
+    )
+    assert spawned == [(expected[2], (*expected, "tcp://10.0.0.1:29500", False))]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(1, SystemExit), (-9, mp.ProcessExitedException)])
+def test_a_process_that_ends_ends_the_job(status: int, kind: type, monkeypatch) -> None:
+    def spawn(*_: object, **__: object) -> None:
+        raise mp.ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=status)
+
+    monkeypatch.setattr(mp, "spawn", spawn)
+    with pytest.raises(kind) as stop:
+        launch(print, (), num_processes=2, use_gpu=False)
+    assert stop.value.exit_code == status if status < 0 else stop.value.code == status
 
 
 def test_one_process_runs_here() -> None:

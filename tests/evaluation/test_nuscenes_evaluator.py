@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -231,11 +230,9 @@ def _unannotated(root: Path, output_dir: Path) -> NuScenesEvaluator:
     return _evaluator(root, output_dir, version="v1.0-test", split=["scene-0077"])
 
 
-def _one_of_two(
-    rank: int, port: int, root: Path, output_dir: Path, truth: list[TrueSample]
-) -> None:
+def _one_of_two(rank: int, root: Path, output_dir: Path, truth: list[TrueSample]) -> None:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+        "gloo", init_method=f"file://{root}/rendezvous", rank=rank, world_size=2
     )
     evaluator = _unannotated(root, output_dir)
     _feed(evaluator, truth[rank::2], _one_car(score=0.5))
@@ -250,10 +247,7 @@ def _one_car(score: float) -> Detections:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     truth = write_tables(tmp_path, version="v1.0-test", scenes=["scene-0077"], classes=())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (port, tmp_path, tmp_path / "two", truth)
+    arguments = (tmp_path, tmp_path / "two", truth)
     alone = _unannotated(tmp_path, tmp_path / "one")
     torch.multiprocessing.spawn(_one_of_two, arguments, nprocs=2)
     _feed(alone, truth, _one_car(score=0.5))

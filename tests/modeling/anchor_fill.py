@@ -1,4 +1,4 @@
-"""The deterministic weights and images of spec/eva02_backbone.md section 10."""
+"""Deterministic weights and images; the anchors are what the released backbone makes of them."""
 
 from __future__ import annotations
 

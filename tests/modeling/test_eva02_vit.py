@@ -94,7 +94,7 @@ def test_vit_l_configurations_give_the_published_maps() -> None:
     }
 
 
-# --- Anchors of the reference (spec/eva02_backbone.md section 10) ---------------------------------
+# --- Anchors: what StreamPETR's released EVA-02 backbone makes of `anchor_fill` -------------------
 
 
 def test_the_deterministic_fill_itself() -> None:

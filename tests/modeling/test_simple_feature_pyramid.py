@@ -55,7 +55,7 @@ def test_deterministic_anchors_of_a_five_level_pyramid() -> None:
     fill_parameters(backbone)
     with torch.no_grad():
         levels = backbone(filled_image(2, 3, 80, 208))
-    expected = {  # Source: spec/eva02_backbone.md section 10, case C
+    expected = {  # Source: StreamPETR's released EVA-02 backbone, on `anchor_fill`
         "p2": ((20, 52), 0.046577, 0.814646, -0.00463, (-1.02012, -0.72415, 0.12291)),
         "p3": ((10, 26), -0.014331, 0.849168, 1.39512, (-1.51773, 1.18295, 0.49012)),
         "p4": ((5, 13), -0.026937, 0.795328, 1.57958, (-1.75983, 0.22456, -0.77345)),
@@ -87,7 +87,7 @@ def test_level_sizes(image_size: tuple[int, int], sizes: list[tuple[int, int]]) 
 
 @pytest.mark.parametrize(
     ("options", "count"),
-    [  # spec/eva02_backbone.md section 6.2
+    [  # Source: the released StreamPETR (two) and EVA-02 (max_pool) pyramids
         ({"half_scale": "conv"}, 12_000_512),
         ({"half_scale": "conv", "scale_factors": [4, 2, 1, 0.5, 0.25]}, 29_631_744),
         ({"half_scale": "max_pool"}, 7_805_184),

@@ -16,7 +16,7 @@ from streampetr_vit.modeling.backbone.window_attention import (
 
 @pytest.mark.parametrize(
     ("map_size", "window", "count"),
-    [  # spec/eva02_backbone.md section 3
+    [  # rounded up: height / window times width / window
         ((20, 50), 16, 8),
         ((20, 50), 20, 3),
         ((50, 100), 16, 28),

@@ -20,7 +20,6 @@ from streampetr_vit.visualization.colors import CLASS_COLORS
 from streampetr_vit.visualization.frame_picture import (
     above_threshold,
     draw_record,
-    no_detections,
     visible_truth,
 )
 
@@ -49,7 +48,13 @@ def test_picture_of_a_record(tiny_nuscenes: Path) -> None:
     for label in set(detections.labels.tolist()):
         name = CLASS_NAMES[label]
         assert _pixels(picture, name) > _pixels(plain, name), name
-    nothing = draw_record(record, no_detections(), range_m=40, panel_width=320, with_truth=False)
+    nothing = draw_record(
+        record,
+        Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0).long()),
+        range_m=40,
+        panel_width=320,
+        with_truth=False,
+    )
     np.testing.assert_array_equal(nothing[26:], plain[26:])
 
 

@@ -1,7 +1,7 @@
 """Translates foreign checkpoints and configurations into ours; the only home of foreign names.
 
 Every function takes a flat name -> tensor mapping and returns a new dict with the names of one of
-our modules. Rotary tables are dropped: ours are computed (spec/eva02_backbone.md section 7.2).
+our modules. Rotary tables are dropped: ours are computed (`modeling.backbone.rope`).
 """
 
 from __future__ import annotations

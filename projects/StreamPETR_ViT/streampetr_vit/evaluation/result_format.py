@@ -1,7 +1,8 @@
 """Detections in the lidar frame <-> result records of the nuScenes detection task (global frame).
 
 Everything after the boxes runs in float64. n is the number of boxes of one sample.
-Source: spec data_training_eval 4.2 (frames, class ranges), 4.3 (attributes), 4.4 (JSON).
+Source: released StreamPETR behaviour (frames, class ranges, attributes); the submission format of
+the nuScenes detection task (JSON).
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ class HeadOutput:
         logits: (L, B, Q + P, classes).
         codes: (L, B, Q + P, 10), see `box_coding`; metres.
         states: (L, B, Q + P, E) decoder outputs.
-        denoising_logits, denoising_codes: (L, B, G * S, ...) of the denoising queries, None without.
+        denoising_logits, denoising_codes: (L, B, G * S, ...) of the denoising queries; None
+            without any.
     """
 
     logits: Tensor

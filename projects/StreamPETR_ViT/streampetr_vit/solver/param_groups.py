@@ -69,7 +69,7 @@ def backbone_lr_groups(
         InputError: the factor is not 1 and no trainable parameter has the prefix, so that the
             factor would silently do nothing although the backbone trains under another name.
 
-    Source: spec/eva02_backbone.md section 8.4.
+    Source: the released StreamPETR recipes, 0.1 for the EVA-02 backbone with its pyramid.
     """
     names = [name for name, _ in model.named_parameters()]
     if backbone_lr_factor != 1 and not any(name.startswith(backbone_prefix) for name in names):

@@ -28,7 +28,7 @@ def warmup_cosine(
     Returns:
         The factor, in (0, 1].
 
-    Source: spec/data_training_eval.md section 5.2.
+    Source: the released StreamPETR recipes.
     """
     phase = math.pi * min(max(progress, 0.0), 1.0)
     cosine = end_factor + 0.5 * (1 - end_factor) * (1 + math.cos(phase))

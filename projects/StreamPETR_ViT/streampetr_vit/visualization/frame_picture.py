@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.frame_records import FrameRecord
@@ -121,11 +120,6 @@ def encode_jpeg(image: Image, quality: int = 85) -> bytes:
     """The bytes of a JPEG file of an RGB picture."""
     _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.tobytes()
-
-
-def no_detections() -> Detections:
-    """Detections of a frame in which nothing was found."""
-    return Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.long))
 
 
 def _draw_legend(strip: Image, names: Sequence[str] = CLASS_NAMES) -> None:

@@ -19,7 +19,7 @@ LIDAR_TRANSLATION = (0.94, 0.0, 1.84)
 LIDAR_YAW_RAD = -math.pi / 2
 
 # x, y, z (m, ego), yaw (degrees), focal length (px at width 1600), exposure relative to the
-# sample's time (ms). Source: spec/synthetic_nuscenes.md section 3.2, nominal round values.
+# sample's time (ms). Source: the rig of nuScenes (arXiv 1903.11027), rounded.
 _CAMERA_TABLE = {
     "CAM_FRONT": (1.70, 0.00, 1.51, 0.0, 1266.0, -35),
     "CAM_FRONT_RIGHT": (1.55, -0.49, 1.50, -55.0, 1260.0, -27),

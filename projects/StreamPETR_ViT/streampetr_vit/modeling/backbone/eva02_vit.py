@@ -4,7 +4,7 @@ Pre-norm blocks of window attention and SwiGLU at one stride, no norm after the 
 blocks are window blocks with a larger window, so that the square rotary table stays valid for wide
 images; a global window of 0 attends over the whole (then necessarily square) map.
 
-Source: spec/eva02_backbone.md; EVA-02 (arXiv 2303.11331), ViTDet (arXiv 2203.16527).
+Source: EVA-02 (arXiv 2303.11331), ViTDet (arXiv 2203.16527).
 Shape letters: B images (streams x cameras), H W token map, C channels.
 """
 

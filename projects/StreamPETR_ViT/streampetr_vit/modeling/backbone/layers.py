@@ -33,7 +33,7 @@ class PatchEmbed(nn.Module):
 class SwiGLU(nn.Module):
     """Gated MLP with a norm on the hidden layer: w3(LN(SiLU(w1 x) * w2 x)).
 
-    Source: spec/eva02_backbone.md section 2.6.
+    Source: EVA-02 (arXiv 2303.11331).
 
     Args:
         dim: C of input and output.
@@ -100,7 +100,7 @@ class BottleneckResidual(nn.Module):
 
     1x1 to half the channels, 3x3, 1x1 back, each followed by a norm, GELU after the first two. It
     starts as the identity. No EVA-02 weights use it.
-    Source: ViTDet (arXiv 2203.16527), spec/eva02_backbone.md section 2.2.
+    Source: ViTDet (arXiv 2203.16527).
 
     Args:
         dim: C, even.

@@ -4,7 +4,7 @@ The first half of a head's channels turns with the row, the second half with the
 pairs are adjacent (2j, 2j + 1). The tables are functions of the grid alone, so they are computed
 here and never stored in, or loaded from, a checkpoint.
 
-Source: spec/eva02_backbone.md section 2.5; RoFormer (arXiv 2104.09864), EVA-02 (arXiv 2303.11331).
+Source: RoFormer (arXiv 2104.09864), EVA-02 (arXiv 2303.11331).
 Shape letters: T grid side in tokens, n = T * T tokens, D head dimension.
 """
 

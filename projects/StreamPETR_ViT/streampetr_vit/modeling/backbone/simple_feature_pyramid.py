@@ -3,7 +3,7 @@
 Both modules keep the ViT under `net`, so that a detector's state_dict has `backbone.net.*` with or
 without a pyramid, as the EVA-02 detection checkpoints have.
 
-Source: spec/eva02_backbone.md section 4; ViTDet (arXiv 2203.16527).
+Source: ViTDet (arXiv 2203.16527); the released EVA-02 and StreamPETR detectors.
 Shape letters: B images, C channels of the ViT, H W its map at stride 16.
 """
 

@@ -36,8 +36,9 @@ class DetectionLoss:
         code_weights: 10 factors on the box codes.
         max_positive_distance: of the denoising noise; its sphere's share of the cube is the
             expected share of positives, which divides the class loss.
-        reduce_mean: averages a tensor over ranks, once per frame; identity for one process. The class loss divides
-            by this rank's positives, the box loss by the mean over ranks (Quirk: as published).
+        reduce_mean: averages a tensor over ranks, once per frame; identity for one process. The
+            class loss divides by this rank's positives, the box loss by the mean over ranks (Quirk:
+            as published).
     """
 
     matcher: HungarianMatcher = field(default_factory=HungarianMatcher)

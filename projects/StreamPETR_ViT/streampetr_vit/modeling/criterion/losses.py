@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Added to every divisor, as the reference does. Source: spec of the losses, section 9.7.
+# Added to every divisor. Source: released StreamPETR behaviour.
 DIVISOR_EPS = torch.finfo(torch.float32).eps
 
 
