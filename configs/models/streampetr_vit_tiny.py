@@ -30,7 +30,7 @@ decoder.dropout, decoder.use_act_checkpoint = 0.0, False
 
 criterion = model.criterion
 criterion.box_weight = 0.1
-criterion.code_weights = [*CODE_WEIGHTS[:8], 0.2, 0.2]
+criterion.code_weights = [*CODE_WEIGHTS[:6], 3.0, 3.0, 0.2, 0.2]  # heading up, velocity down
 model.denoising.groups = 3
 model.denoising.translation_m = 0.5
 model.denoising.max_positive_distance = 1.8  # above sqrt(3): every copy is a positive
