@@ -29,7 +29,7 @@ def losses_and_gradient(rank: int, world_size: int) -> tuple[dict[str, float], t
     losses = model([sample_of(rank)])
     sum(losses.values()).backward()
     gradient = detector.head.class_branch[-1].weight.grad
-    return {name: float(value) for name, value in losses.items()}, gradient
+    return {name: value.item() for name, value in losses.items()}, gradient
 
 
 def run_rank(rank: int, folder: str) -> None:

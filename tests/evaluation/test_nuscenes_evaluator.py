@@ -13,9 +13,11 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import print_csv_format
+from detectron2.utils import comm
 from hand_made_nuscenes import SCENES, VERSION, TrueSample, write_tables
 
 from streampetr_vit.data.nuscenes import register_nuscenes
+from streampetr_vit.engine.distributed import launch
 from streampetr_vit.evaluation import NuScenesEvaluator
 from streampetr_vit.structures import CLASS_NAMES, Detections
 
@@ -230,14 +232,11 @@ def _unannotated(root: Path, output_dir: Path) -> NuScenesEvaluator:
     return _evaluator(root, output_dir, version="v1.0-test", split=["scene-0077"])
 
 
-def _one_of_two(rank: int, root: Path, output_dir: Path, truth: list[TrueSample]) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{root}/rendezvous", rank=rank, world_size=2
-    )
+def _one_of_two(root: Path, output_dir: Path, truth: list[TrueSample]) -> None:
+    rank = comm.get_rank()
     evaluator = _unannotated(root, output_dir)
     _feed(evaluator, truth[rank::2], _one_car(score=0.5))
     assert (evaluator.evaluate() is None) == (rank == 1)
-    torch.distributed.destroy_process_group()
 
 
 def _one_car(score: float) -> Detections:
@@ -249,7 +248,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     truth = write_tables(tmp_path, version="v1.0-test", scenes=["scene-0077"], classes=())
     arguments = (tmp_path, tmp_path / "two", truth)
     alone = _unannotated(tmp_path, tmp_path / "one")
-    torch.multiprocessing.spawn(_one_of_two, arguments, nprocs=2)
+    url = f"file://{tmp_path}/rendezvous"
+    launch(_one_of_two, arguments, num_processes=2, dist_url=url, use_gpu=False)
     _feed(alone, truth, _one_car(score=0.5))
     alone.evaluate()
     one, two = ((tmp_path / name / "results_nusc.json").read_text() for name in ("one", "two"))

@@ -6,6 +6,7 @@ joins the ones that `torchrun` has started.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -130,8 +131,7 @@ def launch(
         env = {key: int(os.environ[key]) for key in ("RANK", "WORLD_SIZE")}
         on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", env["WORLD_SIZE"]))
         _join(env["RANK"], env["WORLD_SIZE"], on_machine, "env://", use_gpu)
-        main(*args)
-        dist.destroy_process_group()
+        _run_and_leave(main, args)
         return
     num_processes = max(num_processes, 1)
     world_size = num_processes * num_machines
@@ -158,7 +158,27 @@ def _spawned(
 ) -> None:
     first_rank, world_size, on_machine, dist_url, use_gpu = group
     _join(first_rank + index, world_size, on_machine, dist_url, use_gpu)
-    main(*args)
+    _run_and_leave(main, args)
+
+
+def _run_and_leave(main: Callable[..., None], args: tuple) -> None:
+    try:
+        main(*args)
+    except SystemExit:
+        if dist.get_backend() == "gloo":  # leaving an NCCL group could wait for the others
+            _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    """Destroys the groups, also where detectron2 or a wrapped model still hold them.
+
+    A gloo group that is alive when Python ends aborts the process now and then.
+    """
+    comm._get_global_gloo_group.cache_clear()
+    comm._LOCAL_PROCESS_GROUP = None
+    gc.collect()
     dist.destroy_process_group()
 
 
