@@ -104,7 +104,7 @@ def test_resume_without_a_checkpoint_starts_anew_and_says_so(tmp_path: Path) -> 
 
 def test_resume_with_other_parameter_groups_is_an_error(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=2")
-    with pytest.raises(ValueError, match="cannot resume.*other parameter groups"):
+    with pytest.raises(SystemExit, match="cannot resume.*other parameter groups"):
         run_tool(tmp_path, "--resume", "optimizer.params.backbone_lr_factor=1")
 
 

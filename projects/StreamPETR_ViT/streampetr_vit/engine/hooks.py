@@ -11,6 +11,7 @@ import torch
 from detectron2.engine import HookBase, hooks
 
 from streampetr_vit.engine.distributed import broadcast_float
+from streampetr_vit.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ class ScheduleHook(HookBase):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_seconds is not None and max_seconds <= 0:
-            raise ValueError(f"train.max_seconds={max_seconds}: must be positive, or None")
+            raise InputError(
+                f"train.max_seconds={max_seconds}: must be positive, or null for no limit"
+            )
         self._schedule = schedule
         self._optimizer = optimizer
         self._max_seconds = max_seconds

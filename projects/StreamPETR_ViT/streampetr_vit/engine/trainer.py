@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from streampetr_vit.engine.distributed import reduce_mean
-from streampetr_vit.errors import UserError
+from streampetr_vit.errors import InputError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager:
         ValueError: unknown precision, or one that this device does not have.
     """
     if precision not in AUTOCAST_DTYPES:
-        raise ValueError(
+        raise InputError(
             f"train.precision={precision!r}: allowed are {', '.join(map(repr, AUTOCAST_DTYPES))}"
         )
     if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ValueError("train.precision='bf16': this GPU has no bfloat16; use 'fp16'")
+        raise InputError("train.precision='bf16': this GPU has no bfloat16; use 'fp16'")
     dtype = AUTOCAST_DTYPES[precision]
     return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
 
@@ -112,8 +112,13 @@ class StreamingTrainer(TrainerBase):
                     self.run_step()
                     self.after_step()
                     self.iter += 1
-            except Exception:
-                logger.exception("training failed at iteration %d", self.iter)
+            except Exception as error:
+                # What a user can mend is said once, by the tool, without a traceback.
+                logger.error(
+                    "training failed at iteration %d",
+                    self.iter,
+                    exc_info=not isinstance(error, UserError),
+                )
                 # The hooks' last round would take this step for the last one, and evaluate.
                 self.max_iter = self.iter + 2
                 raise
@@ -168,7 +173,7 @@ class StreamingTrainer(TrainerBase):
         try:
             self.optimizer.load_state_dict(state_dict["optimizer"])
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 "cannot resume: the checkpoint's optimiser has other parameter groups than this "
                 f"run ({error}). Resume with the model and optimizer.params of the checkpoint, or "
                 "start anew from its weights with train.init_checkpoint and without --resume."
