@@ -189,20 +189,13 @@ class TemporalDecoder(nn.Module):
             (L, B, Q, E): every layer's output after the shared norm.
         """
         outputs = []
+        of_the_image = (tokens, token_position)
+        of_the_memory = (memory_content, memory_position)
+        shared = (position, *of_the_image, *of_the_memory, blocked, token_bias)
         for layer in self.layers:
-            arguments = (
-                content,
-                position,
-                tokens,
-                token_position,
-                memory_content,
-                memory_position,
-                blocked,
-                token_bias,
-            )
             if self.use_act_checkpoint and self.training:
-                content = checkpoint(layer, *arguments, use_reentrant=False)
+                content = checkpoint(layer, content, *shared, use_reentrant=False)
             else:
-                content = layer(*arguments)
+                content = layer(content, *shared)
             outputs.append(self.post_norm(content))
         return torch.stack(outputs)
