@@ -70,7 +70,7 @@ def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -
         logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
         return {}
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
-    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    bare = _unwrapped(model)
     reset_streams = getattr(bare, "reset_streams", None)
     if reset_streams is not None:
         reset_streams(training=False)
@@ -83,6 +83,10 @@ def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -
     if comm.is_main_process() and results:
         print_csv_format(results)
     return results or {}
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
@@ -102,7 +106,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
     other_runs: dict[str, Path] = {}
     if cfg.report.memory_off and cfg.model.memory_at_test:
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
-        bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        bare = _unwrapped(model)
         bare.memory_at_test = False
         try:
             evaluate(cfg, model, folder)
