@@ -11,17 +11,27 @@ import torch
 from streampetr_vit.modeling.backbone import SingleScale, ViT
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
+from streampetr_vit.modeling.criterion.image_loss import ImageLoss
+from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.grid_mask import GridMask
+from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
 from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
-from streampetr_vit.structures import invert_rigid
+from streampetr_vit.modeling.training_window import TrainingWindow
+from streampetr_vit.structures import Boxes2D, invert_rigid
 
 HEIGHT, WIDTH = 32, 64
 
 
-def make_detector(seed: int = 0, **head_options: Any) -> StreamPETR:
-    """A detector with a ViT of two blocks, eight queries and a memory of eight entries."""
+def make_detector(
+    seed: int = 0, window: TrainingWindow | None = None, token_ratio: float = 1.0, **head: Any
+) -> StreamPETR:
+    """A detector with a ViT of two blocks, eight queries and a memory of eight entries.
+
+    Its training has everything: denoising, the 2D head and GridMask. `head` changes the 3D head.
+    """
     torch.manual_seed(seed)
     dim = 32
     vit = ViT(
@@ -34,23 +44,23 @@ def make_detector(seed: int = 0, **head_options: Any) -> StreamPETR:
         window_block_indexes=(0, 1),
         pretrain_img_size=HEIGHT,
     )
-    head = StreamPETRHead(
-        in_channels=dim,
-        decoder=TemporalDecoder(dim, 2, 32, num_layers=2, dropout=0.0),
-        position_encoder=ImagePositionEncoder(dim, (-61.2, -61.2, -10, 61.2, 61.2, 10), 32),
-        num_queries=8,
-        num_propagated=4,
-        memory_length=8,
-        num_remembered=4,
-        max_detections=20,
-        **head_options,
-    )
+    options = dict(num_queries=8, num_propagated=4, memory_length=8, num_remembered=4) | head
     detector = StreamPETR(
         SingleScale(vit),
-        head,
-        criterion=DetectionLoss(),
+        StreamPETRHead(
+            in_channels=dim,
+            decoder=TemporalDecoder(dim, 2, 32, num_layers=2, dropout=0.0),
+            position_encoder=ImagePositionEncoder(dim, (-61.2, -61.2, -10, 61.2, 61.2, 10), 32),
+            max_detections=20,
+            **options,
+        ),
+        image_head=FocalHead(dim, embed_dim=32),
+        criterion=TrainingLoss(DetectionLoss(), ImageLoss()),
         denoising=DenoisingNoise(groups=2),
+        grid_mask=GridMask(),
         size_divisibility=16,
+        token_ratio=token_ratio,
+        window=window,
     )
     for parameter in detector.parameters():  # a zero-initialised layer would hide a wrong wiring
         if not parameter.any():
@@ -72,6 +82,7 @@ def make_sample(
     lidar_to_global[0, 3] = 600 + 2.0 * time
     boxes = torch.rand(3, 9, generator=generator) * 20 - 10
     boxes[:, 3:6] = boxes[:, 3:6].abs() + 0.5
+    labels = torch.randint(0, 10, (3,), generator=generator)
     return {
         "images": torch.randint(
             0, 256, (6, 3, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8
@@ -86,8 +97,19 @@ def make_sample(
         "scene_token": scene,
         "sample_token": f"{scene}-{time}",
         "gt_boxes": boxes,
-        "gt_labels": torch.randint(0, 10, (3,), generator=generator),
+        "gt_labels": labels,
+        "boxes2d": [_boxes2d(labels[:count], generator) for count in (1, 0, 2, 0, 3, 1)],
     }
+
+
+def _boxes2d(labels: torch.Tensor, generator: torch.Generator) -> Boxes2D:
+    """Boxes around random centres."""
+    count = len(labels)
+    centers = torch.rand(count, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT])
+    reach = torch.rand(count, 2, generator=generator) * 10 + 2
+    corners = torch.cat((centers - reach, centers + reach), dim=1)
+    corners = corners.clamp(min=0).minimum(torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT]))
+    return Boxes2D(corners, centers, labels, torch.full((count,), 10.0))
 
 
 def _looking_to(degrees: float) -> torch.Tensor:

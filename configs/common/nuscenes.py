@@ -35,6 +35,8 @@ dataloader = dict(
             point_cloud_range="${model.head.point_cloud_range}",
             # Leave out boxes without a lidar or radar point.
             use_valid_flag=True,
+            # Targets of the 2D head; False where model.image_head is None.
+            boxes2d=True,
             # "count" goes on with black pixels and a log line for each broken picture.
             on_bad_image="raise",
         ),

@@ -1,6 +1,6 @@
 """StreamPETR with the EVA-02 ViT-Large backbone, as trained on nuScenes at 800x320.
 
-No neck: the head's first linear layer brings 1024 channels to 256. Recipes import and edit this.
+No neck: the first layers of both heads bring 1024 channels to 256. Recipes import and edit this.
 """
 
 from detectron2.config import LazyCall as L
@@ -8,11 +8,17 @@ from detectron2.config import LazyCall as L
 from streampetr_vit.engine.distributed import loss_reduction
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
+from streampetr_vit.modeling.criterion.image_loss import ImageLoss
+from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.grid_mask import GridMask
+from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
 from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
+from streampetr_vit.modeling.training_window import TrainingWindow
 
 from .eva02_vit_l import backbone
 
@@ -26,6 +32,8 @@ head = L(StreamPETRHead)(
         feedforward_dim=2048,
         num_layers=6,
         dropout=0.1,
+        # Of the softmax attention to the image; the published runs used "fp16" (on a GPU).
+        cross_attention_precision="float32",
         use_act_checkpoint=True,
     ),
     position_encoder=L(ImagePositionEncoder)(
@@ -46,22 +54,47 @@ head = L(StreamPETRHead)(
     prior_sigma_cells=0.0,  # 0: the published model. More: an aid for small models, see docs
 )
 
-model = L(StreamPETR)(
-    backbone=backbone,
-    head=head,
-    criterion=L(DetectionLoss)(
+image_head = L(FocalHead)(in_channels="${..head.in_channels}", num_classes=10, stride=16)
+
+criterion = L(TrainingLoss)(
+    detection=L(DetectionLoss)(
         matcher=L(HungarianMatcher)(class_weight=2.0, box_weight=0.25, code_weights=CODE_WEIGHTS),
         class_weight=2.0,
         box_weight=0.25,
         code_weights=CODE_WEIGHTS,
-        max_positive_distance="${..denoising.max_positive_distance}",
+        max_positive_distance="${model.denoising.max_positive_distance}",
         reduce_mean=L(loss_reduction)(),
     ),
+    image=L(ImageLoss)(
+        matcher=L(ImageMatcher)(
+            class_weight=2.0, box_weight=5.0, giou_weight=2.0, center_weight=10.0
+        ),
+        class_weight=2.0,
+        box_weight=5.0,
+        iou_weight=2.0,
+        center_weight=10.0,
+        centerness_weight=1.0,
+        reduce_mean=L(loss_reduction)(),
+    ),
+)
+
+model = L(StreamPETR)(
+    backbone=backbone,
+    neck=None,  # L(CPFPN)(...) for one; see configs/streampetr_eva02_l_800x320_cpfpn_24ep.py
+    head=head,
+    image_head=image_head,  # trains the features; off in inference. None to do without
+    criterion=criterion,
     denoising=L(DenoisingNoise)(
         groups=10, scale=1.0, translation_m=0.0, max_positive_distance=0.75
     ),
+    grid_mask=L(GridMask)(probability=0.7, ratio=0.5),
     pixel_mean=[123.675, 116.28, 103.53],  # RGB
     pixel_std=[58.395, 57.12, 57.375],
     size_divisibility=32,
+    token_ratio=1.0,  # share of the image tokens that the 3D head sees, chosen by the 2D head
     memory_at_test=True,
+    # Frames of a window with losses and gradients; a streaming step is a window of one.
+    window=L(TrainingWindow)(
+        num_frame_losses=1, num_frame_head_grads=1, num_frame_backbone_grads=1
+    ),
 )

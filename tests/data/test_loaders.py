@@ -9,7 +9,12 @@ from pathlib import Path
 import handmade_tables
 import pytest
 
-from streampetr_vit.data.build import StreamingTrainLoader, build_test_loader, build_train_loader
+from streampetr_vit.data.build import (
+    build_test_loader,
+    build_train_loader,
+    build_window_loader,
+)
+from streampetr_vit.data.loaders import TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 
@@ -20,7 +25,7 @@ def _dataset(root: Path, split: str | None = None) -> dict:
     return {"root": root, "version": handmade_tables.VERSION, "split": split}
 
 
-def _train_loader(root: Path, **options) -> StreamingTrainLoader:
+def _train_loader(root: Path, **options) -> TrainLoader:
     mapper = NuScenesMapper(training=True, image_aug=IMAGE, scene_aug=SceneAugmentation())
     options = {"num_workers": 0, "sequence_split": 2, "rank": 0, "world_size": 1, **options}
     return build_train_loader(_dataset(root), mapper, lanes_per_rank=2, **options)
@@ -78,6 +83,70 @@ def test_state_of_another_stream_is_not_used(
         other.load_state_dict(state)
     assert "starts anew: seed 0 -> 1" in caplog.text
     assert other.delivered == 0
+
+
+def _window_loader(root: Path, **options) -> TrainLoader:
+    mapper = NuScenesMapper(training=True, image_aug=IMAGE, scene_aug=SceneAugmentation())
+    options = {"num_workers": 0, "rank": 0, "world_size": 1, "window_length": 3, **options}
+    return build_window_loader(_dataset(root), mapper, lanes_per_rank=2, **options)
+
+
+def _flat_digest(batches: list[list[list[dict]]]) -> list:
+    """As `_digest`: one row per window."""
+    return [_digest(batch) for batch in batches]
+
+
+def test_windows_do_not_depend_on_workers(handmade_root: Path) -> None:
+    loader = _window_loader(handmade_root)
+    assert len(loader.dataset) == 9
+    expected = _flat_digest(list(islice(loader, 7)))
+    assert _flat_digest(list(islice(_window_loader(handmade_root, num_workers=2), 7))) == expected
+    windows = [window for batch in expected for window in batch]
+    assert {len(window) for window in windows} == {3}
+    # Every frame has its own draws, also where a window repeats one.
+    assert len({frame[2:] for window in windows for frame in window}) == 3 * len(windows)
+    tokens = loader.dataset.records.tokens
+    first_epoch = {window[-1][0] for window in windows[:10]}
+    assert first_epoch == set(tokens)
+    for window in windows:
+        places = [tokens.index(token) for token, *_ in window]
+        assert places == sorted(places) and not window[0][1]
+
+
+def test_windows_resume_where_they_were(handmade_root: Path) -> None:
+    whole = _flat_digest(list(islice(_window_loader(handmade_root), 9)))
+    first = _window_loader(handmade_root, num_workers=1)
+    assert _flat_digest(list(islice(first, 6))) == whole[:6]
+    state = first.state_dict()
+    assert state["delivered"] == 6
+    second = _window_loader(handmade_root)
+    second.load_state_dict(state)
+    assert _flat_digest(list(islice(second, 3))) == whole[6:]
+
+
+def test_state_of_the_other_mode_is_not_used(
+    handmade_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {**_train_loader(handmade_root).state_dict(), "delivered": 9}
+    other = _window_loader(handmade_root)
+    with caplog.at_level(logging.WARNING):
+        other.load_state_dict(state)
+    assert "starts anew" in caplog.text and "window_length None -> 3" in caplog.text
+    assert other.delivered == 0
+
+
+def test_broken_pictures_of_windows_are_counted(tmp_path: Path) -> None:
+    tables = handmade_tables.make_tables()
+    handmade_tables.write_tables(tables, tmp_path)
+    handmade_tables.write_pictures(tables, tmp_path)
+    (tmp_path / "samples/CAM_BACK/scene-0061-0.jpg").unlink()
+    mapper = NuScenesMapper(training=True, image_aug=IMAGE, on_bad_image="count")
+    loader = build_window_loader(
+        _dataset(tmp_path), mapper, lanes_per_rank=2, window_length=3, num_workers=0
+    )
+    batches = list(islice(loader, 5))
+    played = [frame["sample_token"] for batch in batches for window in batch for frame in window]
+    assert loader.bad_images == played.count("scene-0061-0") >= 5
 
 
 def test_evaluation_order_and_length(handmade_root: Path) -> None:
@@ -141,5 +210,7 @@ def test_mappers_and_seeds_are_checked(handmade_root: Path) -> None:
         build_test_loader(_dataset(handmade_root), training)
     with pytest.raises(ValueError, match="mapper with training=True"):
         build_train_loader(_dataset(handmade_root), evaluation, lanes_per_rank=1)
+    with pytest.raises(ValueError, match="build_window_loader needs a mapper with training=True"):
+        build_window_loader(_dataset(handmade_root), evaluation, lanes_per_rank=1, window_length=2)
     with pytest.raises(ValueError, match="seed must be 0 or more, not -1"):
         _train_loader(handmade_root, seed=-1)

@@ -117,8 +117,11 @@ def test_same_seed_same_sample(handmade_records: FrameRecords) -> None:
 
 def _record_with_boxes(record: FrameRecord, boxes: list[list[float]], **changes) -> FrameRecord:
     count = len(boxes)
+    rows = np.array(boxes, dtype=np.float64).reshape(count, 9)
+    half, zero = rows[:, 6] / 2, np.zeros(count)
     values = {
-        "gt_boxes": np.array(boxes, dtype=np.float64).reshape(count, 9),
+        "gt_boxes": rows,
+        "gt_rotation": np.stack((np.cos(half), zero, zero, np.sin(half)), axis=1),
         "gt_labels": np.zeros(count, np.int64),
         "num_lidar_pts": np.ones(count, np.int32),
         "num_radar_pts": np.zeros(count, np.int32),

@@ -68,8 +68,8 @@ def test_large_tables_count_by_size_and_time(root: Path, monkeypatch: pytest.Mon
         (lambda data: b"", "truncated"),
         (lambda data: data[:8] + b"x" * (len(data) - 8), "no readable header"),
         (
-            lambda data: data.replace(b'"format_version":"1"', b'"format_version":"0"'),
-            "format version 0",
+            lambda data: data.replace(b'"format_version":"2"', b'"format_version":"1"'),
+            "format version 1, this program needs 2",
         ),
     ],
 )
@@ -92,6 +92,23 @@ def test_other_format_version_has_another_file(root: Path, monkeypatch: pytest.M
     before = _load(root)
     monkeypatch.setattr(record_cache, "FORMAT_VERSION", record_cache.FORMAT_VERSION + 1)
     assert _load(root).path != before.path
+
+
+def test_columns_of_the_older_format_are_made_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of format 1 has no rotations."""
+    good = _load(root)
+    path, expected = good.path, good[3].gt_rotation.copy()
+    columns, metadata = record_cache.map_arrays(path)
+    older = {name: column for name, column in columns.items() if name != "gt_rotation"}
+    with monkeypatch.context() as patch:
+        patch.setattr(record_cache, "FORMAT_VERSION", 1)
+        record_cache.write_arrays(path, older, metadata)
+    with caplog.at_level(logging.WARNING):
+        again = _load(root)
+    assert "format version 1" in caplog.text and "built again" in caplog.text
+    np.testing.assert_array_equal(again[3].gt_rotation, expected)
 
 
 def test_failed_write_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +139,8 @@ def test_cache_dir_is_obeyed(root: Path, tmp_path: Path) -> None:
 
 def test_arrays_are_read_only_views_of_the_file(root: Path) -> None:
     record = _load(root)[0]
-    for array in (record.gt_boxes, record.camera_to_lidar, record.ego_to_global.translation_m):
+    pose = record.ego_to_global.translation_m
+    for array in (record.gt_boxes, record.gt_rotation, record.camera_to_lidar, pose):
         assert not array.flags.writeable
         assert not array.flags.owndata
 

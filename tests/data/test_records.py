@@ -95,13 +95,19 @@ def test_boxes_equal_the_devkits(handmade_records: FrameRecords) -> None:
         rows = [r for r in TABLES["sample_annotation"] if r["sample_token"] == record.token]
         assert len(rows) == len(record.gt_boxes)
         lidar, ego = _poses(_sensor_row(record, "LIDAR_TOP"))
-        for row, box, label in zip(rows, record.gt_boxes, record.gt_labels, strict=True):
+        assert record.gt_rotation.shape == (len(rows), 4)
+        columns = (record.gt_boxes, record.gt_rotation, record.gt_labels)
+        for row, box, rotation, label in zip(rows, *columns, strict=True):
             moved = Box(row["translation"], row["size"], Quaternion(row["rotation"]))
             for pose in (ego, lidar):
                 moved.translate(-np.array(pose["translation"]))
                 moved.rotate(Quaternion(pose["rotation"]).inverse)
             np.testing.assert_allclose(box[:3], moved.center, atol=1e-10)
             np.testing.assert_array_equal(box[3:6], moved.wlh[[1, 0, 2]])
+            np.testing.assert_allclose(
+                Quaternion(rotation).rotation_matrix, moved.rotation_matrix, atol=1e-12
+            )
+            assert np.linalg.norm(rotation) == pytest.approx(1, abs=1e-14)
             assert box[6] == pytest.approx(moved.orientation.yaw_pitch_roll[0], abs=1e-12)
             name = row["instance_token"]
             expected = {"car": "car", "walker": "pedestrian", "cone": "traffic_cone"}.get(
@@ -219,5 +225,5 @@ def test_a_set_without_annotations(tmp_path: Path) -> None:
     handmade_tables.write_tables(tables, tmp_path, "v1.0-test")
     records = load_records(tmp_path, "v1.0-test")
     assert not records.has_annotations
-    assert records[0].gt_boxes.shape == (0, 9)
+    assert records[0].gt_boxes.shape == (0, 9) and records[0].gt_rotation.shape == (0, 4)
     assert not records[0].has_annotations

@@ -12,8 +12,15 @@ import torch.multiprocessing as mp
 from tiny_detector import make_detector, make_sample
 
 from streampetr_vit.engine.distributed import loss_reduction
+from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
+from streampetr_vit.structures import Boxes2D
 
-EMPTY = {"gt_boxes": torch.empty(0, 9), "gt_labels": torch.empty(0, dtype=torch.long)}
+LABELS = torch.empty(0, dtype=torch.long)
+EMPTY = {
+    "gt_boxes": torch.empty(0, 9),
+    "gt_labels": LABELS,
+    "boxes2d": [Boxes2D(torch.empty(0, 4), torch.empty(0, 2), LABELS, torch.empty(0))] * 6,
+}
 
 
 def sample_of(rank: int) -> dict:
@@ -23,7 +30,11 @@ def sample_of(rank: int) -> dict:
 def losses_and_gradient(rank: int, world_size: int) -> tuple[dict[str, float], torch.Tensor]:
     """Losses of this rank's frame, and one gradient after synchronisation."""
     detector = make_detector().train()
-    detector.criterion = replace(detector.criterion, reduce_mean=loss_reduction())
+    reduce_mean = loss_reduction()
+    detector.criterion = TrainingLoss(
+        replace(detector.criterion.detection, reduce_mean=reduce_mean),
+        replace(detector.criterion.image, reduce_mean=reduce_mean),
+    )
     model = torch.nn.parallel.DistributedDataParallel(detector) if world_size > 1 else detector
     torch.manual_seed(1)
     losses = model([sample_of(rank)])
@@ -52,7 +63,7 @@ def test_a_rank_without_boxes_takes_part_in_the_divisors(tmp_path: Path) -> None
     assert set(full) == set(empty) == set(alone)
     assert torch.equal(gradient, same) and gradient.any()
     for name, value in alone.items():
-        # Box losses divide by the mean count over ranks, half of this rank's; class losses do not.
-        factor = 2.0 if name.endswith("loss_bbox") else 1.0
-        assert full[name] == pytest.approx(factor * value, rel=1e-5), name
-    assert empty["loss_bbox"] == empty["dn_loss_bbox"] == 0
+        # These divide by the mean count over ranks, half of this rank's; the others do not.
+        shared = name.endswith(("loss_bbox", "centers2d_losses", "centerness_losses"))
+        assert full[name] == pytest.approx((2.0 if shared else 1.0) * value, rel=1e-5), name
+    assert empty["loss_bbox"] == empty["dn_loss_bbox"] == empty["enc_loss_bbox"] == 0

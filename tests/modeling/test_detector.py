@@ -130,13 +130,14 @@ def test_training_gives_finite_losses_and_gradients_to_every_part() -> None:
 
 
 def test_training_and_inference_have_memories_of_their_own() -> None:
-    torch.manual_seed(3)
     detector = make_detector()
+    torch.manual_seed(3)
     detector.train()([make_sample(0)])
     detector.eval()([make_sample(5, "other")])
     torch.manual_seed(4)
     interrupted = detector.train()([make_sample(1)])
     detector.reset_streams()
+    torch.manual_seed(3)
     detector([make_sample(0)])
     torch.manual_seed(4)
     uninterrupted = detector([make_sample(1)])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_detector import make_detector, make_sample
 
+from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, expected_positives
 from streampetr_vit.modeling.criterion.losses import l1_loss_sum, sigmoid_focal_loss_sum
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
@@ -105,8 +106,8 @@ def test_matcher_finds_the_planted_pairs_in_every_layer() -> None:
     for layer, (first, second) in enumerate(((4, 1), (0, 2))):
         codes[layer, 0, first], codes[layer, 0, second] = encode_boxes(boxes)
         logits[layer, 0, first, 3] = logits[layer, 0, second, 7] = 4.0
-    assigned = HungarianMatcher().match(logits, codes, [boxes], [labels])
-    assert assigned[:, 0].tolist() == [[-1, 1, -1, -1, 0], [0, -1, 1, -1, -1]]
+    (pairs,) = assign(HungarianMatcher().costs(logits, codes, [boxes], [labels]))
+    assert pairs.tolist() == [[[1, 1], [4, 0]], [[0, 0], [2, 1]]]
 
 
 def test_depth_bins_anchors() -> None:

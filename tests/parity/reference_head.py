@@ -50,8 +50,8 @@ def make_decoder(config: Config, num_layers: int, kernel: str = "sdpa") -> Tempo
     )
 
 
-def make_head(config: Config, state_dict: dict[str, Tensor], kernel: str) -> StreamPETRHead:
-    """Our head with the file's weights; every tensor of the file finds its place."""
+def make_head(config: Config, state_dict: dict[str, Tensor] | None, kernel: str) -> StreamPETRHead:
+    """Our head with the file's weights, if given; every tensor of the file finds its place."""
     head = StreamPETRHead(
         in_channels=config["in_channels"],
         decoder=make_decoder(config, config["num_decoder_layers"], kernel),
@@ -69,6 +69,8 @@ def make_head(config: Config, state_dict: dict[str, Tensor], kernel: str) -> Str
         with_ego_pose=config["with_ego_pos"],
         num_branch_layers=config["num_reg_fcs"],
     )
+    if state_dict is None:
+        return head
     tensors, constants = head_from_streampetr(state_dict)
     if config["num_propagated"] == 0:  # the reference has no such tensor then
         tensors["start_points"] = torch.empty(0, 3)
@@ -129,3 +131,10 @@ def true_boxes(inputs: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     """Boxes (gravity centre) and labels of every stream."""
     boxes = [boxes_from_bottom_center(b.float().reshape(-1, 9)) for b in inputs["gt_boxes"]]
     return boxes, [labels.long() for labels in inputs["gt_labels"]]
+
+
+def assigned_gt_inds(pairs: Tensor, num_rows: int) -> Tensor:
+    """The files' form of an assignment: per row 0, or 1 + the column of its pair."""
+    indexes = torch.zeros(num_rows, dtype=torch.long)
+    indexes[pairs[:, 0]] = pairs[:, 1] + 1
+    return indexes

@@ -30,6 +30,8 @@ def _record(info: dict, cameras: list[str]) -> FrameRecord:
         name: Pose(np.array(info[f"{name}_translation"]), np.array(info[f"{name}_rotation_wxyz"]))
         for name in ("lidar2ego", "ego2global")
     }
+    half_yaw = info["gt_boxes"][:, 6].numpy() / 2
+    upright = np.zeros_like(half_yaw)
     return FrameRecord(
         root=Path("."),
         token="",
@@ -44,6 +46,7 @@ def _record(info: dict, cameras: list[str]) -> FrameRecord:
         camera_intrinsics=np.stack([view["cam_intrinsic"].numpy() for view in views]),
         image_sizes=np.zeros((len(views), 2), np.int32),
         gt_boxes=torch.cat((info["gt_boxes"], info["gt_velocity"]), dim=1).numpy(),
+        gt_rotation=np.stack((np.cos(half_yaw), upright, upright, np.sin(half_yaw)), axis=1),
         gt_labels=np.array(labels, dtype=np.int64),
         num_lidar_pts=valid.astype(np.int32),
         num_radar_pts=np.zeros(len(valid), np.int32),

@@ -10,10 +10,17 @@ from typing import Any
 import golden
 import pytest
 import torch
-from reference_head import MEMORY_FIELDS, make_decoder, make_memory, make_position_encoder
+from reference_head import (
+    MEMORY_FIELDS,
+    assigned_gt_inds,
+    make_decoder,
+    make_memory,
+    make_position_encoder,
+)
 from torch import Tensor, nn
 
 from streampetr_vit.checkpoint.adapters import head_from_streampetr, rename_head_key
+from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     l1_loss_sum,
@@ -204,11 +211,11 @@ def test_hungarian(path: Path) -> None:
         if expected["cost_after_nan_to_num"] is not None:
             cost = matcher.cost(logits, codes, boxes, labels)
             golden.assert_close(cost, expected["cost_after_nan_to_num"], f"{name}cost", 1e-5)
-        assigned = matcher.match(logits[None, None], codes[None, None], [boxes], [labels])[0, 0]
-        assert torch.equal(assigned + 1, expected["assigned_gt_inds"]), name
-        matched = assigned >= 0
-        theirs = expected["assigned_labels"]
-        assert torch.equal(labels[assigned[matched]], theirs[matched]), name
+        (pairs,) = assign(matcher.costs(logits[None, None], codes[None, None], [boxes], [labels]))
+        assigned = assigned_gt_inds(pairs[0], len(logits))
+        assert torch.equal(assigned, expected["assigned_gt_inds"]), name
+        query, box = pairs[0].unbind(-1)
+        assert torch.equal(labels[box], expected["assigned_labels"][query]), name
 
 
 @pytest.mark.parametrize("path", golden.files_of("coder"), ids=lambda p: p.stem)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from streampetr_vit.data.boxes2d import Boxes2D, transform_boxes2d
+from streampetr_vit.data.boxes2d import transform_boxes2d
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw, SceneDraw
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import (
+    Boxes2D,
     boxes_from_bottom_center,
     boxes_to_bottom_center,
     rotate_scale_translate_boxes,

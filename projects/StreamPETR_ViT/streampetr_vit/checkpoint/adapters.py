@@ -178,3 +178,95 @@ def _drop_branch_copies(tensors: dict[str, Tensor]) -> None:
                 f"{name} differs from {first}: this head does not share its branches between "
                 "layers, which StreamPETR's does; it is another model"
             )
+
+
+# --- StreamPETR's auxiliary 2D head and neck -----------------------------------------------------
+
+_IMAGE_HEAD_LAYERS = {
+    "shared_cls": "class_tower",
+    "shared_reg": "box_tower",
+    "cls": "class_logits",
+    "centerness": "centerness",
+    "ltrb": "box_sides",
+    "center2d": "center_offset",
+}
+
+
+def image_head_from_streampetr(
+    state_dict: Mapping[str, Tensor], prefix: str = ""
+) -> dict[str, Tensor]:
+    """Weights of StreamPETR's FocalHead, for ours.
+
+    Args:
+        state_dict: foreign names.
+        prefix: `"img_roi_head."` in detector checkpoints; other names are left out.
+
+    Raises:
+        ValueError: a name is not of a FocalHead.
+    """
+    return {
+        rename_image_head_key(name): tensor for name, tensor in _under(state_dict, prefix).items()
+    }
+
+
+def rename_image_head_key(name: str) -> str:
+    """Our name of one tensor of the reference's 2D head, given without prefix."""
+    layer, _, rest = name.partition(".")
+    if layer not in _IMAGE_HEAD_LAYERS:
+        raise ValueError(
+            f"{name!r} is no tensor of StreamPETR's FocalHead, whose layers are "
+            f"{', '.join(_IMAGE_HEAD_LAYERS)}; it is another 2D head"
+        )
+    return f"{_IMAGE_HEAD_LAYERS[layer]}.{rest}"
+
+
+def neck_from_streampetr(state_dict: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """Weights of StreamPETR's CPFPN, for ours.
+
+    Args:
+        state_dict: foreign names.
+        prefix: `"img_neck."` in detector checkpoints; other names are left out.
+    """
+    return {
+        name.replace(".conv.", "."): tensor for name, tensor in _under(state_dict, prefix).items()
+    }
+
+
+# --- Whole StreamPETR detector -------------------------------------------------------------------
+
+_DETECTOR_PREFIXES = ("img_backbone.", "img_neck.", "img_roi_head.", "pts_bbox_head.")
+
+
+def detector_from_streampetr(
+    state_dict: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of a whole StreamPETR detector, for ours.
+
+    Args:
+        state_dict: of the reference. A detector without neck or 2D head has none of their names.
+
+    Returns:
+        The tensors under our detector's names, and the `HEAD_CONSTANTS` found.
+
+    Raises:
+        ValueError: names that no part of the detector has.
+    """
+    unknown = [name for name in state_dict if not name.startswith(_DETECTOR_PREFIXES)]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} tensors belong to no part of StreamPETR "
+            f"({', '.join(_DETECTOR_PREFIXES)}), among them {unknown[0]!r}"
+        )
+    head, constants = head_from_streampetr(state_dict, "pts_bbox_head.")
+    parts = {
+        "backbone": backbone_from_streampetr(state_dict, "img_backbone."),
+        "neck": neck_from_streampetr(state_dict, "img_neck."),
+        "image_head": image_head_from_streampetr(state_dict, "img_roi_head."),
+        "head": head,
+    }
+    tensors = {
+        f"{part}.{name}": value
+        for part, weights in parts.items()
+        for name, value in weights.items()
+    }
+    return tensors, constants

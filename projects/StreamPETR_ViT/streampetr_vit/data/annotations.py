@@ -33,11 +33,15 @@ def boxes_of_record(
         keep = record.num_lidar_pts + record.num_radar_pts > 0
     boxes = torch.from_numpy(record.gt_boxes[keep]).float()
     boxes[boxes[:, 7].isnan(), 7:9] = 0
-    return boxes, _label_table(class_names)[torch.from_numpy(record.gt_labels[keep])]
+    return boxes, label_table(class_names)[torch.from_numpy(record.gt_labels[keep])]
 
 
-def _label_table(class_names: Sequence[str]) -> Tensor:
-    """(11,) int64: record label -> index into `class_names`; the last entry serves label -1."""
+def label_table(class_names: Sequence[str]) -> Tensor:
+    """(11,) int64: record label -> index into `class_names`; the last entry serves label -1.
+
+    Raises:
+        InputError: if a name is no detection class.
+    """
     unknown = sorted(set(class_names) - set(CLASS_NAMES))
     if unknown:
         raise InputError(f"class_names {unknown} are no detection classes; known: {CLASS_NAMES}")

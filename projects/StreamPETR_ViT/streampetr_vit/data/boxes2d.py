@@ -5,35 +5,11 @@ Source: the 2D part of ResizeCropFlipRotImage of StreamPETR. They train the auxi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
-from torch import Tensor
 
 from streampetr_vit.data.transforms import ImageDraw
-
-
-@dataclass(frozen=True)
-class Boxes2D:
-    """Objects in one picture.
-
-    Attributes:
-        corners: (n, 4) float32 x1, y1, x2, y2 in pixels.
-        centers: (n, 2) float32, projected 3D centres in pixels.
-        labels: (n,) int64.
-        depths: (n,) float32, camera z of the 3D centres in metres.
-    """
-
-    corners: Tensor
-    centers: Tensor
-    labels: Tensor
-    depths: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, rows: Tensor) -> Boxes2D:
-        return Boxes2D(self.corners[rows], self.centers[rows], self.labels[rows], self.depths[rows])
+from streampetr_vit.structures import Boxes2D
 
 
 def transform_boxes2d(
@@ -70,13 +46,19 @@ def transform_boxes2d(
 def _without_hidden(boxes: Boxes2D, size: tuple[int, int]) -> Boxes2D:
     """Paints whole-pixel rectangles from far to near and keeps what remains visible.
 
+    Pixels between the same edges of rectangles have the same fate: one cell stands for all of them.
+
     Quirk: the picture starts as if the farthest box covered it, so that this box is kept as long as
     any pixel stays free.
     """
     boxes = boxes[torch.argsort(boxes.depths, descending=True, stable=True)]
-    top_left, bottom_right = boxes.corners[:, :2].ceil().int(), boxes.corners[:, 2:].floor().int()
-    owner = torch.zeros(size, dtype=torch.int64)
-    rows = zip(top_left.tolist(), bottom_right.tolist(), strict=True)
-    for number, ((left, top), (right, bottom)) in enumerate(rows):
-        owner[top:bottom, left:right] = number
-    return boxes[owner.unique()]
+    left, top = boxes.corners[:, :2].ceil().int().numpy().T
+    right, bottom = boxes.corners[:, 2:].floor().int().numpy().T
+    edges_x = np.unique([0, size[1], *left, *right])
+    edges_y = np.unique([0, size[0], *top, *bottom])
+    owner = np.zeros((len(edges_y) - 1, len(edges_x) - 1), np.int64)
+    columns = zip(edges_x.searchsorted(left), edges_x.searchsorted(right), strict=True)
+    rows = zip(edges_y.searchsorted(top), edges_y.searchsorted(bottom), strict=True)
+    for number, ((x1, x2), (y1, y2)) in enumerate(zip(columns, rows, strict=True)):
+        owner[y1:y2, x1:x2] = number
+    return boxes[torch.from_numpy(np.unique(owner))]

@@ -36,6 +36,8 @@ class FrameRecord:
         image_sizes: (N, 2) int32, (width, height) of the stored picture.
         gt_boxes: (n, 9) float64, lidar frame, gravity centre; all categories, with or without
             sensor points. Velocity is NaN where the tracks do not define it.
+        gt_rotation: (n, 4) float64 unit quaternions (w, x, y, z), box -> lidar frame, with the tilt
+            that the yaw of `gt_boxes` leaves out.
         gt_labels: (n,) int64, index into `structures.CLASS_NAMES`, -1 for other categories.
         num_lidar_pts, num_radar_pts: (n,) int32.
         instance: (n,) int32, number of the object; the same object has the same number in all
@@ -56,6 +58,7 @@ class FrameRecord:
     camera_intrinsics: np.ndarray
     image_sizes: np.ndarray
     gt_boxes: np.ndarray
+    gt_rotation: np.ndarray
     gt_labels: np.ndarray
     num_lidar_pts: np.ndarray
     num_radar_pts: np.ndarray
@@ -170,6 +173,7 @@ class FrameRecords(Sequence[FrameRecord]):
             camera_intrinsics=columns["camera_intrinsics"][row],
             image_sizes=columns["image_size"][row],
             gt_boxes=columns["gt_boxes"][boxes],
+            gt_rotation=columns["gt_rotation"][boxes],
             gt_labels=columns["gt_labels"][boxes].astype(np.int64),
             num_lidar_pts=columns["num_lidar_pts"][boxes],
             num_radar_pts=columns["num_radar_pts"][boxes],

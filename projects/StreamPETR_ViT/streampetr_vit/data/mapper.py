@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.data.annotations import boxes_of_record, filter_by_class, filter_by_range
+from streampetr_vit.data.boxes2d import transform_boxes2d
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.frame_records import FrameRecord
 from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.data.projected_boxes import boxes2d_of_record
 from streampetr_vit.data.transforms import (
     ImageAugmentation,
     ImageDraw,
@@ -20,7 +22,7 @@ from streampetr_vit.data.transforms import (
     SceneDraw,
 )
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import CLASS_NAMES, rotate_scale_translate_boxes
+from streampetr_vit.structures import CLASS_NAMES, Boxes2D, rotate_scale_translate_boxes
 
 Sample = dict[str, Any]
 
@@ -36,6 +38,9 @@ class NuScenesMapper:
         sample_token, scene_token, scene_name: str. image_paths: N absolute paths.
         lidar_to_ego, ego_to_global: `Pose`, as recorded.
         gt_boxes (n, 9) float32, gt_labels (n,) int64: if the record has annotations.
+        boxes2d: N `Boxes2D`, pixels of the delivered pictures: with `boxes2d=True`, if the record
+            has annotations. All mapped objects that a picture shows, whatever their range and
+            number of sensor points, but those that nearer ones hide; from far to near.
         bad_images: one text for each picture that was replaced by black, see `on_bad_image`.
 
     Args:
@@ -44,6 +49,12 @@ class NuScenesMapper:
         scene_aug: random change of the lidar frame; training only. None for none.
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
         class_names: order of the labels.
+        boxes2d: deliver the targets of an auxiliary 2D head; training only.
+        class_names_2d: order of the labels in `boxes2d`; None for `class_names`. The released
+            checkpoints learned their 2D class channels in the order
+            `structures.CONVERTER_CLASS_NAMES`: give that to train such a head further or to name
+            what it outputs. A head that starts anew needs no other order than the 3D head's, and
+            3D detection depends on neither.
         use_valid_flag: leave out boxes without a lidar or radar point.
         on_bad_image: "raise" ends the run with the sample's token; "count" delivers black pixels
             for that camera and says so in `bad_images`. No frame is ever left out or exchanged:
@@ -63,6 +74,8 @@ class NuScenesMapper:
         scene_aug: SceneAugmentation | None = None,
         point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
         class_names: Sequence[str] = CLASS_NAMES,
+        boxes2d: bool = False,
+        class_names_2d: Sequence[str] | None = None,
         use_valid_flag: bool = True,
         on_bad_image: str = "raise",
         cache_images: bool = False,
@@ -77,11 +90,18 @@ class NuScenesMapper:
                 f"scale and flip_probability to 0 (they are {image_aug.resize_range} and "
                 f"{image_aug.flip_probability}), or cache_images to False"
             )
+        if boxes2d and not training:
+            raise InputError(
+                "boxes2d=True needs training=True: they are training targets; leave boxes2d out of "
+                "the evaluation mapper"
+            )
         self.training = training
         self.image_aug = image_aug
         self.scene_aug = scene_aug
         self.point_cloud_range = tuple(point_cloud_range)
         self.class_names = tuple(class_names)
+        self.boxes2d = boxes2d
+        self.class_names_2d = tuple(class_names if class_names_2d is None else class_names_2d)
         self.use_valid_flag = use_valid_flag
         self.on_bad_image = on_bad_image
         self._cache: dict[str, tuple[ImageDraw, np.ndarray]] | None = {} if cache_images else None
@@ -131,6 +151,8 @@ class NuScenesMapper:
         }
         if record.has_annotations:
             sample.update(gt_boxes=boxes, gt_labels=labels)
+            if self.boxes2d:
+                sample["boxes2d"] = self._boxes2d(record, draw)
         return sample
 
     def _draw(
@@ -150,6 +172,11 @@ class NuScenesMapper:
         if self.training:
             boxes, labels = filter_by_range(boxes, labels, self.point_cloud_range)
         return filter_by_class(boxes, labels)
+
+    def _boxes2d(self, record: FrameRecord, draw: ImageDraw) -> list[Boxes2D]:
+        """N targets. Scene augmentation does not move what the pictures show."""
+        stored = boxes2d_of_record(record, self.class_names_2d)
+        return [transform_boxes2d(boxes, draw) for boxes in stored]
 
     def _stored_size(self, record: FrameRecord) -> tuple[int, int]:
         """(width, height) of the stored pictures, which must be one for all cameras."""

@@ -154,9 +154,10 @@ def record_arrays(
         "image_size": sensors.image_size[:, 1:],
     }
     order = np.argsort(annotations.frame, kind="stable")  # table order inside a sample
-    boxes = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
+    boxes, rotation = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
     arrays |= {
         "gt_boxes": boxes[order],
+        "gt_rotation": rotation[order],
         "gt_labels": annotations.label[order],
         "num_lidar_pts": annotations.num_lidar_pts[order],
         "num_radar_pts": annotations.num_radar_pts[order],
@@ -199,10 +200,11 @@ def _lidar_boxes(
     timestamp_us: np.ndarray,
     lidar_to_ego: np.ndarray,
     ego_to_global: np.ndarray,
-) -> np.ndarray:
-    """(A, 9) float64 boxes in the lidar frame of their sample, in table order."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(A, 9) float64 boxes in the lidar frame of their sample, in table order, and their (A, 4)
+    rotation (w, x, y, z) with the tilt."""
     if len(annotations) == 0:
-        return np.zeros((0, 9))
+        return np.zeros((0, 9)), np.zeros((0, 4))
     frame = annotations.frame
     rotation_le, rotation_eg = _rotation(lidar_to_ego[:, 3:]), _rotation(ego_to_global[:, 3:])
     le_inverse, eg_inverse = rotation_le.inv()[frame], rotation_eg.inv()[frame]
@@ -216,7 +218,8 @@ def _lidar_boxes(
     velocity[:, :2] = _global_velocity(annotations, timestamp_us)
     velocity = le_inverse.apply(eg_inverse.apply(velocity))
     size_lwh = annotations.size_wlh[:, [1, 0, 2]]
-    return np.concatenate((center, size_lwh, yaw[:, None], velocity[:, :2]), axis=1)
+    boxes = np.concatenate((center, size_lwh, yaw[:, None], velocity[:, :2]), axis=1)
+    return boxes, np.stack((w, x, y, z), axis=1)
 
 
 def _global_velocity(annotations: Annotations, timestamp_us: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 # Raise when the columns or their meaning change: older caches are then built again.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: gt_rotation
 
 # Files up to this size enter the fingerprint by content, larger ones by size and time of change.
 _HASHED_BYTES = 4 * 2**20

@@ -107,6 +107,14 @@ class StreamingBatchSampler:
         self.seed = seed
         self.start_iteration = start_iteration
 
+    def signature(self) -> dict[str, int]:
+        """What a number of delivered batches is a position in."""
+        return {
+            "sequences": len(self.sequences),
+            "total_slots": self.total_slots,
+            "seed": self.seed,
+        }
+
     def __iter__(self) -> Iterator[list[StreamItem]]:
         order = _EndlessShuffle(len(self.sequences), self.seed)
         lanes = [self._lane(slot, order) for slot in self.slots]

@@ -1,6 +1,6 @@
 """The detector: images of one moment and a memory in, boxes and the next memory out.
 
-Shape letters: B streams, N cameras, C channels, H W height and width.
+Shape letters: B streams, N cameras, C channels, H W height and width, K image tokens.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
-from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
+from streampetr_vit.modeling.criterion.training_loss import FrameTargets, TrainingLoss
+from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
-from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
+from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput, ImageOutput
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Detections, Frame
+
+Sample = dict[str, Any]
 
 
 class StreamPETR(nn.Module):
@@ -30,12 +35,19 @@ class StreamPETR(nn.Module):
     Args:
         backbone: maps (B * N, 3, H, W) to a dict of features.
         head: the 3D head.
+        neck: maps the backbone's dict to another one; None for none.
+        image_head: the 2D head. It trains the features and, where `token_ratio` is below 1, chooses
+            the tokens that the 3D head sees.
         criterion: training losses; needed in training only.
         denoising: noise of the denoising queries in training; None trains without them.
-        in_feature: key of the backbone's output that the head reads.
+        grid_mask: hides stripes of the pictures in training; None for none.
+        in_feature: key of the neck's or backbone's output that the heads read.
         pixel_mean, pixel_std: RGB, on the 0..255 scale.
         size_divisibility: images are zero-padded at the right and bottom to multiples of this.
+        token_ratio: share of the image tokens, in training and in inference, that the 3D head sees;
+            1 for all, without running the 2D head in inference.
         memory_at_test: False makes every frame of inference a stream of its own.
+        window: which frames of a training window have gradients and losses.
     """
 
     pixel_mean: Tensor
@@ -45,19 +57,36 @@ class StreamPETR(nn.Module):
         self,
         backbone: nn.Module,
         head: StreamPETRHead,
-        criterion: DetectionLoss | None = None,
+        *,
+        neck: nn.Module | None = None,
+        image_head: FocalHead | None = None,
+        criterion: TrainingLoss | None = None,
         denoising: DenoisingNoise | None = None,
+        grid_mask: GridMask | None = None,
         in_feature: str = "last_feat",
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         size_divisibility: int = 32,
+        token_ratio: float = 1.0,
         memory_at_test: bool = True,
+        window: TrainingWindow | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
-        self.criterion, self.denoising = criterion, denoising
+        if not 0 < token_ratio <= 1 or (token_ratio < 1 and image_head is None):
+            raise ValueError(
+                f"token_ratio ({token_ratio}) must be in (0, 1], and below 1 it needs image_head, "
+                "which chooses the tokens"
+            )
+        if criterion is not None and (criterion.image is None) != (image_head is None):
+            raise ValueError(
+                "model.image_head and model.criterion.image belong together: give both, or set "
+                "both to None"
+            )
+        self.backbone, self.neck, self.head, self.image_head = backbone, neck, head, image_head
+        self.criterion, self.denoising, self.grid_mask = criterion, denoising, grid_mask
         self.in_feature, self.size_divisibility = in_feature, size_divisibility
-        self.memory_at_test = memory_at_test
+        self.token_ratio, self.memory_at_test = token_ratio, memory_at_test
+        self.window = window or TrainingWindow()
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
@@ -95,14 +124,28 @@ class StreamPETR(nn.Module):
         Returns:
             Predictions of all decoder layers, and the memory for the next frame.
         """
-        return self.head(self.image_features(frame.images), frame, memory, denoising)
+        features = self.image_features(frame.images)
+        image_output = None
+        if self.image_head is not None and self.token_ratio < 1:
+            image_output = self.image_head(features, self.padded_size(frame.image_size))
+        tokens = self.chosen_tokens(image_output, len(features))
+        return self.head(features, frame, memory, denoising, tokens)
 
     def empty_memory(self, batch: int) -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""
         return self.head.empty_memory(batch, self.device)
 
-    def image_features(self, images: Tensor) -> Tensor:
+    def padded_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels that pictures of a (height, width) are padded to."""
+        height, width = (size + -size % self.size_divisibility for size in image_size)
+        return height, width
+
+    def image_features(self, images: Tensor, grid: GridDraw | None = None) -> Tensor:
         """Normalises, pads and embeds images (B, N, 3, H, W), uint8 or normalised float32.
+
+        Args:
+            images: the pictures.
+            grid: stripes to hide, the same in all of them.
 
         Returns:
             (B, N, C, h, w).
@@ -111,42 +154,71 @@ class StreamPETR(nn.Module):
         images = images.flatten(0, 1)  # (B * N, 3, H, W), camera fastest
         if images.dtype == torch.uint8:
             images = (images.float() - self.pixel_mean) / self.pixel_std
-        pad_h, pad_w = (-size % self.size_divisibility for size in images.shape[-2:])
-        images = F.pad(images, (0, pad_w, 0, pad_h))
-        return self.backbone(images)[self.in_feature].unflatten(0, (batch, cameras))
+        size = self.padded_size((images.shape[-2], images.shape[-1]))
+        images = F.pad(images, (0, size[1] - images.shape[-1], 0, size[0] - images.shape[-2]))
+        if grid is not None and self.grid_mask is not None:
+            images = images * self.grid_mask.mask(size, grid, images.device)
+        features = self.backbone(images)
+        if self.neck is not None:
+            features = self.neck(features)
+        return features[self.in_feature].unflatten(0, (batch, cameras))
 
-    def forward(self, samples: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(
+        self, samples: Sequence[Sample] | Sequence[Sequence[Sample]]
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
         """detectron2's contract: a list of samples, one per stream (see `data.mapper`).
+
+        Args:
+            samples: in training an entry may also be a window: samples in temporal order, as many
+                in each entry.
 
         Returns:
             In training a dict of scalar losses; else a list of {"detections": Detections}.
         """
-        frame = Frame.collate(samples).to(self.device)
+        windows = [[entry] if isinstance(entry, dict) else list(entry) for entry in samples]
+        moments = list(zip(*windows, strict=True))
+        frames = [Frame.collate(moment).to(self.device) for moment in moments]
         if self.training:
-            return self._losses(samples, frame)
-        return [{"detections": found} for found in self._detect(samples, frame)]
+            return self._losses(moments, frames)
+        if len(frames) != 1:
+            raise ValueError(f"inference takes one frame per stream at a time, not {len(frames)}")
+        return [{"detections": found} for found in self._detect(moments[0], frames[0])]
 
-    def _losses(self, samples: list[dict[str, Any]], frame: Frame) -> dict[str, Tensor]:
+    def chosen_tokens(self, output: ImageOutput | None, batch: int) -> Tensor | None:
+        """(B, K) int64 tokens that the 3D head sees, or None for all.
+
+        Args:
+            output: of the 2D head, or None where it did not run.
+            batch: B.
+        """
+        if output is None or self.image_head is None or self.token_ratio == 1:
+            return None
+        return self.image_head.token_indexes(output, batch, self.token_ratio)
+
+    def _losses(
+        self, moments: Sequence[Sequence[Sample]], frames: list[Frame]
+    ) -> dict[str, Tensor]:
         if self.criterion is None:
             raise ValueError("training needs a criterion: set model.criterion in the config")
-        boxes = [sample["gt_boxes"].to(self.device) for sample in samples]
-        labels = [sample["gt_labels"].to(self.device) for sample in samples]
-        denoising = None
-        if self.denoising is not None:
-            denoising = self.denoising.make(
-                boxes, labels, self.head.point_cloud_range, self.head.num_classes
+        targets = [FrameTargets.collate(moment, self.device) for moment in moments]
+        if self.criterion.image is not None and targets[-1].boxes2d is None:
+            raise ValueError(
+                'the 2D head trains on "boxes2d", which the samples do not have: set '
+                "dataloader.train.mapper.boxes2d=True, or model.image_head and "
+                "model.criterion.image to None"
             )
-        memory = self._training_memory
-        if memory is None:
-            memory = self.empty_memory(len(samples))
+        memory, streams = self._training_memory, len(moments[0])
+        if memory is None or len(memory.embedding) != streams:
+            memory = self.empty_memory(streams)
             # Whatever the samples say: after a reset there is nothing to continue.
-            anew = torch.zeros_like(frame.continues_stream)
-            frame = replace(frame, continues_stream=anew)
-        output, self._training_memory = self.step(frame, memory, denoising)
-        return self.criterion(output, boxes, labels, denoising)
+            anew = torch.zeros_like(frames[0].continues_stream)
+            frames[0] = replace(frames[0], continues_stream=anew)
+        draws = self.window.draw(self, frames, targets)
+        results, self._training_memory = self.window.run(self, frames, memory, draws)
+        return self.criterion(results, targets[-len(results) :])
 
     @torch.no_grad()
-    def _detect(self, samples: list[dict[str, Any]], frame: Frame) -> list[Detections]:
+    def _detect(self, samples: Sequence[Sample], frame: Frame) -> list[Detections]:
         position = [(s["scene_token"], float(s["timestamp_s"])) for s in samples]
         continues = torch.tensor(self._continues(position), device=self.device)
         frame = replace(frame, continues_stream=continues)

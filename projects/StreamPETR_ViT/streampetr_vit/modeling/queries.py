@@ -1,7 +1,8 @@
 """What a head is given beside the image, and what it gives back.
 
 Shape letters: B streams, Q learned queries, P propagated queries, G denoising groups, S denoising
-slots of one group, n true boxes of a batch, L decoder layers, E channels.
+slots of one group, n true boxes of a batch, L decoder layers, E channels, I images of a batch
+(camera fastest), T tokens of one image (row by row).
 """
 
 from __future__ import annotations
@@ -75,3 +76,20 @@ class HeadOutput:
     states: Tensor
     denoising_logits: Tensor | None = None
     denoising_codes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """Predictions of a 2D head, one hypothesis per token.
+
+    Attributes:
+        logits: (I, T, classes).
+        boxes: (I, T, 4) cx, cy, width, height as fractions of the padded image's sides.
+        centers: (I, T, 2) projected 3D centres x, y, the same fractions.
+        centerness: (I, T, 1) logits.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    centers: Tensor
+    centerness: Tensor

@@ -1,7 +1,9 @@
 """Value types that flow through the package: frames, poses, boxes, detections, memories."""
 
+from streampetr_vit.structures.boxes2d import Boxes2D
 from streampetr_vit.structures.boxes3d import (
     CLASS_NAMES,
+    CONVERTER_CLASS_NAMES,
     box_corners,
     boxes_from_bottom_center,
     boxes_to_bottom_center,
@@ -14,6 +16,8 @@ from streampetr_vit.structures.pose import Pose, invert_rigid
 __all__ = [
     "CAMERA_NAMES",
     "CLASS_NAMES",
+    "CONVERTER_CLASS_NAMES",
+    "Boxes2D",
     "CameraRig",
     "Detections",
     "Frame",

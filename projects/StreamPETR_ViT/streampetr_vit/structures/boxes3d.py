@@ -25,6 +25,20 @@ CLASS_NAMES = (
     "pedestrian",
     "traffic_cone",
 )
+# The order in which the reference's converter numbers the labels of its 2D boxes, unlike those of
+# its 3D boxes. Quirk: the 2D heads of released checkpoints have their class channels in it.
+CONVERTER_CLASS_NAMES = (
+    "car",
+    "truck",
+    "trailer",
+    "bus",
+    "construction_vehicle",
+    "bicycle",
+    "motorcycle",
+    "pedestrian",
+    "traffic_cone",
+    "barrier",
+)
 
 
 def boxes_from_bottom_center(boxes: Tensor) -> Tensor:

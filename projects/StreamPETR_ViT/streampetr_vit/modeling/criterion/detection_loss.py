@@ -1,12 +1,13 @@
 """All losses of the 3D head for one frame.
 
-Shape letters: L decoder layers, B streams, Q queries, n true boxes.
+Shape letters: L decoder layers, B streams, Q queries, n true boxes, K pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -53,11 +54,18 @@ class DetectionLoss:
         # A configuration passes its own list type; plain floats are quick to read each step.
         object.__setattr__(self, "code_weights", tuple(map(float, self.code_weights)))
 
-    def __call__(
+    def costs(
+        self, output: HeadOutput, boxes: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Costs of pairing queries with true boxes, per stream (L, Q, n_b), for `assign`."""
+        return self.matcher.costs(output.logits, output.codes, boxes, labels)
+
+    def losses(
         self,
         output: HeadOutput,
         boxes: Sequence[Tensor],
         labels: Sequence[Tensor],
+        pairs: Sequence[Tensor],
         denoising: DenoisingQueries | None = None,
     ) -> dict[str, Tensor]:
         """Computes the losses of a frame.
@@ -65,21 +73,20 @@ class DetectionLoss:
         Args:
             output: of the head.
             boxes, labels: per stream (n_b, 9), gravity centre, and (n_b,) int64.
+            pairs: `assign(costs(...))`: per stream (L, K_b, 2), query and box of each pair.
             denoising: the queries that `output` was computed with, or None.
 
         Returns:
             Scalars `loss_cls`, `loss_bbox` of the last layer, `d{i}.loss_*` of the others, and the
             same with `dn_` before `loss` when there is denoising.
         """
-        num_queries = output.logits.shape[2]
-        num_matched = sum(min(len(b), num_queries) for b in boxes)
+        num_matched = sum(pair.shape[1] for pair in pairs)
         num_noised = 0 if denoising is None else len(denoising.labels)
         # One reduction, whatever this rank's boxes are: every rank must make the same calls.
         counts = output.codes.new_tensor([float(num_matched), float(num_noised)])
         mean_matched, mean_noised = self.reduce_mean(counts).clamp(min=1.0)
 
-        assigned = self.matcher.match(output.logits, output.codes, boxes, labels)
-        matched = self._matched_losses(output, assigned, boxes, labels, num_matched, mean_matched)
+        matched = self._matched_losses(output, boxes, labels, pairs, num_matched, mean_matched)
         losses = _named(matched, "")
         if denoising is None:
             return losses
@@ -91,30 +98,29 @@ class DetectionLoss:
     def _matched_losses(
         self,
         output: HeadOutput,
-        assigned: Tensor,
         boxes: Sequence[Tensor],
         labels: Sequence[Tensor],
+        pairs: Sequence[Tensor],
         count: int,
         mean_count: Tensor,
     ) -> list[Tensor]:
         logits, codes = output.logits, output.codes
-        num_classes = logits.shape[-1]
-        # Row 0 of each stream's table is background: index -1 + 1.
-        tables = [torch.cat((y.new_full((1,), num_classes), y)) for y in labels]
-        target_labels = torch.stack(
-            [table[assigned[:, b] + 1] for b, table in enumerate(tables)], dim=1
-        )  # (L, B, Q)
-        layer, stream, query = (assigned >= 0).nonzero(as_tuple=True)
-        offsets = torch.tensor([0, *map(len, boxes[:-1])], device=logits.device).cumsum(0)
-        row = assigned[layer, stream, query] + offsets[stream]
-        targets = encode_boxes(torch.cat(list(boxes)))[row]
-        per_layer = (len(logits), count, codes.shape[-1])  # as many pairs in every layer
+        layers, _, queries, num_classes = logits.shape
+        layer = torch.arange(layers, device=logits.device)[:, None]
+        # Pairs of all streams side by side, as indexes into the flattened (B * Q) queries and into
+        # the boxes of the batch: two of (L, K).
+        firsts = [0, *accumulate(len(b) for b in boxes[:-1])]
+        query = torch.cat([p[..., 0] + b * queries for b, p in enumerate(pairs)], dim=1)
+        box = torch.cat([p[..., 1] + first for p, first in zip(pairs, firsts, strict=True)], dim=1)
+
+        target_labels = logits.new_full(logits.shape[:3], num_classes, dtype=torch.long).flatten(1)
+        target_labels[layer, query] = torch.cat(list(labels))[box]
+        class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels)
         box_sum = l1_loss_sum(
-            codes[layer, stream, query].view(per_layer),
-            targets.view(per_layer),
+            codes.flatten(1, 2)[layer, query],  # (L, K, 10)
+            encode_boxes(torch.cat(list(boxes)))[box],
             codes.new_tensor(self.code_weights),
         )
-        class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels.flatten(1, 2))
         return self._scaled(class_sum, max(count, 1), box_sum, mean_count)
 
     def _denoising_losses(

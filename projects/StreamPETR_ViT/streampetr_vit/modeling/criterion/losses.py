@@ -1,4 +1,4 @@
-"""The two losses of the detector, as plain sums; the criterion divides."""
+"""The losses of the detector, as plain sums, and the focal cost; the criterion divides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 # Added to every divisor. Source: released StreamPETR behaviour.
 DIVISOR_EPS = torch.finfo(torch.float32).eps
+_LOG_EPS = 1e-12
 
 
 def sigmoid_focal_loss_sum(
@@ -46,3 +47,58 @@ def l1_loss_sum(codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     finite = targets.isfinite().all(-1, keepdim=True)
     distance = (codes - torch.where(finite, targets, codes)).abs() * weights
     return torch.where(finite, distance, 0).sum(dim=(-1, -2))
+
+
+def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """What it costs to call a prediction positive rather than negative.
+
+    Args:
+        logits: (...), each of the class in question.
+        alpha: weight of the positive class; 1 - alpha for the negatives.
+        gamma: focusing exponent.
+
+    Returns:
+        (...), negative where the class is likely.
+    """
+    p = logits.sigmoid()
+    positive = -(p + _LOG_EPS).log() * alpha * (1 - p).pow(gamma)
+    negative = -(1 - p + _LOG_EPS).log() * (1 - alpha) * p.pow(gamma)
+    return positive - negative
+
+
+def quality_focal_loss_sum(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
+    """Focal loss whose target is a quality: cross-entropy times |quality - probability|^beta.
+
+    Source: generalised focal loss (arXiv 2006.04388).
+
+    Args:
+        logits: (..., classes).
+        quality: (..., classes) in [0, 1], without gradient; 0 for every wrong class.
+        beta: focusing exponent.
+
+    Returns:
+        Scalar sum.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return (entropy * (quality - logits.sigmoid()).abs().pow(beta)).sum()
+
+
+def gaussian_focal_loss_sum(
+    probability: Tensor, heatmap: Tensor, alpha: float = 2.0, gamma: float = 4.0
+) -> Tensor:
+    """Focal loss of a heatmap, milder near its peaks.
+
+    Source: CornerNet (arXiv 1808.01244).
+
+    Args:
+        probability: (...).
+        heatmap: (...) in [0, 1]; positive where it is exactly 1.
+        alpha: focusing exponent.
+        gamma: exponent that makes cells near a peak count less.
+
+    Returns:
+        Scalar sum.
+    """
+    peak = -(probability + _LOG_EPS).log() * (1 - probability).pow(alpha)
+    elsewhere = -(1 - probability + _LOG_EPS).log() * probability.pow(alpha)
+    return torch.where(heatmap == 1, peak, elsewhere * (1 - heatmap).pow(gamma)).sum()

@@ -1,4 +1,4 @@
-"""Bipartite matching of predictions with true boxes.
+"""Costs of pairing predictions with true boxes.
 
 Shape letters: L decoder layers, B streams, Q queries, n true boxes of one stream.
 """
@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from streampetr_vit.modeling.criterion.losses import focal_cost
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
 
-_LOG_EPS = 1e-12
 _BAD_COST = 100.0  # stands for NaN and infinite costs
 
 
 @dataclass(frozen=True)
 class HungarianMatcher:
-    """Costs of pairs and the assignment of least total cost.
+    """Costs whose least total assigns true boxes to queries.
 
     Attributes:
         class_weight, box_weight: weights of the focal and the L1 cost.
@@ -53,20 +52,18 @@ class HungarianMatcher:
         Returns:
             (..., Q, n); NaN and infinities replaced by +-100.
         """
-        p = logits[..., labels].sigmoid()  # (..., Q, n)
-        positive = -(p + _LOG_EPS).log() * self.alpha * (1 - p).pow(self.gamma)
-        negative = -(1 - p + _LOG_EPS).log() * (1 - self.alpha) * p.pow(self.gamma)
+        of_class = focal_cost(logits[..., labels], self.alpha, self.gamma)  # (..., Q, n)
         used = 10 if self.with_velocity else 8
         weights = codes.new_tensor(self.code_weights[:used])
         target = encode_boxes(boxes)[:, :used] * weights
         distance = torch.cdist(codes[..., :used] * weights, target, p=1)
-        cost = self.class_weight * (positive - negative) + self.box_weight * distance
+        cost = self.class_weight * of_class + self.box_weight * distance
         return cost.nan_to_num(nan=_BAD_COST, posinf=_BAD_COST, neginf=-_BAD_COST)
 
-    def match(
+    def costs(
         self, logits: Tensor, codes: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]
-    ) -> Tensor:
-        """Assigns true boxes to queries, for all layers and streams.
+    ) -> list[Tensor]:
+        """Costs of all layers, stream by stream, for `assignment.assign`.
 
         Args:
             logits: (L, B, Q, classes).
@@ -74,21 +71,10 @@ class HungarianMatcher:
             boxes, labels: per stream (n_b, 9) and (n_b,).
 
         Returns:
-            (L, B, Q) int64 on the device of `logits`: index of the stream's box, or -1.
+            Per stream (L, Q, n_b).
         """
-        layers, streams, queries, _ = logits.shape
-        assigned = torch.full((layers, streams, queries), -1)
-        counts = [len(b) for b in boxes]
-        # One copy to the host for the whole frame; scipy assigns there.
-        costs = torch.cat(
-            [
-                self.cost(logits[:, b], codes[:, b], boxes[b], labels[b])  # (L, Q, n_b)
-                for b in range(streams)
-            ],
-            dim=-1,
-        ).cpu()
-        for stream, cost in enumerate(costs.split(counts, dim=-1)):
-            for layer in range(layers):
-                rows, columns = linear_sum_assignment(cost[layer].numpy())
-                assigned[layer, stream, torch.from_numpy(rows)] = torch.from_numpy(columns)
-        return assigned.to(logits.device)
+        # One table for the whole batch: pairs across streams are wasted arithmetic, but a loop
+        # over streams would wait for many more small kernels.
+        table = self.cost(logits, codes, torch.cat(list(boxes)), torch.cat(list(labels)))
+        by_stream = table.split([len(b) for b in boxes], dim=-1)
+        return [cost[:, stream] for stream, cost in enumerate(by_stream)]

@@ -42,7 +42,8 @@ class StreamPETRHead(nn.Module):
         num_classes: classes, without background.
         num_queries: learned queries Q.
         num_propagated: memory entries P that are queries again in the next frame.
-        memory_length: entries M in the memory.
+        memory_length: entries M in the memory. 0 is the single-frame detector, PETR with
+            denoising: set num_propagated and num_remembered to 0 as well.
         num_remembered: queries K that enter the memory each frame; at least `num_propagated`.
         point_cloud_range: x y z minimum and maximum in metres; normalises reference points.
         center_range: detections outside are dropped.
@@ -100,7 +101,14 @@ class StreamPETRHead(nn.Module):
         )
         self.token_modulation = MotionLayerNorm(8, dim)
         self.position_gate = FeatureGate(dim)
-        self.alignment = TemporalAlignment(dim, point_cloud_range, num_propagated, with_ego_pose)
+        temporal = memory_length > 0
+        self.alignment = TemporalAlignment(
+            dim,
+            point_cloud_range,
+            num_propagated,
+            with_ego_pose=with_ego_pose and temporal,
+            with_time=temporal,
+        )
         self.decoder = decoder
         self.reference_points = nn.Parameter(torch.rand(num_queries, 3))
         # Where the propagated queries of a stream's first frame start: random, fixed, saved.

@@ -48,6 +48,7 @@ class TemporalAlignment(nn.Module):
         point_cloud_range: x y z minimum and maximum in metres.
         num_propagated: memory entries P that become queries of this frame.
         with_ego_pose: modulate queries and memory by their motion (all released models do).
+        with_time: add a code of their age; without memory there is nothing to tell apart.
     """
 
     point_cloud_range: Tensor
@@ -58,6 +59,7 @@ class TemporalAlignment(nn.Module):
         point_cloud_range: tuple[float, ...],
         num_propagated: int,
         with_ego_pose: bool = True,
+        with_time: bool = True,
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
@@ -66,7 +68,11 @@ class TemporalAlignment(nn.Module):
         self.query_embed = nn.Sequential(
             nn.Linear(embed_dim // 2 * 3, embed_dim), nn.ReLU(), nn.Linear(embed_dim, embed_dim)
         )
-        self.time_embed = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim))
+        self.time_embed = (
+            nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim))
+            if with_time
+            else None
+        )
         motion_code_dim = 2 * _OCTAVES * _MOTION_DIM
         self.motion_position = (
             MotionLayerNorm(motion_code_dim, embed_dim) if with_ego_pose else None
@@ -77,9 +83,11 @@ class TemporalAlignment(nn.Module):
         """Position embedding (..., E) of points (..., 3) given as fractions of the range."""
         return self.query_embed(encode_points(points, self.embed_dim // 2))
 
-    def _embed_time(self, time_s: Tensor) -> Tensor:
-        """(B, n, 1) float64 ages to (B, n, E); the code is made in float64, then cast."""
-        return self.time_embed(sine_encoding(time_s[..., 0], self.embed_dim).float())
+    def _add_time(self, position: Tensor, time_s: Tensor) -> Tensor:
+        """Adds the code of (B, n, 1) float64 ages; it is made in float64, then cast."""
+        if self.time_embed is None:
+            return position
+        return position + self.time_embed(sine_encoding(time_s[..., 0], self.embed_dim).float())
 
     def _modulate(self, content: Tensor, position: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         if self.motion_content is None or self.motion_position is None:
@@ -100,7 +108,7 @@ class TemporalAlignment(nn.Module):
         now = torch.zeros(1, 1, 1, dtype=torch.float64, device=content.device)
         still = torch.cat((content.new_zeros(3), torch.eye(4, device=content.device)[:3].flatten()))
         content, position = self._modulate(content, position, still)
-        position = position + self._embed_time(now)
+        position = self._add_time(position, now)
 
         memory_points = normalize_to_range(memory.center_m, self.point_cloud_range)
         motion = torch.cat(
@@ -109,7 +117,7 @@ class TemporalAlignment(nn.Module):
         memory_content, memory_position = self._modulate(
             memory.embedding, self.embed_points(memory_points), motion
         )
-        memory_position = memory_position + self._embed_time(memory.time_s)
+        memory_position = self._add_time(memory_position, memory.time_s)
 
         count = self.num_propagated
         return AlignedQueries(

@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from streampetr_vit.modeling.ops.attention import attention
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention with one packed input projection (rows: query, key, value).
@@ -22,14 +24,24 @@ class MultiHeadAttention(nn.Module):
         num_heads: heads h; divides E.
         dropout: probability of dropping an attention weight in training.
         kernel: see `ops.attention.attention`.
+        precision: one of `PRECISIONS`; of the softmax attention between the projections, which
+            are float32 in any case.
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, kernel: str = "sdpa"
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        kernel: str = "sdpa",
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is unknown; use one of {sorted(PRECISIONS)}")
+        self.dtype = PRECISIONS[precision]
         self.num_heads, self.dropout, self.kernel = num_heads, dropout, kernel
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
@@ -56,15 +68,16 @@ class MultiHeadAttention(nn.Module):
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         out = attention(
-            q,
-            k,
-            v,
+            q.to(self.dtype),
+            k.to(self.dtype),
+            v.to(self.dtype),
             blocked=blocked,
             bias=None if bias is None else bias[:, None],
             dropout_p=self.dropout if self.training else 0.0,
             kernel=self.kernel,
         )
-        return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, Q, E)
+        out = out.to(query.dtype).transpose(1, 2).flatten(2)  # (B, Q, E)
+        return self.out_proj(out)
 
 
 class DecoderLayer(nn.Module):
@@ -76,6 +89,8 @@ class DecoderLayer(nn.Module):
         dropout: on self-attention weights and on every branch's output.
         cross_attention_dropout: on cross-attention weights. Quirk: 0 in the published training,
             whose fused kernel ignored the configured 0.1.
+        cross_attention_precision: see `MultiHeadAttention`. The published training and evaluation
+            used "fp16".
         kernel: see `ops.attention.attention`.
     """
 
@@ -86,12 +101,13 @@ class DecoderLayer(nn.Module):
         feedforward_dim: int,
         dropout: float = 0.1,
         cross_attention_dropout: float = 0.0,
+        cross_attention_precision: str = "float32",
         kernel: str = "sdpa",
     ) -> None:
         super().__init__()
         self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout, kernel)
         self.cross_attention = MultiHeadAttention(
-            embed_dim, num_heads, cross_attention_dropout, kernel
+            embed_dim, num_heads, cross_attention_dropout, kernel, cross_attention_precision
         )
         self.feedforward = nn.Sequential(
             nn.Linear(embed_dim, feedforward_dim),
@@ -137,8 +153,8 @@ class TemporalDecoder(nn.Module):
     """A stack of `DecoderLayer`s whose outputs share one final norm.
 
     Args:
-        embed_dim, num_heads, feedforward_dim, dropout, cross_attention_dropout, kernel: see
-            `DecoderLayer`.
+        embed_dim, num_heads, feedforward_dim, dropout, cross_attention_dropout,
+            cross_attention_precision, kernel: see `DecoderLayer`.
         num_layers: L.
         use_act_checkpoint: recompute each layer in the backward pass.
     """
@@ -151,6 +167,7 @@ class TemporalDecoder(nn.Module):
         num_layers: int = 6,
         dropout: float = 0.1,
         cross_attention_dropout: float = 0.0,
+        cross_attention_precision: str = "float32",
         kernel: str = "sdpa",
         use_act_checkpoint: bool = False,
     ) -> None:
@@ -159,7 +176,13 @@ class TemporalDecoder(nn.Module):
         self.use_act_checkpoint = use_act_checkpoint
         self.layers = nn.ModuleList(
             DecoderLayer(
-                embed_dim, num_heads, feedforward_dim, dropout, cross_attention_dropout, kernel
+                embed_dim,
+                num_heads,
+                feedforward_dim,
+                dropout,
+                cross_attention_dropout,
+                cross_attention_precision,
+                kernel,
             )
             for _ in range(num_layers)
         )

@@ -1,0 +1,153 @@
+#!/usr/bin/env python
+"""What matching and losses cost in a training step: all at once, and one layer after the other.
+
+    python benchmarks/matching_cost.py --config-file configs/quickstart.py [key=value ...]
+
+Takes training steps of a recipe on its own data and on the device of train.device, then times
+forward and backward of the losses alone on what the network gave: once as the trainer does it, with
+one copy of all costs to the host, and once with a copy for every layer, stream and picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from detectron2.config import instantiate
+from torch import Tensor
+
+from streampetr_vit.engine import load_config
+from streampetr_vit.engine.distributed import resolve_device
+from streampetr_vit.engine.recipe import build_optimizer
+from streampetr_vit.engine.trainer import autocast
+from streampetr_vit.modeling.criterion.assignment import assign
+from streampetr_vit.modeling.criterion.training_loss import FrameResult, FrameTargets, TrainingLoss
+from streampetr_vit.modeling.queries import HeadOutput, ImageOutput
+
+
+def layer_by_layer(
+    criterion: TrainingLoss, results: list[FrameResult], targets: list[FrameTargets]
+) -> dict[str, Tensor]:
+    """The same losses with one assignment call per layer, stream and picture."""
+    losses = {}
+    for result, true in zip(results, targets, strict=True):
+        for layer in range(len(result.output.logits)):
+            one = HeadOutput(
+                *(
+                    None if value is None else value[layer : layer + 1]
+                    for value in (
+                        result.output.logits,
+                        result.output.codes,
+                        result.output.states,
+                        result.output.denoising_logits,
+                        result.output.denoising_codes,
+                    )
+                )
+            )
+            costs = criterion.detection.costs(one, true.boxes, true.labels)
+            pairs = [assign([cost])[0] for cost in costs]
+            of_layer = criterion.detection.losses(
+                one, true.boxes, true.labels, pairs, result.denoising
+            )
+            losses |= {f"{layer}.{name}": value for name, value in of_layer.items()}
+        if criterion.image is not None:
+            assert result.image_output is not None and true.boxes2d is not None
+            inputs = (result.image_output, true.boxes2d, result.image_size)
+            pairs = [assign([cost])[0] for cost in criterion.image.costs(*inputs)]
+            losses |= criterion.image.losses(*inputs, pairs)
+    return losses
+
+
+def leaves(result: FrameResult) -> FrameResult:
+    """The same values, cut off from the network."""
+
+    def cut(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.detach().requires_grad_()
+
+    output, image = result.output, result.image_output
+    return replace(
+        result,
+        output=HeadOutput(**{name: cut(value) for name, value in vars(output).items()}),
+        image_output=image and ImageOutput(**{n: cut(v) for n, v in vars(image).items()}),
+    )
+
+
+class Recording:
+    """A criterion that keeps what it was given."""
+
+    def __init__(self, criterion: TrainingLoss) -> None:
+        self.criterion, self.image = criterion, criterion.image
+
+    def __call__(
+        self, results: list[FrameResult], targets: list[FrameTargets]
+    ) -> dict[str, Tensor]:
+        self.given = ([leaves(result) for result in results], targets)
+        return self.criterion(results, targets)
+
+
+def milliseconds(function: Callable[[], object], device: torch.device) -> float:
+    """Of one call."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Takes the steps and prints medians."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--steps", type=int, default=20, help="that are timed, after three")
+    parser.add_argument("overrides", nargs="*", help="changes of the configuration, key=value")
+    args = parser.parse_args()
+    cfg = load_config(args.config_file, args.overrides)
+    if cfg.train.num_threads is not None:
+        torch.set_num_threads(cfg.train.num_threads)
+    device = resolve_device(cfg.train.device)
+    model = instantiate(cfg.model).to(device).train()
+    optimizer = build_optimizer(cfg.optimizer, model)
+    model.criterion = recording = Recording(model.criterion)
+    samples: dict[str, list[float]] = {"step": [], "at once": [], "one by one": []}
+
+    def step(batch: list) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(cfg.train.precision, device.type):
+            losses = model(batch)
+        sum(losses.values()).backward()
+        optimizer.step()
+
+    batches = zip(range(3 + args.steps), instantiate(cfg.dataloader.train), strict=False)
+    for number, batch in batches:
+        times = {"step": milliseconds(lambda batch=batch: step(batch), device)}
+        for name, losses in (("at once", recording.criterion), ("one by one", layer_by_layer)):
+            given = (
+                recording.given if name == "at once" else (recording.criterion, *recording.given)
+            )
+            times[name] = milliseconds(
+                lambda f=losses, given=given: sum(f(*given).values()).backward(), device
+            )
+        if number >= 3:
+            for name, value in times.items():
+                samples[name].append(value)
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    print(
+        f"{device} {threads}, torch {torch.__version__}, {time.strftime('%F')}, {args.steps} steps"
+    )
+    print(f"training step                   {medians['step']:8.2f} ms")
+    for name in ("one by one", "at once"):
+        share = 100 * medians[name] / medians["step"]
+        print(f"matching and losses, {name:<10} {medians[name]:8.2f} ms  {share:5.1f} % of a step")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Focal-PETR, single frame, EVA-02 ViT-L, 800x320, 24 epochs, backbone learning rate x0.1."""
+
+from .common.nuscenes import dataloader
+from .common.optim import optimizer
+from .common.report import report
+from .common.schedule import schedule
+from .common.train import train
+from .models.petr_vit_l import model
+
+# Every frame is a sequence of its own: an epoch sees each once, in random order.
+dataloader.train.sequence_split, dataloader.train.sequence_length = 1, 1
+
+report.title = "Focal-PETR, EVA-02 ViT-L, 800x320"
+train.output_dir = "output/focal_petr_eva02_l_800x320_24ep"

@@ -1,0 +1,125 @@
+"""Data sets and loaders: what reads samples, counts broken pictures and knows its position."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from streampetr_vit.data.frame_records import FrameRecords
+from streampetr_vit.data.image_io import BadImageError
+from streampetr_vit.data.mapper import NuScenesMapper, Sample
+from streampetr_vit.data.streaming_sampler import StreamingBatchSampler, StreamItem
+from streampetr_vit.data.window_sampler import Window, WindowBatchSampler
+
+_LOG = logging.getLogger(__name__)
+
+# One entry per lane: a sample, or the samples of a window in temporal order.
+Batch = list[Any]
+
+
+class FrameDataset(Dataset[Any]):
+    """Samples by `StreamItem`, lists of samples by window. Attributes: records, mapper, seed."""
+
+    def __init__(self, records: FrameRecords, mapper: NuScenesMapper, seed: int = 0):
+        self.records, self.mapper, self.seed = records, mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, item: StreamItem | Window) -> Sample | list[Sample]:
+        if isinstance(item, StreamItem):
+            return self._sample(item, [])
+        return [self._sample(frame, [position]) for position, frame in enumerate(item)]
+
+    def _sample(self, item: StreamItem, position: list[int]) -> Sample:
+        rng = np.random.default_rng([self.seed, item.iteration, item.slot, *position])
+        return self.mapper(
+            self.records[item.frame], continues_stream=item.continues_stream, rng=rng
+        )
+
+
+class SampleLoader:
+    """Iterates batches, and counts and logs pictures that were replaced.
+
+    Attributes:
+        dataset: the `FrameDataset`.
+        bad_images: pictures that were broken so far, see `NuScenesMapper`.
+    """
+
+    def __init__(self, loader: DataLoader[Any]):
+        self._loader = loader
+        self.dataset: FrameDataset = loader.dataset  # type: ignore[assignment]
+        self.bad_images = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches():
+            for sample in _samples(batch):
+                self._count(sample["bad_images"])
+            yield batch
+
+    def _count(self, messages: list[str]) -> None:
+        for message in messages:
+            self.bad_images += 1
+            _LOG.warning("%s; black pixels instead (bad picture %d)", message, self.bad_images)
+
+    def _batches(self) -> Iterator[Batch]:
+        try:
+            yield from self._loader
+        except BadImageError as error:
+            # From a worker process the message comes behind the traceback in that process.
+            raise BadImageError(str(error).rpartition("BadImageError: ")[2].strip()) from error
+
+
+def _samples(batch: Batch) -> Iterator[Sample]:
+    for entry in batch:
+        yield from entry if isinstance(entry, list) else [entry]
+
+
+class EvaluationLoader(SampleLoader):
+    """The frames of one rank in temporal order, one per batch."""
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class TrainLoader(SampleLoader):
+    """Endless training batches, row j always from lane j, resumable.
+
+    Attributes:
+        sampler: chooses the frames.
+        delivered: batches delivered since the very start of the run.
+    """
+
+    def __init__(
+        self, loader: DataLoader[Any], sampler: StreamingBatchSampler | WindowBatchSampler
+    ):
+        super().__init__(loader)
+        self.sampler = sampler
+        self.delivered = sampler.start_iteration
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.sampler.start_iteration = self.delivered
+        for batch in super().__iter__():
+            self.delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position in the order of the frames, and what it is a position in."""
+        return {"delivered": self.delivered, **self.sampler.signature()}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Goes on where `state` was taken; the next iterator starts there."""
+        here = self.state_dict()
+        keys = [key for key in {**here, **state} if key != "delivered"]
+        changed = [key for key in keys if state.get(key) != here.get(key)]
+        if changed:
+            _LOG.warning(
+                "the stream starts anew: %s changed since the checkpoint",
+                ", ".join(f"{key} {state.get(key)} -> {here.get(key)}" for key in changed),
+            )
+            return
+        self.delivered = int(state["delivered"])

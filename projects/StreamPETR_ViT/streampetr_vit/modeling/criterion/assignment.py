@@ -1,0 +1,42 @@
+"""Optimal pairing of rows with columns for any number of cost matrices at once.
+
+The matrices are made on the device and solved on the host by scipy. All matrices of a training step
+travel in one copy, and their solutions in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def assign(costs: Sequence[Tensor]) -> list[Tensor]:
+    """Pairs rows with columns, one to one, at least total cost.
+
+    Args:
+        costs: each (..., Q, n), finite, all on one device; the matrices over leading dimensions are
+            independent. Q and n may differ between the entries of the list.
+
+    Returns:
+        For each entry (..., K, 2) int64 on its device, K = min(Q, n): row and column of the pairs,
+        rows ascending. Their number is known to the host, so that nothing waits for the device.
+    """
+    if not costs:
+        return []
+    on_host = torch.cat([cost.detach().flatten() for cost in costs]).cpu().numpy()
+    pairs, start = [], 0
+    for cost in costs:
+        rows, columns = cost.shape[-2:]
+        for _ in range(cost.shape[:-2].numel()):
+            end = start + rows * columns
+            solution = linear_sum_assignment(on_host[start:end].reshape(rows, columns))
+            pairs.append(np.stack(solution, axis=-1))
+            start = end
+    solved = torch.from_numpy(np.concatenate(pairs)).to(costs[0].device)
+    shapes = [(*cost.shape[:-2], min(cost.shape[-2:]), 2) for cost in costs]
+    parts = solved.split([torch.Size(shape[:-1]).numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

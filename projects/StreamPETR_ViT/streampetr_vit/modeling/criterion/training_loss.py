@@ -1,0 +1,123 @@
+"""The losses of a training step, over the frames and heads that have losses in it.
+
+Shape letters: B streams, N cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.modeling.criterion.assignment import assign
+from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
+from streampetr_vit.modeling.criterion.image_loss import ImageLoss
+from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput, ImageOutput
+from streampetr_vit.structures import Boxes2D
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """What is true in one frame of B streams.
+
+    Attributes:
+        boxes, labels: per stream (n_b, 9), gravity centre in the lidar frame, and (n_b,) int64.
+        boxes2d: per picture, B * N, camera fastest; None if the samples have none.
+    """
+
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    boxes2d: list[Boxes2D] | None = None
+
+    @staticmethod
+    def collate(samples: Sequence[dict[str, Any]], device: torch.device) -> FrameTargets:
+        """Takes the targets out of the mapper's samples, one per stream."""
+        boxes2d = None
+        if all("boxes2d" in sample for sample in samples):
+            boxes2d = [boxes.to(device) for sample in samples for boxes in sample["boxes2d"]]
+        return FrameTargets(
+            boxes=[sample["gt_boxes"].to(device, non_blocking=True) for sample in samples],
+            labels=[sample["gt_labels"].to(device, non_blocking=True) for sample in samples],
+            boxes2d=boxes2d,
+        )
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What the network made of one frame.
+
+    Attributes:
+        output: of the 3D head.
+        denoising: the queries that it was computed with, or None.
+        image_output: of the 2D head, or None without one.
+        image_size: (height, width) in pixels of the padded pictures.
+    """
+
+    output: HeadOutput
+    denoising: DenoisingQueries | None
+    image_output: ImageOutput | None
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """Losses of both heads.
+
+    Attributes:
+        detection: of the 3D head.
+        image: of the 2D head; None without one.
+    """
+
+    detection: DetectionLoss
+    image: ImageLoss | None = None
+
+    def __call__(
+        self, results: Sequence[FrameResult], targets: Sequence[FrameTargets]
+    ) -> dict[str, Tensor]:
+        """Computes the losses of a step.
+
+        Everything is matched at once: one copy of costs to the host however many frames, layers,
+        streams and pictures there are. Runs in float32 under any ambient autocast.
+
+        Args:
+            results, targets: of the frames with losses, in temporal order.
+
+        Returns:
+            Scalars. Those of the newest frame have the names of their criterion; those of the frame
+            before begin with `t-1.`, and so on.
+        """
+        with torch.autocast(results[0].output.logits.device.type, enabled=False):
+            costs = [self._costs(*frame) for frame in zip(results, targets, strict=True)]
+            pairs = iter(assign([cost for of_frame in costs for cost in of_frame]))
+            losses: dict[str, Tensor] = {}
+            for index, (result, true) in enumerate(zip(results, targets, strict=True)):
+                age = len(results) - 1 - index
+                prefix = f"t-{age}." if age else ""
+                of_frame = self._losses(result, true, [next(pairs) for _ in costs[index]])
+                losses |= {prefix + name: value for name, value in of_frame.items()}
+            return losses
+
+    def _costs(self, result: FrameResult, targets: FrameTargets) -> list[Tensor]:
+        """Those of the streams, then those of the pictures."""
+        costs = self.detection.costs(result.output, targets.boxes, targets.labels)
+        if self.image is not None:
+            assert result.image_output is not None and targets.boxes2d is not None
+            costs += self.image.costs(result.image_output, targets.boxes2d, result.image_size)
+        return costs
+
+    def _losses(
+        self, result: FrameResult, targets: FrameTargets, pairs: list[Tensor]
+    ) -> dict[str, Tensor]:
+        streams = len(targets.boxes)
+        losses = self.detection.losses(
+            result.output, targets.boxes, targets.labels, pairs[:streams], result.denoising
+        )
+        if self.image is not None:
+            assert result.image_output is not None and targets.boxes2d is not None
+            losses |= self.image.losses(
+                result.image_output, targets.boxes2d, result.image_size, pairs[streams:]
+            )
+        return losses

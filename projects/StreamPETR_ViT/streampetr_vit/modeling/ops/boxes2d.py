@@ -1,0 +1,63 @@
+"""Upright rectangles in pictures: their two forms, and how much two of them overlap.
+
+Corners are x1, y1, x2, y2; the centre form is cx, cy, width, height. The unit is the caller's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Least area that is divided by. Source: IoU cost and losses of the released models.
+_EPS = 1e-6
+
+
+def corners_from_center_form(boxes: Tensor) -> Tensor:
+    """(..., 4) cx, cy, width, height to (..., 4) corners."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((center - half, center + half), dim=-1)
+
+
+def center_form_from_corners(corners: Tensor) -> Tensor:
+    """(..., 4) corners to (..., 4) cx, cy, width, height."""
+    low, high = corners[..., :2], corners[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def iou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:
+    """Intersection over union of corner boxes.
+
+    Args:
+        a, b: (..., 4), broadcastable.
+        eps: smallest union; boxes without area overlap nothing, themselves included.
+
+    Returns:
+        (...) in [0, 1].
+    """
+    intersection, union = _intersection_and_union(a, b, eps)
+    return intersection / union
+
+
+def giou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:
+    """Generalised IoU: less by the empty share of the smallest box around both.
+
+    Source: arXiv 1902.09630.
+
+    Args:
+        a, b: (..., 4) corners, broadcastable.
+        eps: smallest union and smallest area of the box around both.
+
+    Returns:
+        (...) in [-1, 1].
+    """
+    intersection, union = _intersection_and_union(a, b, eps)
+    low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
+    around = (high - low).prod(-1).clamp(min=eps)
+    return intersection / union - (around - union) / around
+
+
+def _intersection_and_union(a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    areas = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
+    return intersection, (areas - intersection).clamp(min=eps)

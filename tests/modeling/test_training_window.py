@@ -1,0 +1,196 @@
+"""Training steps: windows, their gradients and losses, lanes that start anew, single frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tiny_detector import make_detector, make_sample
+from torch import Tensor
+
+from streampetr_vit.modeling.criterion.training_loss import FrameTargets
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.training_window import TrainingWindow, evaluation_mode
+from streampetr_vit.structures import Frame
+
+Sample = dict[str, Any]
+TWO_OF_THREE = TrainingWindow(num_frame_losses=2, num_frame_head_grads=2)
+
+
+def window(scene: str = "a", start: int = 0, length: int = 3) -> list[Sample]:
+    return [make_sample(start + t, scene, continues=t > 0) for t in range(length)]
+
+
+def play(
+    detector: StreamPETR, samples: list[list[Sample]], memory: TemporalMemory | None = None
+) -> tuple[Any, TemporalMemory, list[Frame]]:
+    """Results of a window of [time][stream] samples; nothing random in it."""
+    frames = [Frame.collate(moment) for moment in samples]
+    targets = [FrameTargets.collate(moment, detector.device) for moment in samples]
+    draws = detector.window.draw(detector, frames, targets)
+    draws = replace(draws, grid=None, denoising=[None] * len(frames))
+    memory = detector.empty_memory(len(samples[0])) if memory is None else memory
+    results, memory = detector.window.run(detector, frames, memory, draws)
+    return results, memory, frames
+
+
+def test_a_window_has_losses_of_its_last_frames_under_clear_names() -> None:
+    one = make_detector().train()([window()])
+    two = make_detector(window=TWO_OF_THREE).train()([window()])
+    assert set(two) == set(one) | {f"t-1.{name}" for name in one}
+    assert {"enc_loss_cls", "t-1.centers2d_losses", "t-1.d0.dn_loss_cls"} <= set(two)
+
+
+def test_a_window_equals_its_frames_one_after_the_other() -> None:
+    detector = make_detector(window=TWO_OF_THREE).train()
+    results, memory, frames = play(detector, [[sample] for sample in window()])
+    expected, outputs = detector.empty_memory(1), []
+    for frame in frames:
+        output, expected = detector.step(frame, expected)
+        outputs.append(output)
+    assert len(results) == 2
+    for result, output in zip(results, outputs[1:], strict=True):
+        torch.testing.assert_close(result.output.codes, output.codes, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(memory.embedding, expected.embedding, atol=1e-5, rtol=1e-5)
+
+
+def test_no_gradient_of_a_frame_reaches_the_frames_before() -> None:
+    detector = make_detector(
+        window=TrainingWindow(num_frame_head_grads=3, num_frame_backbone_grads=3)
+    ).train()
+    seen: list[Tensor] = []
+
+    def watch(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(inputs[0].detach().requires_grad_())
+        return (seen[-1], *inputs[1:])
+
+    detector.head.register_forward_pre_hook(watch)
+    results, _, _ = play(detector, [[sample] for sample in window()])
+    (results[-1].output.codes.sum() + results[-1].output.logits.sum()).backward()
+    assert seen[0].grad is None and seen[1].grad is None
+    assert seen[2].grad is not None and seen[2].grad.any()
+
+
+def test_only_the_last_frames_have_gradients_in_the_backbone() -> None:
+    """Frames of history are seen without gradient, dropout and drop path."""
+    detector = make_detector(window=TWO_OF_THREE).train()
+    calls: list[tuple[bool, bool, int]] = []
+    detector.backbone.register_forward_hook(
+        lambda module, inputs, output: calls.append(
+            (module.training, output["last_feat"].requires_grad, len(inputs[0]))
+        )
+    )
+    detector([window()])
+    assert calls == [(False, False, 2 * 6), (True, True, 6)]
+    assert detector.training and all(part.training for part in detector.modules())
+
+
+def test_history_is_played_by_the_head_as_in_evaluation() -> None:
+    detector = make_detector().train()
+    modes: list[tuple[bool, bool]] = []
+    detector.head.register_forward_hook(
+        lambda module, inputs, output: modes.append(
+            (module.training, output[0].codes.requires_grad)
+        )
+    )
+    detector([window()])
+    assert modes == [(False, False), (False, False), (True, True)]
+
+
+def test_a_new_scene_resets_exactly_its_lane() -> None:
+    detector = make_detector().train()
+    first = [make_sample(0, "a"), make_sample(0, "b")]
+    second = [make_sample(1, "a", continues=True), make_sample(0, "c", continues=False)]
+    _, memory, _ = play(detector, [first])
+    (both,), after, _ = play(detector, [second], memory)
+    (kept,), kept_memory, _ = play(detector, only(second, 0), memory.map(lambda x: x[:1]))
+    (fresh,), fresh_memory, _ = play(detector, only(second, 1))
+    for lane, (alone, alone_memory) in enumerate(((kept, kept_memory), (fresh, fresh_memory))):
+        torch.testing.assert_close(
+            both.output.codes[:, lane], alone.output.codes[:, 0], atol=1e-4, rtol=1e-4
+        )
+        for name in vars(after):
+            torch.testing.assert_close(
+                getattr(after, name)[lane], getattr(alone_memory, name)[0], atol=1e-4, rtol=1e-4
+            )
+
+
+def only(samples: list[Sample], lane: int) -> list[list[Sample]]:
+    return [[samples[lane]]]
+
+
+def test_a_lane_that_is_resumed_starts_with_an_empty_memory() -> None:
+    """After --resume the loader says so for the first frame of every lane, mid-scene."""
+    detector = make_detector().train()
+    _, memory, _ = play(detector, [[make_sample(0)]])
+    resumed = [[make_sample(1, continues=False)]]
+    (with_memory,), after, _ = play(detector, resumed, memory)
+    (without,), expected, _ = play(detector, resumed)
+    assert torch.equal(with_memory.output.codes, without.output.codes)
+    assert torch.equal(after.embedding, expected.embedding)
+
+
+def test_chosen_tokens_are_used_in_training_and_in_inference() -> None:
+    detector = make_detector(token_ratio=0.25)
+    seen: list[Tensor] = []
+    detector.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[4]))
+    detector.train()([make_sample(0)])
+    detector.eval()([make_sample(0)])
+    num_tokens = 6 * 2 * 4  # cameras, rows, columns of 16 pixels
+    assert [tokens.shape for tokens in seen] == [(1, num_tokens // 4)] * 2
+    assert all(len(tokens.unique()) == num_tokens // 4 for tokens in seen)
+
+
+def test_all_tokens_in_ranked_order_change_nothing() -> None:
+    detector = make_detector().eval()
+    frame, memory = Frame.collate([make_sample(0)]), detector.empty_memory(1)
+    with torch.no_grad():
+        features = detector.image_features(frame.images)
+        ranked = detector.image_head.token_indexes(
+            detector.image_head(features, detector.padded_size(frame.image_size)), 1, 1.0
+        )
+        permuted, _ = detector.head(features, frame, memory, token_indexes=ranked)
+        plain, _ = detector.head(features, frame, memory)
+    assert not torch.equal(ranked[0], torch.arange(ranked.shape[1]))
+    torch.testing.assert_close(permuted.codes, plain.codes, atol=1e-4, rtol=1e-4)
+
+
+def test_the_single_frame_detector_is_the_same_code_without_memory() -> None:
+    """PETR has no parameter of time, motion or memory, and the past does not matter."""
+    detector = make_detector(num_propagated=0, memory_length=0, num_remembered=0)
+    names = [name for name, value in detector.head.state_dict().items() if value.numel()]
+    assert not [n for n in names if "time" in n or "motion" in n or n == "start_points"]
+    losses = detector.train()([make_sample(0), make_sample(1)])
+    sum(losses.values()).backward()
+    assert not [n for n, p in detector.named_parameters() if p.grad is None]
+    detector.eval()
+    detector([make_sample(0)])
+    after = detector([make_sample(1)])[0]["detections"]
+    detector.reset_streams()
+    alone = detector([make_sample(1)])[0]["detections"]
+    assert torch.equal(after.boxes, alone.boxes)
+
+
+def test_evaluation_mode_gives_back_what_it_found() -> None:
+    detector = make_detector().train()
+    detector.backbone.eval()  # a frozen part
+    with evaluation_mode(detector):
+        assert not any(part.training for part in detector.modules())
+    assert detector.head.training and not detector.backbone.training
+
+
+def test_wrong_settings_of_training_are_named() -> None:
+    with pytest.raises(ValueError, match=r"num_frame_losses \(2\).*num_frame_head_grads \(1\)"):
+        TrainingWindow(num_frame_losses=2)
+    with pytest.raises(ValueError, match=r"num_frame_backbone_grads \(0\)"):
+        TrainingWindow(num_frame_backbone_grads=0)
+    with pytest.raises(ValueError, match=r"token_ratio \(1.5\)"):
+        make_detector(token_ratio=1.5)
+    without_boxes2d = {k: v for k, v in make_sample(0).items() if k != "boxes2d"}
+    with pytest.raises(ValueError, match="mapper.boxes2d=True"):
+        make_detector().train()([without_boxes2d])
+    with pytest.raises(ValueError, match="one frame per stream"):
+        make_detector().eval()([window()])
