@@ -2,8 +2,8 @@
 
     python tests/parity/make_subset.py FOLDER_OF_GOLDEN_FILES
 
-Keeps the first frames or cases of each file and takes the smallest of each covered kind. Little else
-is left out, so the tests read the subset and the full files alike.
+Keeps the first frames or cases of each file and takes the smallest of each covered kind. Little
+else is left out, so the tests read the subset and the full files alike.
 """
 
 from __future__ import annotations
