@@ -27,7 +27,16 @@ def test_read_scalars(tmp_path: Path) -> None:
 def test_charts_of_a_training() -> None:
     names = (
         *("total_loss", "loss_cls", "loss_bbox", "dn_loss_cls", "d0.loss_cls", "d0.dn_loss_bbox"),
-        *("loss_cls_2d", "loss_centerness", "lr", "grad_norm", "time", "data_time", "eta_seconds"),
+        *(
+            "enc_loss_cls",
+            "t-1.centers2d_losses",
+            "loss_extra",
+            "lr",
+            "grad_norm",
+            "time",
+            "data_time",
+            "eta_seconds",
+        ),
     )
     scalars = {name: {i: 1.0 + i for i in range(30)} for name in names}
     scalars["bbox3d/mAP"] = {10: 0.1, 20: 0.2}
@@ -37,7 +46,8 @@ def test_charts_of_a_training() -> None:
         "Total loss": ["total_loss"],
         "Classification loss": ["loss_cls", "dn_loss_cls"],
         "Box loss": ["loss_bbox"],
-        "Other losses": ["loss_cls_2d", "loss_centerness"],
+        "Losses of the 2D head": ["enc_loss_cls", "t-1.centers2d_losses"],
+        "Other losses": ["loss_extra"],
         "Scores on the evaluation set": ["bbox3d/mAP"],
         "Learning rate": ["lr"],
         "Gradient norm": ["grad_norm"],

@@ -15,6 +15,8 @@ Scalars = Mapping[str, Mapping[int, float]]
 
 # Losses of the earlier decoder layers are left out: they follow the last layer's.
 _LAYER = re.compile(r"(^|[._])d\d+[._]")
+# Losses of the 2D head, whose scale is its own.
+_IMAGE_HEAD = re.compile(r"(^|\.)(enc_|centers2d|centerness)")
 _MAX_LINES = 7
 
 
@@ -52,18 +54,20 @@ def training_charts(scalars: Scalars) -> list[Chart]:
         scalars: as `read_scalars` returns them.
 
     Returns:
-        Total loss, classification loss, box loss, other losses, scores, learning rate, gradient
-        norm, seconds per iteration.
+        Total loss, classification loss, box loss, losses of the 2D head, other losses, scores,
+        learning rate, gradient norm, seconds per iteration.
     """
     losses = [n for n in scalars if "loss" in n and n != "total_loss" and not _LAYER.search(n)]
-    classes = [n for n in losses if re.search("cls|class", n) and "2d" not in n]
-    boxes = [n for n in losses if re.search("box", n) and "2d" not in n]
-    others = [n for n in losses if n not in classes and n not in boxes]
+    images = [n for n in losses if _IMAGE_HEAD.search(n)]
+    classes = [n for n in losses if re.search("cls|class", n) and n not in images]
+    boxes = [n for n in losses if re.search("box", n) and n not in images]
+    others = [n for n in losses if n not in (*classes, *boxes, *images)]
     scores = [n for n in scalars if n.rpartition("/")[2] in ("NDS", "mAP")]
     charts = [
         _chart("Total loss", scalars, lambda n: n == "total_loss", smooth=True),
         _chart("Classification loss", scalars, classes.__contains__, smooth=True),
         _chart("Box loss", scalars, boxes.__contains__, smooth=True),
+        _chart("Losses of the 2D head", scalars, images.__contains__, smooth=True),
         _chart("Other losses", scalars, others.__contains__, smooth=True),
         _chart("Scores on the evaluation set", scalars, scores.__contains__),
         _chart("Learning rate", scalars, lambda n: n == "lr"),
