@@ -28,7 +28,7 @@ decoder = head.decoder
 decoder.embed_dim, decoder.num_heads, decoder.feedforward_dim, decoder.num_layers = 128, 4, 512, 3
 decoder.dropout, decoder.use_act_checkpoint = 0.0, False
 
-model.image_head.embed_dim = 64
+model.image_head.embed_dim, model.image_head.num_groups = 32, 4
 criterion = model.criterion.detection
 criterion.box_weight = 0.1
 criterion.code_weights = [*CODE_WEIGHTS[:6], 3.0, 3.0, 0.2, 0.2]  # heading up, velocity down
