@@ -59,14 +59,17 @@ def test_each_loss_of_a_window_belongs_to_its_frame() -> None:
     assert newest["loss_cls"] != before["loss_cls"]
 
 
-def test_forward_gives_each_frame_its_own_boxes() -> None:
+@pytest.mark.parametrize("num_frame_losses", [1, 2])
+def test_forward_gives_each_frame_its_own_boxes(num_frame_losses: int) -> None:
     """Losses of `forward` are those of a window that is played by hand with the same draws."""
-    detector = make_detector(window=TWO_OF_THREE).train()
+    options = TrainingWindow(num_frame_losses, num_frame_head_grads=2)
+    detector = make_detector(window=options).train()
     detector.grid_mask = detector.denoising = None
     losses = detector([window("a"), window("b")])
     samples = list(zip(window("a"), window("b"), strict=True))
     results, _, _ = play(detector, samples)
-    targets = [FrameTargets.collate(moment, detector.device) for moment in samples[-2:]]
+    with_losses = samples[-num_frame_losses:]
+    targets = [FrameTargets.collate(moment, detector.device) for moment in with_losses]
     expected = detector.criterion(results, targets)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, atol=1e-5, rtol=1e-5)
