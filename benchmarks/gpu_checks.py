@@ -4,7 +4,8 @@
     python benchmarks/gpu_checks.py [--minutes 8]
 
 Runs the tests marked `gpu`, times the ViT-L detector (forward and training step) in each precision,
-and spends what is left of the time on the quick start's GPU recipe.
+measures what matching and losses cost in a step, and spends what is left of the time on the quick
+start's GPU recipe.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
+from matching_cost import measure
 from omegaconf import DictConfig
 
 from streampetr_vit.data.build import build_test_loader
@@ -108,6 +110,8 @@ def main() -> None:
     for precision in ("float32", "bf16", "fp16"):
         rows.append((f"ViT-L 800x320, {precision}", time_vit_l(precision)))
         torch.cuda.empty_cache()
+    cfg = load_config(str(ROOT / "configs/quickstart_gpu.py"), ["dataloader.train.num_workers=4"])
+    rows.append(("losses of a step (ms)", measure(cfg, steps=10)))
     left = 60 * args.minutes - (time.monotonic() - start) - 90  # for data and two evaluations
     if left > 30:
         rows.append(("quick start", quickstart(left)))

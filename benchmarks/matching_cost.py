@@ -15,9 +15,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from detectron2.config import instantiate
+from omegaconf import DictConfig
 from torch import Tensor
 
 from streampetr_vit.engine import load_config
@@ -100,8 +102,46 @@ def milliseconds(function: Callable[[], object], device: torch.device) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+def measure(cfg: DictConfig, steps: int) -> dict[str, float]:
+    """Median milliseconds of a training step and of its losses in both ways.
+
+    Args:
+        cfg: a whole configuration.
+        steps: that are timed, after three to warm up.
+    """
+    device = resolve_device(cfg.train.device)
+    model = instantiate(cfg.model).to(device).train()
+    optimizer = build_optimizer(cfg.optimizer, model)
+    criterion = model.criterion
+    model.criterion = recording = Recording(criterion)
+    samples: dict[str, list[float]] = {"step": [], "one by one": [], "at once": []}
+
+    def step(batch: list) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(cfg.train.precision, device.type):
+            losses = model(batch)
+        sum(losses.values()).backward()
+        optimizer.step()
+
+    for number, batch in zip(range(3 + steps), instantiate(cfg.dataloader.train), strict=False):
+        step_ms = milliseconds(partial(step, batch), device)
+        given = recording.given
+        calls = {
+            "one by one": lambda given=given: layer_by_layer(criterion, *given),
+            "at once": lambda given=given: criterion(*given),
+        }
+        for name, call in calls.items():
+            backward = partial(lambda call: sum(call().values()).backward(), call)
+            time_ms = milliseconds(backward, device)
+            if number >= 3:
+                samples[name].append(time_ms)
+        if number >= 3:
+            samples["step"].append(step_ms)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
 def main() -> None:
-    """Takes the steps and prints medians."""
+    """Prints the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -112,37 +152,10 @@ def main() -> None:
     cfg = load_config(args.config_file, args.overrides)
     if cfg.train.num_threads is not None:
         torch.set_num_threads(cfg.train.num_threads)
+    medians = measure(cfg, args.steps)
     device = resolve_device(cfg.train.device)
-    model = instantiate(cfg.model).to(device).train()
-    optimizer = build_optimizer(cfg.optimizer, model)
-    model.criterion = recording = Recording(model.criterion)
-    samples: dict[str, list[float]] = {"step": [], "at once": [], "one by one": []}
-
-    def step(batch: list) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(cfg.train.precision, device.type):
-            losses = model(batch)
-        sum(losses.values()).backward()
-        optimizer.step()
-
-    batches = zip(range(3 + args.steps), instantiate(cfg.dataloader.train), strict=False)
-    for number, batch in batches:
-        times = {"step": milliseconds(lambda batch=batch: step(batch), device)}
-        for name, losses in (("at once", recording.criterion), ("one by one", layer_by_layer)):
-            given = (
-                recording.given if name == "at once" else (recording.criterion, *recording.given)
-            )
-            times[name] = milliseconds(
-                lambda f=losses, given=given: sum(f(*given).values()).backward(), device
-            )
-        if number >= 3:
-            for name, value in times.items():
-                samples[name].append(value)
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(
-        f"{device} {threads}, torch {torch.__version__}, {time.strftime('%F')}, {args.steps} steps"
-    )
+    where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else f"{device}"
+    print(f"{where}, torch {torch.__version__}, {time.strftime('%F')}, {args.steps} steps")
     print(f"training step                   {medians['step']:8.2f} ms")
     for name in ("one by one", "at once"):
         share = 100 * medians[name] / medians["step"]
