@@ -37,6 +37,8 @@ dataloader = dict(
             use_valid_flag=True,
             # Targets of the 2D head; False where model.image_head is None.
             boxes2d=True,
+            # Order of their labels; None is that of the 3D boxes. Released 2D heads have another.
+            class_names_2d=None,
             # "count" goes on with black pixels and a log line for each broken picture.
             on_bad_image="raise",
         ),

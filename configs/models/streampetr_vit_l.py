@@ -23,6 +23,7 @@ from streampetr_vit.modeling.training_window import TrainingWindow
 from .eva02_vit_l import backbone
 
 CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # x y z, l w h, sin cos, vx vy
+MAX_POSITIVE_DISTANCE = 0.75  # of a denoising query's noise; beyond, it is background
 
 head = L(StreamPETRHead)(
     in_channels=1024,
@@ -41,6 +42,7 @@ head = L(StreamPETRHead)(
         position_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0],  # metres; image rays
         depth_num=64,
         depth_start_m=1.0,
+        tile_intrinsics=True,  # a quirk that released weights need
     ),
     num_classes=10,
     num_queries=644,
@@ -54,7 +56,13 @@ head = L(StreamPETRHead)(
     prior_sigma_cells=0.0,  # 0: the published model. More: an aid for small models, see docs
 )
 
-image_head = L(FocalHead)(in_channels="${..head.in_channels}", num_classes=10, stride=16)
+image_head = L(FocalHead)(
+    in_channels="${..head.in_channels}",
+    embed_dim=256,
+    num_classes="${..head.num_classes}",
+    stride="${..head.stride}",
+    num_groups=32,
+)
 
 criterion = L(TrainingLoss)(
     detection=L(DetectionLoss)(
@@ -62,7 +70,7 @@ criterion = L(TrainingLoss)(
         class_weight=2.0,
         box_weight=0.25,
         code_weights=CODE_WEIGHTS,
-        max_positive_distance="${model.denoising.max_positive_distance}",
+        max_positive_distance=MAX_POSITIVE_DISTANCE,
         reduce_mean=L(loss_reduction)(),
     ),
     image=L(ImageLoss)(
@@ -74,6 +82,7 @@ criterion = L(TrainingLoss)(
         iou_weight=2.0,
         center_weight=10.0,
         centerness_weight=1.0,
+        stride="${model.head.stride}",
         reduce_mean=L(loss_reduction)(),
     ),
 )
@@ -85,7 +94,10 @@ model = L(StreamPETR)(
     image_head=image_head,  # trains the features; off in inference. None to do without
     criterion=criterion,
     denoising=L(DenoisingNoise)(
-        groups=10, scale=1.0, translation_m=0.0, max_positive_distance=0.75
+        groups=10,
+        scale=1.0,
+        translation_m=0.0,
+        max_positive_distance=MAX_POSITIVE_DISTANCE,
     ),
     grid_mask=L(GridMask)(probability=0.7, ratio=0.5),
     pixel_mean=[123.675, 116.28, 103.53],  # RGB

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tiny_detector import make_detector, make_sample
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.assignment import assign
@@ -27,7 +26,7 @@ from streampetr_vit.modeling.ops.boxes2d import (
     iou,
 )
 from streampetr_vit.modeling.queries import ImageOutput
-from streampetr_vit.structures import Boxes2D, Frame
+from streampetr_vit.structures import Boxes2D
 
 SIZE = (48, 64)  # 3 x 4 cells of stride 16
 TOKENS = 12
@@ -132,20 +131,6 @@ def test_ranking_is_within_a_stream_and_over_its_cameras() -> None:
     for ratio in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"ratio of tokens to keep is {ratio}"):
             head.token_indexes(output, 2, ratio)
-
-
-def test_order_of_tokens_does_not_change_the_3d_output() -> None:
-    detector = make_detector().eval()
-    frame = Frame.collate([make_sample(0)])
-    with torch.no_grad():
-        features = detector.image_features(frame.images)
-        count = features.shape[1] * features.shape[3] * features.shape[4]
-        backwards = torch.arange(count).flip(0)[None]
-        memory = detector.empty_memory(1)
-        expected = detector.head(features, frame, memory)[0]
-        found = detector.head(features, frame, memory, token_indexes=backwards)[0]
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.codes, expected.codes, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("targets", [[objects(), objects()], [objects()]])

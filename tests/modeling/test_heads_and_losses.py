@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny_detector import make_detector, make_sample
 
 from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, expected_positives
+from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.losses import l1_loss_sum, sigmoid_focal_loss_sum
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_detections, encode_boxes
@@ -139,7 +141,44 @@ def test_permuting_cameras_permutes_nothing_without_the_tiling_quirk() -> None:
             detector.step(Frame.collate([s]), detector.empty_memory(1))[0].codes
             for s in (sample, permuted)
         )
-    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+def frame_losses(**options: Any) -> dict[str, torch.Tensor]:
+    """Losses of one frame with denoising, by a criterion with options."""
+    detector, sample = make_detector().train(), make_sample(0)
+    boxes, labels = [sample["gt_boxes"]], [sample["gt_labels"]]
+    torch.manual_seed(0)
+    queries = detector.denoising.make(boxes, labels, RANGE, 10)
+    frame = Frame.collate([sample])
+    output, _ = detector.step(frame, detector.empty_memory(1), queries)
+    criterion = DetectionLoss(**options)
+    pairs = assign(criterion.costs(output, boxes, labels))
+    return criterion.losses(output, boxes, labels, pairs, queries)
+
+
+def test_the_weight_of_denoising_scales_its_losses_only() -> None:
+    whole, half = frame_losses(), frame_losses(denoising_weight=0.5)
+    for name, value in whole.items():
+        torch.testing.assert_close(half[name], value * (0.5 if "dn_" in name else 1.0))
+
+
+def test_a_mean_count_below_one_divides_by_one() -> None:
+    few = frame_losses(reduce_mean=lambda counts: counts * 0 + 0.25)
+    one = frame_losses(reduce_mean=lambda counts: counts * 0 + 1.0)
+    assert few == one
+
+
+def test_checkpointed_layers_draw_the_same_dropout_again() -> None:
+    gradients = []
+    for use_act_checkpoint in (False, True):
+        torch.manual_seed(0)
+        decoder = TemporalDecoder(8, 2, 8, 2, dropout=0.5, use_act_checkpoint=use_act_checkpoint)
+        queries, tokens = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
+        decoder.train()(queries, queries, tokens, tokens).square().sum().backward()
+        gradients.append([p.grad for p in decoder.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert torch.equal(plain, checkpointed)
 
 
 def test_wrong_settings_are_named() -> None:

@@ -69,6 +69,17 @@ def test_losses_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("dtype", ROUNDOFF, ids=NAMES.get)
+def test_a_window_under_autocast_has_every_gradient(dtype: torch.dtype) -> None:
+    """Autocast keeps rounded weights; those made without gradient must not be used again."""
+    detector = make_detector().train()
+    samples = [make_sample(time) for time in range(3)]
+    with torch.autocast("cpu", dtype):
+        losses = detector([samples])
+    sum(losses.values()).backward()
+    assert not [name for name, p in detector.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize("dtype", ROUNDOFF, ids=NAMES.get)
 def test_the_attention_core_has_a_precision_of_its_own(dtype: torch.dtype) -> None:
     """As in the published runs: float32 projections around a rounded softmax attention."""
     torch.manual_seed(0)

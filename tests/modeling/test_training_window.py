@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +9,12 @@ import torch
 from tiny_detector import make_detector, make_sample
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.training_loss import FrameTargets
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.training_window import TrainingWindow, evaluation_mode
+from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
 from streampetr_vit.structures import Frame
 
 Sample = dict[str, Any]
@@ -29,10 +30,9 @@ def play(
 ) -> tuple[Any, TemporalMemory, list[Frame]]:
     """Results of a window of [time][stream] samples; nothing random in it."""
     frames = [Frame.collate(moment) for moment in samples]
-    targets = [FrameTargets.collate(moment, detector.device) for moment in samples]
-    draws = detector.window.draw(detector, frames, targets)
-    draws = replace(draws, grid=None, denoising=[None] * len(frames))
+    trained = min(len(frames), detector.window.num_frame_head_grads)
     memory = detector.empty_memory(len(samples[0])) if memory is None else memory
+    draws = TrainingDraws(grid=None, denoising=[None] * trained)
     results, memory = detector.window.run(detector, frames, memory, draws)
     return results, memory, frames
 
@@ -42,6 +42,113 @@ def test_a_window_has_losses_of_its_last_frames_under_clear_names() -> None:
     two = make_detector(window=TWO_OF_THREE).train()([window()])
     assert set(two) == set(one) | {f"t-1.{name}" for name in one}
     assert {"enc_loss_cls", "t-1.centers2d_losses", "t-1.d0.dn_loss_cls"} <= set(two)
+
+
+def test_each_loss_of_a_window_belongs_to_its_frame() -> None:
+    detector = make_detector(window=TWO_OF_THREE).train()
+    samples = [[sample] for sample in window()]
+    results, _, _ = play(detector, samples)
+    targets = [FrameTargets.collate(moment, detector.device) for moment in samples[-2:]]
+    both = detector.criterion(results, targets)
+    newest, before = (
+        detector.criterion([result], [true])
+        for result, true in zip(reversed(results), reversed(targets), strict=True)
+    )
+    for name in newest:
+        assert both[name] == newest[name] and both[f"t-1.{name}"] == before[name]
+    assert newest["loss_cls"] != before["loss_cls"]
+
+
+@pytest.mark.parametrize("num_frame_losses", [1, 2])
+def test_forward_gives_each_frame_its_own_boxes(num_frame_losses: int) -> None:
+    """Losses of `forward` are those of a window that is played by hand with the same draws."""
+    options = TrainingWindow(num_frame_losses, num_frame_head_grads=2)
+    detector = make_detector(window=options).train()
+    detector.grid_mask = detector.denoising = None
+    losses = detector([window("a"), window("b")])
+    samples = list(zip(window("a"), window("b"), strict=True))
+    results, _, _ = play(detector, samples)
+    with_losses = samples[-num_frame_losses:]
+    targets = [FrameTargets.collate(moment, detector.device) for moment in with_losses]
+    expected = detector.criterion(results, targets)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_of_all_streams_keep_their_2d_boxes() -> None:
+    samples = [make_sample(0, "a"), make_sample(0, "b")]
+    targets = FrameTargets.collate(samples, torch.device("cpu"))
+    expected = [boxes for sample in samples for boxes in sample["boxes2d"]]
+    for actual, wanted in zip(targets.boxes2d, expected, strict=True):
+        assert torch.equal(actual.corners, wanted.corners)
+    del samples[1]["boxes2d"]
+    assert FrameTargets.collate(samples, torch.device("cpu")).boxes2d is None
+
+
+def test_denoising_is_drawn_from_each_trained_frame() -> None:
+    detector = make_detector(window=TWO_OF_THREE).train()
+    seen: list[Any] = []
+    detector.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[3:4]))
+    samples = window()
+    detector([samples])
+    assert seen[0] in ((), (None,))  # history
+    for sample, (queries,) in zip(samples[1:], seen[1:], strict=True):
+        assert torch.equal(queries.boxes, sample["gt_boxes"].repeat(2, 1))
+
+
+def test_gridmask_hides_pictures_of_trained_frames_only() -> None:
+    detector = make_detector(window=TWO_OF_THREE).train()
+    heights: list[int] = []
+
+    class Watched(GridMask):
+        def draw(self, height: int, generator: torch.Generator | None = None) -> GridDraw | None:
+            heights.append(height)
+            return super().draw(height, generator)
+
+    detector.grid_mask = Watched(probability=1.0)
+    hidden: dict[bool, Tensor] = {}
+    detector.backbone.register_forward_pre_hook(
+        lambda module, inputs: hidden.__setitem__(
+            module.training, (inputs[0] == 0).all(1).double().mean((1, 2))
+        )
+    )
+    samples = [sample | {"images": sample["images"][..., :27, :50]} for sample in window()]
+    detector([samples])
+    assert heights == [32]  # of the padded pictures
+    padded = 1 - 27 * 50 / (32 * 64)
+    assert (hidden[False] < padded + 0.01).all()
+    assert (hidden[True] > padded + 0.05).all()
+
+
+def test_pictures_are_padded_at_the_right_and_bottom_and_the_2d_head_knows() -> None:
+    detector = make_detector().train()
+    sizes: list[tuple[int, int]] = []
+    detector.image_head.register_forward_pre_hook(lambda head, inputs: sizes.append(inputs[1]))
+    sample = make_sample(0)
+    sample["images"] = sample["images"][..., :27, :50]
+    detector([sample])
+    assert sizes == [(32, 64)]
+    given: list[Tensor] = []
+    detector.backbone.register_forward_pre_hook(lambda m, inputs: given.append(inputs[0]))
+    detector.image_features(sample["images"][None])
+    assert not given[0][..., 27:, :].any() and not given[0][..., 50:].any()
+    assert given[0][..., :27, :50].any(dim=1).double().mean() > 0.99
+
+
+def test_the_first_step_after_a_reset_continues_nothing() -> None:
+    losses = []
+    for continues in (True, False):
+        detector = make_detector().train()
+        torch.manual_seed(0)
+        losses.append(detector([make_sample(1, continues=continues)]))
+    assert losses[0] == losses[1]
+
+
+def test_another_number_of_lanes_starts_anew() -> None:
+    detector = make_detector().train()
+    detector([make_sample(0, "a"), make_sample(0, "b")])
+    assert len(detector([make_sample(1, "a")])) > 0
+    assert len(detector._training_memory.embedding) == 1
 
 
 def test_a_window_equals_its_frames_one_after_the_other() -> None:
@@ -84,7 +191,8 @@ def test_only_the_last_frames_have_gradients_in_the_backbone() -> None:
         )
     )
     detector([window()])
-    assert calls == [(False, False, 2 * 6), (True, True, 6)]
+    # Gradients first: see TrainingWindow.
+    assert calls == [(True, True, 6), (False, False, 2 * 6)]
     assert detector.training and all(part.training for part in detector.modules())
 
 
@@ -144,6 +252,14 @@ def test_chosen_tokens_are_used_in_training_and_in_inference() -> None:
     assert all(len(tokens.unique()) == num_tokens // 4 for tokens in seen)
 
 
+def test_chosen_tokens_are_used_in_the_history_of_a_window_too() -> None:
+    detector = make_detector(token_ratio=0.25).train()
+    seen: list[Tensor] = []
+    detector.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[4]))
+    detector([window()])
+    assert [tokens.shape for tokens in seen] == [(1, 12)] * 3
+
+
 def test_all_tokens_in_ranked_order_change_nothing() -> None:
     detector = make_detector().eval()
     frame, memory = Frame.collate([make_sample(0)]), detector.empty_memory(1)
@@ -192,5 +308,12 @@ def test_wrong_settings_of_training_are_named() -> None:
     without_boxes2d = {k: v for k, v in make_sample(0).items() if k != "boxes2d"}
     with pytest.raises(ValueError, match="mapper.boxes2d=True"):
         make_detector().train()([without_boxes2d])
+    one_without = [make_sample(0), without_boxes2d]
+    with pytest.raises(InputError, match="mapper.boxes2d=True"):
+        make_detector().train()(one_without)
+    with pytest.raises(InputError, match="num_frame_losses is 2.*1 frame.*build_window_loader"):
+        make_detector(window=TWO_OF_THREE).train()([make_sample(0)])
+    with pytest.raises(ValueError, match=r"windows of one length.*\[1, 3\]"):
+        make_detector().train()([window(), [make_sample(0)]])
     with pytest.raises(ValueError, match="one frame per stream"):
         make_detector().eval()([window()])

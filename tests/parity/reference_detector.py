@@ -24,7 +24,7 @@ from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow
-from streampetr_vit.structures import Boxes2D, Frame, boxes_from_bottom_center
+from streampetr_vit.structures import Boxes2D, boxes_from_bottom_center
 
 
 def make_detector(data: dict[str, Any], checkpointing: bool = False) -> StreamPETR:
@@ -117,17 +117,13 @@ def frame_targets(inputs: dict[str, Any]) -> FrameTargets:
 
 
 def training_draws(
-    detector: StreamPETR,
-    config: Config,
-    frames: list[Frame],
-    targets: list[FrameTargets],
-    expected: dict[str, Any],
+    detector: StreamPETR, config: Config, targets: list[FrameTargets], expected: dict[str, Any]
 ) -> TrainingDraws:
-    """The recorded draws."""
+    """The recorded draws, for the frames that the heads see with gradients."""
     denoising = []
-    for time, (recorded, here) in enumerate(zip(expected["frames"], targets, strict=True)):
-        trained = time >= len(frames) - config["num_frame_head_grads"]
-        if detector.denoising is None or not trained:
+    recorded_frames = expected["frames"][-config["num_frame_head_grads"] :]
+    for recorded, here in zip(recorded_frames, targets, strict=True):
+        if detector.denoising is None:
             denoising.append(None)
             continue
         drawn = recorded and recorded["dn"]

@@ -91,8 +91,9 @@ def test_training(path: Path, checkpointing: bool) -> None:
     for index, (window, expected) in enumerate(zip(data["inputs"], data["outputs"], strict=True)):
         compare = Comparison(data["sensitivity"], f"iteration {index} ")
         frames = [recorded_frame(inputs) for inputs in window]
-        targets = [frame_targets(inputs) for inputs in window]
-        draws = training_draws(detector, config, frames, targets, expected)
+        trained = window[-config["num_frame_head_grads"] :]
+        targets = [frame_targets(inputs) for inputs in trained]
+        draws = training_draws(detector, config, targets, expected)
         recorder.calls.clear()
         results, memory = detector.window.run(detector, frames, memory, draws)
         for time, recorded in enumerate(expected["frames"]):

@@ -91,9 +91,11 @@ class Recipe:
             optimizer: over its parameters, with the base learning rates.
         """
         limit = cfg.train.max_seconds
+        length = cfg.dataloader.train.get("window_length")
+        entry = f"windows of {length} frames" if length else "frames"
         lines = {
             "samples": f"{self.num_samples}",
-            "batch": f"{self.global_batch} frames = {self.lanes_per_rank} lanes "
+            "batch": f"{self.global_batch} {entry} = {self.lanes_per_rank} lanes "
             f"x {self.world_size} processes",
             "epochs": f"{self.max_iter / self.epoch_iters:.3g} of {self.epoch_iters} iterations",
             "iterations": f"{self.max_iter}" + (f", at most {limit:g} s" if limit else ""),

@@ -25,6 +25,7 @@ from streampetr_vit.engine.hooks import CheckpointHook, ScheduleHook, StreamStat
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.reporting import MEMORY_OFF, write_run_report
 from streampetr_vit.engine.trainer import StreamingTrainer, autocast
+from streampetr_vit.errors import InputError
 from streampetr_vit.solver import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,11 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
 
 def build_model(cfg: DictConfig) -> nn.Module:
     """Builds the model on this process's device."""
-    model = instantiate(cfg.model).to(resolve_device(cfg.train.device))
+    try:
+        model = instantiate(cfg.model)
+    except ValueError as error:
+        raise InputError(f"the configuration's model cannot be built: {error}") from error
+    model = model.to(resolve_device(cfg.train.device))
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
     logger.info("%s: parameters %s", type(model).__name__, parts)

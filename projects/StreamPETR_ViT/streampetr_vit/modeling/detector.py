@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.training_loss import FrameTargets, TrainingLoss
 from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
@@ -127,10 +128,7 @@ class StreamPETR(nn.Module):
             Predictions of all decoder layers, and the memory for the next frame.
         """
         features = self.image_features(frame.images)
-        image_output = None
-        if self.image_head is not None and self.token_ratio < 1:
-            image_output = self.image_head(features, self.padded_size(frame.image_size))
-        tokens = self.chosen_tokens(image_output, len(features))
+        tokens = self.chosen_tokens(features, self.padded_size(frame.image_size))
         return self.head(features, frame, memory, denoising, tokens)
 
     def empty_memory(self, batch: int) -> TemporalMemory:
@@ -178,6 +176,11 @@ class StreamPETR(nn.Module):
             In training a dict of scalar losses; else a list of {"detections": Detections}.
         """
         windows = [[entry] if isinstance(entry, dict) else list(entry) for entry in samples]
+        lengths = {len(window) for window in windows}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                f"a batch needs windows of one length and at least one frame, not {sorted(lengths)}"
+            )
         moments = list(zip(*windows, strict=True))
         frames = [Frame.collate(moment).to(self.device) for moment in moments]
         if self.training:
@@ -186,25 +189,30 @@ class StreamPETR(nn.Module):
             raise ValueError(f"inference takes one frame per stream at a time, not {len(frames)}")
         return [{"detections": found} for found in self._detect(moments[0], frames[0])]
 
-    def chosen_tokens(self, output: ImageOutput | None, batch: int) -> Tensor | None:
+    def chosen_tokens(
+        self, features: Tensor, image_size: tuple[int, int], output: ImageOutput | None = None
+    ) -> Tensor | None:
         """(B, K) int64 tokens that the 3D head sees, or None for all.
 
         Args:
-            output: of the 2D head, or None where it did not run.
-            batch: B.
+            features: (B, N, C, h, w).
+            image_size: (height, width) of the padded pictures in pixels.
+            output: of the 2D head, where it ran already.
         """
-        if output is None or self.image_head is None or self.token_ratio == 1:
+        if self.image_head is None or self.token_ratio == 1:
             return None
-        return self.image_head.token_indexes(output, batch, self.token_ratio)
+        output = output or self.image_head(features, image_size)
+        return self.image_head.token_indexes(output, len(features), self.token_ratio)
 
     def _losses(
         self, moments: Sequence[Sequence[Sample]], frames: list[Frame]
     ) -> dict[str, Tensor]:
         if self.criterion is None:
-            raise ValueError("training needs a criterion: set model.criterion in the config")
-        targets = [FrameTargets.collate(moment, self.device) for moment in moments]
+            raise InputError("training needs a criterion: set model.criterion in the config")
+        trained = moments[-self.window.num_frame_head_grads :]
+        targets = [FrameTargets.collate(moment, self.device) for moment in trained]
         if self.criterion.image is not None and targets[-1].boxes2d is None:
-            raise ValueError(
+            raise InputError(
                 'the 2D head trains on "boxes2d", which the samples do not have: set '
                 "dataloader.train.mapper.boxes2d=True, or model.image_head and "
                 "model.criterion.image to None"
@@ -215,7 +223,7 @@ class StreamPETR(nn.Module):
             # Whatever the samples say: after a reset there is nothing to continue.
             anew = torch.zeros_like(frames[0].continues_stream)
             frames[0] = replace(frames[0], continues_stream=anew)
-        draws = self.window.draw(self, frames, targets)
+        draws = self.window.draw(self, frames[0].image_size, targets)
         results, self._training_memory = self.window.run(self, frames, memory, draws)
         return self.criterion(results, targets[-len(results) :])
 

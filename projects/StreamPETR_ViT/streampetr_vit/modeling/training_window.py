@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.training_loss import FrameResult, FrameTargets
 from streampetr_vit.modeling.grid_mask import GridDraw
 from streampetr_vit.modeling.queries import DenoisingQueries
@@ -29,7 +30,7 @@ class TrainingDraws:
 
     Attributes:
         grid: stripes to hide in the frames that the backbone sees with gradients; None for none.
-        denoising: per frame its denoising queries, or None.
+        denoising: of each frame that the heads see with gradients its denoising queries, or None.
     """
 
     grid: GridDraw | None
@@ -64,20 +65,24 @@ class TrainingWindow:
             )
 
     def draw(
-        self, detector: StreamPETR, frames: Sequence[Frame], targets: Sequence[FrameTargets]
+        self, detector: StreamPETR, image_size: tuple[int, int], targets: Sequence[FrameTargets]
     ) -> TrainingDraws:
-        """Draws for one step. Source of the mask: torch's CPU generator; of the noise: the
-        generator of the detector's device."""
-        height, _ = detector.padded_size(frames[0].image_size)
+        """Draws for one step: the mask by torch's CPU generator, the noise by the device's.
+
+        Args:
+            detector: whose mask and noise.
+            image_size: (height, width) of the pictures.
+            targets: of the frames that the heads see with gradients.
+        """
+        height, _ = detector.padded_size(image_size)
         grid = None if detector.grid_mask is None else detector.grid_mask.draw(height)
-        denoising: list[DenoisingQueries | None] = [None] * len(frames)
         noise, head = detector.denoising, detector.head
-        for time in range(self._first(frames, self.num_frame_head_grads), len(frames)):
-            if noise is not None:
-                boxes, labels = targets[time].boxes, targets[time].labels
-                denoising[time] = noise.make(
-                    boxes, labels, head.point_cloud_range, head.num_classes
-                )
+        denoising = [
+            None
+            if noise is None
+            else noise.make(true.boxes, true.labels, head.point_cloud_range, head.num_classes)
+            for true in targets
+        ]
         return TrainingDraws(grid, denoising)
 
     def run(
@@ -97,21 +102,30 @@ class TrainingWindow:
 
         Returns:
             Results of the frames that have losses, and the memory after the last frame.
+
+        Raises:
+            InputError: fewer frames than have losses.
         """
+        if len(frames) < self.num_frame_losses:
+            raise InputError(
+                f"model.window.num_frame_losses is {self.num_frame_losses}, but the loader gives "
+                f"{len(frames)} frame(s) per step: use build_window_loader as dataloader.train, "
+                "with a window_length of at least as many"
+            )
         features = self._features(detector, frames, draws.grid)
         size = detector.padded_size(frames[0].image_size)
+        history = max(len(frames) - self.num_frame_head_grads, 0)
+        if history:
+            with torch.no_grad(), evaluation_mode(detector):
+                for frame, seen in zip(frames[:history], features[:history], strict=True):
+                    tokens = detector.chosen_tokens(seen, size)
+                    _, memory = detector.head(seen, frame, memory, None, tokens)
         results = []
-        for time, frame in enumerate(frames):
-            if time < self._first(frames, self.num_frame_head_grads):
-                with torch.no_grad(), evaluation_mode(detector):
-                    _, memory = detector.head(features[time], frame, memory)
-                continue
-            image_output = None
-            if detector.image_head is not None:
-                image_output = detector.image_head(features[time], size)
-            tokens = detector.chosen_tokens(image_output, len(features[time]))
-            denoising = draws.denoising[time]
-            output, memory = detector.head(features[time], frame, memory, denoising, tokens)
+        trained = zip(frames[history:], features[history:], draws.denoising, strict=True)
+        for frame, seen, denoising in trained:
+            image_output = detector.image_head(seen, size) if detector.image_head else None
+            tokens = detector.chosen_tokens(seen, size, image_output)
+            output, memory = detector.head(seen, frame, memory, denoising, tokens)
             results.append(FrameResult(output, denoising, image_output, size))
         return results[-self.num_frame_losses :], memory
 
@@ -120,22 +134,18 @@ class TrainingWindow:
     ) -> list[Tensor]:
         """Per frame (B, N, C, h, w)."""
         cameras = frames[0].images.shape[1]
-        first = self._first(frames, self.num_frame_backbone_grads)
+        history = max(len(frames) - self.num_frame_backbone_grads, 0)
 
         def embed(part: Sequence[Frame], grid: GridDraw | None) -> list[Tensor]:
-            if not part:
-                return []
             images = torch.cat([frame.images for frame in part], dim=1)  # (B, T * N, 3, H, W)
             return list(detector.image_features(images, grid).split(cameras, dim=1))
 
+        # First: weights that autocast rounds without gradient are kept, and would be used again.
+        trained = embed(frames[history:], grid)
+        if not history:
+            return trained
         with torch.no_grad(), evaluation_mode(detector):
-            history = embed(frames[:first], None)
-        return history + embed(frames[first:], grid)
-
-    @staticmethod
-    def _first(frames: Sequence[Frame], count: int) -> int:
-        """Index of the first of the last `count` frames."""
-        return max(len(frames) - count, 0)
+            return embed(frames[:history], None) + trained
 
 
 @contextmanager

@@ -61,8 +61,10 @@ class DenoisingNoise:
         centers = normalize_to_range(all_boxes[:, :3] + noise * reach, point_cloud_range)
         too_far = noise.norm(dim=1) > self.max_positive_distance
 
-        stream = torch.repeat_interleave(torch.tensor(counts)).to(device).repeat(self.groups)
-        within = torch.cat([torch.arange(count) for count in counts]).to(device)
+        stream = torch.repeat_interleave(torch.tensor(counts))
+        stream = stream.to(device, non_blocking=True).repeat(self.groups)
+        within = torch.cat([torch.arange(count) for count in counts])
+        within = within.to(device, non_blocking=True)
         group = torch.arange(self.groups, device=device).repeat_interleave(len(within))
         slot = within.repeat(self.groups) + group * slots
         reference_points = centers.new_zeros(len(counts), self.groups * slots, 3)

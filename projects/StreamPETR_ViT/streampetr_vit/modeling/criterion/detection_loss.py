@@ -15,6 +15,7 @@ from torch import Tensor
 from streampetr_vit.modeling.criterion.denoising import expected_positives
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
+    constant,
     l1_loss_sum,
     sigmoid_focal_loss_sum,
 )
@@ -83,7 +84,7 @@ class DetectionLoss:
         num_matched = sum(pair.shape[1] for pair in pairs)
         num_noised = 0 if denoising is None else len(denoising.labels)
         # One reduction, whatever this rank's boxes are: every rank must make the same calls.
-        counts = output.codes.new_tensor([float(num_matched), float(num_noised)])
+        counts = constant([float(num_matched), float(num_noised)], output.codes)
         mean_matched, mean_noised = self.reduce_mean(counts).clamp(min=1.0)
 
         matched = self._matched_losses(output, boxes, labels, pairs, num_matched, mean_matched)
@@ -119,7 +120,7 @@ class DetectionLoss:
         box_sum = l1_loss_sum(
             codes.flatten(1, 2)[layer, query],  # (L, K, 10)
             encode_boxes(torch.cat(list(boxes)))[box],
-            codes.new_tensor(self.code_weights),
+            constant(self.code_weights, codes),
         )
         return self._scaled(class_sum, max(count, 1), box_sum, mean_count)
 
@@ -133,7 +134,7 @@ class DetectionLoss:
         class_sum = sigmoid_focal_loss_sum(logits, denoising.labels.expand(len(logits), -1))
         # Quirk: boxes labelled background are regressed too.
         targets = encode_boxes(denoising.boxes).expand_as(codes)
-        box_sum = l1_loss_sum(codes, targets, codes.new_tensor(self.code_weights))
+        box_sum = l1_loss_sum(codes, targets, constant(self.code_weights, codes))
         parts = self._scaled(class_sum, max(positives, 1.0), box_sum, mean_count)
         return [part * self.denoising_weight for part in parts]
 

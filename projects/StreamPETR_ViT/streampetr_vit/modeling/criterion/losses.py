@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +11,11 @@ from torch import Tensor
 # Added to every divisor. Source: released StreamPETR behaviour.
 DIVISOR_EPS = torch.finfo(torch.float32).eps
 _LOG_EPS = 1e-12
+
+
+def constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """Numbers as a tensor like another, on its device, without waiting for that device."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def sigmoid_focal_loss_sum(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.losses import focal_cost
+from streampetr_vit.modeling.criterion.losses import constant, focal_cost
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
 
 _BAD_COST = 100.0  # stands for NaN and infinite costs
@@ -54,7 +54,7 @@ class HungarianMatcher:
         """
         of_class = focal_cost(logits[..., labels], self.alpha, self.gamma)  # (..., Q, n)
         used = 10 if self.with_velocity else 8
-        weights = codes.new_tensor(self.code_weights[:used])
+        weights = constant(self.code_weights[:used], codes)
         target = encode_boxes(boxes)[:, :used] * weights
         distance = torch.cdist(codes[..., :used] * weights, target, p=1)
         cost = self.class_weight * of_class + self.box_weight * distance
