@@ -24,7 +24,7 @@ _mapper.cache_images = True  # the whole set, 1 GB
 dataloader.train.lanes_per_rank = 1
 dataloader.train.num_workers = dataloader.test.num_workers = 0
 
-optimizer.lr = 8e-4  # one frame per step
+optimizer.lr, train.auto_scale = 8e-4, False  # found for one frame per step
 optimizer.params.backbone_lr_factor = 1.0  # nothing is pre-trained
 schedule.warmup_iters, schedule.warmup_factor, schedule.end_factor = 100, 0.1, 0.01
 train.max_seconds = 540  # the cosine follows the clock

@@ -29,7 +29,7 @@ dataloader.train.mapper.image_aug.resize_range = [0.94, 1.25]  # of 800x450 pict
 dataloader.train.lanes_per_rank = 4
 dataloader.train.num_workers = 8
 
-optimizer.lr = 4e-4
+optimizer.lr, train.auto_scale = 4e-4, False
 optimizer.params.backbone_lr_factor = 1.0  # nothing is pre-trained
 schedule.warmup_iters = 200
 train.max_seconds, train.max_iter, train.checkpointer.period = 480, 100_000, 1000

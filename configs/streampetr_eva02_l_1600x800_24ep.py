@@ -1,4 +1,9 @@
-"""StreamPETR, EVA-02 ViT-L, 1600x800, 24 epochs, backbone learning rate x0.1."""
+"""StreamPETR, EVA-02 ViT-L, 1600x800, 24 epochs, backbone learning rate x0.1.
+
+Aims at: no result is published for this size; the authors write that here layer-wise decay gains
+nothing obvious over this recipe. 16 frames per step: 8 processes with 2 lanes each. Iterations:
+42192 on nuScenes' 28130 training frames. Memory: not published, not measured.
+"""
 
 from .streampetr_eva02_l_1600x640_24ep import dataloader, model, optimizer, report, schedule, train
 

@@ -22,7 +22,7 @@ dataloader.train = L(build_window_loader)(
 model.window.num_frame_losses = 2
 model.window.num_frame_head_grads = model.window.num_frame_backbone_grads = 2
 
-optimizer.lr = 2e-4  # for 8 windows per step
+optimizer.lr, schedule.lr_batch = 2e-4, 8  # for 8 windows per step
 
 report.title = "StreamPETR, EVA-02 ViT-L, windows of 8, 800x320"
 train.output_dir = "output/streampetr_eva02_l_800x320_window8_24ep"

@@ -8,7 +8,14 @@ import argparse
 import torch
 from detectron2.engine import default_argument_parser
 
-from streampetr_vit.engine import evaluate_only, launch, load_config, setup, train
+from streampetr_vit.engine import (
+    evaluate_only,
+    launch,
+    load_config,
+    param_group_table,
+    setup,
+    train,
+)
 from streampetr_vit.errors import one_line_errors
 
 EXAMPLES = """
@@ -28,6 +35,9 @@ examples:
   on the CPU, with other settings:
     python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --num-gpus 0 \\
         optimizer.lr=2e-4 train.max_iter=100
+  show the learning rate and weight decay of every parameter, and do nothing else:
+    python tools/lazyconfig_train_net.py --print-param-groups \\
+        --config-file configs/streampetr_eva02_l_800x320_24ep_layer_decay.py
 """
 
 
@@ -47,8 +57,17 @@ def main(args: argparse.Namespace) -> None:
 @one_line_errors()
 def invoke_main() -> None:
     """Parses the command line and starts the processes."""
-    args = default_argument_parser(EXAMPLES).parse_args()
+    parser = default_argument_parser(EXAMPLES)
+    parser.add_argument(
+        "--print-param-groups",
+        action="store_true",
+        help="print name, shape, lr and weight decay of every parameter and stop; reads no data",
+    )
+    args = parser.parse_args()
     cfg = load_config(args.config_file, args.opts)  # a wrong override fails here, once
+    if args.print_param_groups:
+        print(param_group_table(cfg))
+        return
     on_gpu = torch.cuda.is_available() and args.num_gpus > 0 and cfg.train.device != "cpu"
     launch(
         main,

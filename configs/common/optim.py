@@ -1,4 +1,7 @@
-"""The optimiser of the published ViT-L recipe, for 16 frames per step."""
+"""AdamW, with a tenth of the learning rate for the backbone: the simpler published ViT-L recipe.
+
+The other one is layer_decay.py. docs/recipes.md has the rates of both.
+"""
 
 import torch
 from detectron2.config import LazyCall as L
@@ -16,8 +19,10 @@ optimizer = L(torch.optim.AdamW)(
         backbone_prefix="backbone.",
         # False exempts norms and biases from weight decay; the published recipes decay them.
         decay_one_dimensional=True,
+        # False exempts the backbone's position table.
+        decay_pos_embed=True,
     ),
-    # For 16 frames per step; the authors used 2e-4 for 8 and 6e-4 for 32. It is not scaled for you.
+    # For schedule.lr_batch frames per step; train.auto_scale adapts it to others.
     lr=4e-4,
     betas=(0.9, 0.999),
     weight_decay=0.01,

@@ -8,4 +8,6 @@ schedule = dict(
     warmup_factor=1 / 3,
     # Factor on the learning rate at the end of the cosine.
     end_factor=1e-3,
+    # Batch that optimizer.lr is meant for: lanes of all processes together. See train.auto_scale.
+    lr_batch=16,
 )

@@ -20,6 +20,9 @@ train = dict(
     eval_precision="float32",
     # Steps in all; None derives them from schedule.epochs, the data set and the processes.
     max_iter=None,
+    # True adapts optimizer.lr, which is meant for schedule.lr_batch, to the real number of
+    # processes and lanes, by the published rule. (Steps follow them in any case.)
+    auto_scale=True,
     # Wall time after which training ends, in seconds; None for no limit. The cosine follows
     # whichever of steps and time is further along.
     max_seconds=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -12,13 +11,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from safetensors.torch import save_file
 from torch import nn
 
-from streampetr_vit.checkpoint.loading import (
-    CheckpointError,
-    KeyReport,
-    SafeCheckpointer,
-    groups,
-    read_checkpoint,
-)
+from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
+from streampetr_vit.modeling.key_report import KeyReport, groups, report_loading
 
 
 class TwoParts(nn.Module):
@@ -77,9 +71,17 @@ def test_a_backbone_file_starts_a_training_and_says_what_it_lacks(
     tmp_path: Path, trained: TwoParts, caplog
 ) -> None:
     state = {k: v for k, v in trained.state_dict().items() if k.startswith("backbone")}
+    one = torch.ones(1)
     path = save(
         tmp_path / "backbone.pth",
-        {"model": {**state, "roi_heads.box.weight": state["backbone.net.bias"]}},
+        {
+            "model": {
+                **state,
+                "roi_heads.box.weight": one,
+                "backbone.net.rope_win.x": one,
+                "b.c": one,
+            }
+        },
     )
     model = TwoParts()
     with caplog.at_level(logging.INFO, logger="streampetr_vit"):
@@ -87,7 +89,9 @@ def test_a_backbone_file_starts_a_training_and_says_what_it_lacks(
     assert torch.equal(model.backbone["net"].weight, trained.backbone["net"].weight)
     assert "2 tensors loaded" in caplog.text
     assert "keep their start values: head.cls (2), head.box (2)" in caplog.text
-    assert "not used: roi_heads.box (1)" in caplog.text
+    assert "EVA-02 detection): roi_heads.box (1)" in caplog.text
+    assert "computed for the image size): backbone.net (1)" in caplog.text
+    assert "not used: b (1)" in caplog.text
 
 
 def test_a_backbone_file_cannot_be_evaluated(tmp_path: Path, trained: TwoParts) -> None:
@@ -125,35 +129,49 @@ def test_a_missing_file_is_named() -> None:
         SafeCheckpointer(TwoParts()).load("no/such.pth")
 
 
-def test_a_truncated_file_is_named(tmp_path: Path, trained: TwoParts) -> None:
-    whole = Path(save(tmp_path / "whole.pth", trained.state_dict())).read_bytes()
-    for name, content in {"half.pth": whole[: len(whole) // 2], "empty.pth": b""}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=rf"{name} \(\d+ bytes\) cannot be read"):
-            read_checkpoint(tmp_path / name)
-
-
-def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
-    (tmp_path / "page.pth").write_text("<html>not found</html>")
-    with pytest.raises(CheckpointError, match="page.pth is not a checkpoint"):
-        read_checkpoint(tmp_path / "page.pth")
-    (tmp_path / "w.safetensors").write_text("no")
-    with pytest.raises(CheckpointError, match="w.safetensors"):
-        read_checkpoint(tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match="holds a list"):
-        read_checkpoint(save(tmp_path / "list.pth", [torch.zeros(2)]))
-
-
-def test_python_objects_are_not_loaded(tmp_path: Path, trained: TwoParts) -> None:
-    content = {"model": trained.state_dict(), "args": argparse.Namespace(lr=1)}
-    with pytest.raises(CheckpointError, match="beside tensors.*save a flat dict of tensors"):
-        read_checkpoint(save(tmp_path / "w.pth", content))
-
-
-def test_weights_nested_in_a_foreign_way_say_what_to_do(tmp_path: Path, trained: TwoParts) -> None:
-    path = save(tmp_path / "w.pth", {"meta": {"epoch": 1}, "state_dict": trained.state_dict()})
-    with pytest.raises(CheckpointError, match=r"'meta' is a dict.*save a flat dict"):
+@pytest.mark.parametrize(
+    ("prefix", "advice"),
+    [("img_backbone.blocks.0.", "--from seed-remapped"), ("blocks.0.", "--from eva02-cls")],
+)
+def test_weights_of_another_project_say_how_to_convert_them(
+    tmp_path: Path, trained: TwoParts, prefix: str, advice: str
+) -> None:
+    state = {f"{prefix}{k}": v for k, v in trained.state_dict().items()}
+    state |= {"patch_embed.proj.weight": torch.ones(1)} if prefix == "blocks.0." else {}
+    path = save(tmp_path / "w.pth", {"meta": {"epoch": 1}, "state_dict": state})
+    message = rf"no tensor matches.*convert_checkpoint.py {advice} {path} CONVERTED.pth"
+    with pytest.raises(CheckpointError, match=message):
         SafeCheckpointer(TwoParts()).load(path)
+
+
+def test_our_names_load_from_the_layouts_of_others(tmp_path: Path, trained: TwoParts) -> None:
+    state = trained.state_dict()
+    contents = (
+        {"meta": {}, "state_dict": state},
+        {"module": state},
+        {"model": state, "settings": "of another project"},
+    )
+    for index, content in enumerate(contents):
+        model = TwoParts()
+        SafeCheckpointer(model, require_all=True).load(save(tmp_path / f"{index}.pth", content))
+        assert is_equal(model, trained)
+
+
+def test_a_resumed_optimiser_does_not_depend_on_the_file(tmp_path: Path, trained: TwoParts) -> None:
+    """Training overwrites the file that it resumed from while it goes on with its state."""
+    optimizer = torch.optim.AdamW(trained.parameters())
+    for parameter in trained.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    SafeCheckpointer(trained, str(tmp_path), optimizer=optimizer).save("model_final")
+    model = TwoParts()
+    resumed = torch.optim.AdamW(model.parameters())
+    checkpointer = SafeCheckpointer(model, str(tmp_path), optimizer=resumed)
+    checkpointer.resume_or_load("", resume=True)
+    size = (tmp_path / "model_final.pth").stat().st_size
+    (tmp_path / "model_final.pth").write_bytes(bytes(size))
+    for state in resumed.state.values():
+        assert float(state["step"]) == 1 and torch.allclose(state["exp_avg"], torch.tensor(0.1))
 
 
 def test_resume_needs_the_whole_state_and_finds_the_last_file(
@@ -183,3 +201,21 @@ def test_report_separates_the_four_cases() -> None:
     )
     assert (report.matched, report.missing, report.unused) == (("a",), ("c",), ("d",))
     assert report.wrong_shape == (("b", (3,), (4,)),)
+
+
+def test_report_names_what_is_left_out_and_why() -> None:
+    names = ["roi_heads.x.y", "backbone.net.blocks.0.attn.rope.freqs_cos", "pixel_mean", "other.x"]
+    report = KeyReport.compare({name: torch.zeros(1) for name in names}, {})
+    assert report.unused == ("other.x",)
+    assert {names[0] for names in report.left_out.values()} == set(names[:3])
+
+
+def test_a_model_that_reports_is_not_reported_twice(
+    tmp_path: Path, trained: TwoParts, caplog
+) -> None:
+    path = save(tmp_path / "w.pth", trained.state_dict())
+    model = TwoParts()
+    report_loading(model)
+    with caplog.at_level(logging.INFO, logger="streampetr_vit"):
+        SafeCheckpointer(model).load(path)
+    assert caplog.text.count("6 tensors loaded") == 1

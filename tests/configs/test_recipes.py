@@ -9,6 +9,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from streampetr_vit.engine import load_config
+from streampetr_vit.engine.config import call
+from streampetr_vit.solver import layer_decay_groups
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.py"))
@@ -29,12 +31,18 @@ def test_recipe_builds_on_the_meta_device_also_from_its_yaml(path: Path, tmp_pat
         models = [instantiate(c.model) for c in (cfg, again)]
     shapes = [{k: v.shape for k, v in model.state_dict().items()} for model in models]
     assert shapes[0] == shapes[1]
+    assert_every_parameter_trains_once(models[0], call(cfg.optimizer.params, model=models[0]))
     for split in ("train", "test"):
         mapper = instantiate(again.dataloader[split].mapper)
         height, width = mapper.image_aug.final_size
         assert height % 16 == 0 and width % 16 == 0
     net = again.model.backbone.net
     assert net.img_size == min(height, width) == 16 * net.global_window_size
+
+
+def assert_every_parameter_trains_once(model: torch.nn.Module, groups: list[dict]) -> None:
+    listed = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(listed) == sorted(map(id, model.parameters()))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -58,11 +66,86 @@ def test_vit_l_recipes_have_the_published_model(path: Path) -> None:
     assert model.head.prior_sigma_cells == 0 and model.token_ratio == 1
     assert model.denoising.groups == 10 and model.grid_mask.probability == 0.7
     assert cfg.model.backbone.net.drop_path_rate == 0.3
-    # Published rates by the number of windows in a step.
-    windows = 8 * cfg.dataloader.train.lanes_per_rank
-    assert cfg.optimizer.lr == {8: 2e-4, 16: 4e-4}[windows]
-    assert cfg.optimizer.params.backbone_lr_factor == 0.1
     assert cfg.dataloader.train.mapper.boxes2d
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if "eva02_l" in p.stem], ids=lambda p: p.stem)
+def test_vit_l_recipes_have_a_published_optimiser(path: Path) -> None:
+    cfg = load_config(str(path))
+    optimizer, params = cfg.optimizer, cfg.optimizer.params
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    rates = rates_by_part(model, call(params, model=model))
+    assert (tuple(optimizer.betas), optimizer.fused) == ((0.9, 0.999), True)
+    # The published batch, so that nothing is scaled.
+    windows = 8 * cfg.dataloader.train.lanes_per_rank
+    assert cfg.train.auto_scale and cfg.schedule.lr_batch == windows
+    if path.stem.endswith("layer_decay"):
+        assert (optimizer.lr, optimizer.weight_decay) == (1e-4, 1e-7)
+        assert (params.decay_rate, params.head_factor, params.num_layers) == (0.9, 4.0, 24)
+        assert rates["head"] == {(4e-4, 1e-7), (4e-4, 0.0)}
+        assert len(rates["backbone"]) == 50
+    else:
+        assert optimizer.lr == {8: 2e-4, 16: 4e-4}[windows]
+        assert (optimizer.weight_decay, params.backbone_lr_factor) == (0.01, 0.1)
+        assert rates.pop("backbone") == {(optimizer.lr * 0.1, 0.01)}
+        assert all(rate == {(optimizer.lr, 0.01)} for rate in rates.values())
+
+
+def rates_by_part(model: torch.nn.Module, groups: list[dict]) -> dict[str, set]:
+    """(lr, weight decay) of the parameters of each top-level module."""
+    parts: dict[str, set] = {}
+    by_id = {
+        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        parts.setdefault(name.split(".")[0], set()).add(by_id[id(parameter)])
+    return parts
+
+
+@pytest.mark.parametrize("size", ["800x320", "1600x640", "1600x800"])
+@pytest.mark.parametrize("suffix", ["", "_layer_decay"])
+def test_published_sizes_with_both_optimisers(size: str, suffix: str) -> None:
+    path = CONFIGS / f"streampetr_eva02_l_{size}_24ep{suffix}.py"
+    cfg = load_config(str(path))
+    width, height = map(int, size.split("x"))
+    assert list(cfg.dataloader.train.mapper.image_aug.final_size) == [height, width]
+    for said in ("Aims at:", "Iterations:", "Memory"):
+        assert said in path.read_text()
+    assert cfg.train.output_dir == f"output/{path.stem}" and size in cfg.report.title
+
+
+def test_the_two_optimisers_differ_in_nothing_else() -> None:
+    names = ("streampetr_eva02_l_1600x800_24ep", "streampetr_eva02_l_1600x800_24ep_layer_decay")
+    plain, decayed = (load_config(str(CONFIGS / f"{name}.py")) for name in names)
+    for cfg in (plain, decayed):
+        del cfg["optimizer"], cfg.train["output_dir"], cfg.report["title"]
+    assert plain == decayed
+
+
+@pytest.mark.parametrize(
+    ("scales", "sizes"),
+    [
+        ([4, 2, 1, 0.5], [(16, 40), (8, 20), (4, 10), (2, 5)]),
+        ([4, 2, 1, 0.5, 0.25], [(16, 40), (8, 20), (4, 10), (2, 5), (1, 2)]),
+    ],
+    ids=["four levels", "five levels"],
+)
+def test_both_pyramids_build_and_run(scales: list[float], sizes: list[tuple[int, int]]) -> None:
+    """As configured for the ViT-L, but for the width and depth of the ViT and the picture."""
+    described = LazyConfig.load(str(CONFIGS / "models" / "eva02_vit_l.py")).pyramid_backbone
+    described.net.update(img_size=64, window_size=3, global_window_size=4)
+    described.net.update(embed_dim=32, depth=3, num_heads=2, window_block_indexes=[0, 1])
+    described.scale_factors = scales
+    backbone = instantiate(described)
+    levels = backbone(torch.rand(2, 3, 64, 160))
+    assert {name: tuple(level.shape) for name, level in levels.items()} == {
+        f"p{2 + i}": (2, 256, *size) for i, size in enumerate(sizes)
+    }
+    sum(level.square().mean() for level in levels.values()).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+    groups = layer_decay_groups(torch.nn.ModuleDict({"backbone": backbone}), 1e-4, 0, num_layers=3)
+    assert sum(len(group["params"]) for group in groups) == len(list(backbone.parameters()))
 
 
 def test_single_frame_recipes_have_no_memory() -> None:

@@ -76,19 +76,23 @@ def test_the_published_recipe_in_numbers() -> None:
     # The same passes over the data whatever the number of processes.
     alone = Recipe.derive(28130, 2, 1, cfg.schedule.epochs)
     assert alone.max_iter == 24 * 14065
-    optimizer = build_optimizer(cfg.optimizer, Detector())
-    text = recipe.describe(cfg, optimizer)
+    model = Detector()
+    text = recipe.describe(cfg, model, build_optimizer(cfg.optimizer, model))
     assert "samples        28130" in text
     assert "batch          16 frames = 2 lanes x 8 processes" in text
     assert "epochs         24 of 1758 iterations" in text
-    assert "learning rates 4e-05 (weight decay 0.01" in text and "0.0004 (weight decay" in text
+    assert "learning rates backbone 4e-05, head 0.0004\n" in text
+    assert "lr scale       x1, train.auto_scale is off" in text
+    assert "weight decay   0.01 on 0.00 M parameters" in text
     assert "warm-up        500 iterations from 0.333, cosine to 0.001" in text
 
 
 def test_optimizer_state_holds_plain_values_only(tmp_path: Path) -> None:
     # Lists of a configuration would make checkpoints unreadable with weights_only=True.
     cfg = compose()
-    cfg.optimizer._target_ = torch.optim.NAdam  # keeps what it is given; AdamW makes a tuple of it
+    # NAdam keeps what it is given, AdamW makes a tuple of it.
+    cfg.optimizer._target_ = torch.optim.NAdam
+    del cfg.optimizer["fused"]
     optimizer = build_optimizer(cfg.optimizer, Detector())
     assert type(optimizer.param_groups[0]["betas"]) is tuple
     torch.save(optimizer.state_dict(), tmp_path / "state.pth")

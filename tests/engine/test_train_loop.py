@@ -45,7 +45,10 @@ def test_a_run_leaves_what_users_of_detectron2_expect(tmp_path: Path, caplog) ->
     log = (tmp_path / "log.txt").read_text()
     assert "batch          4 frames = 4 lanes x 1 processes" in log
     assert "epochs         2 of 16 iterations" in log
-    assert "learning rates 0.002 (weight decay 0.01" in log
+    assert "learning rates backbone 0.002, head 0.02" in log
+    assert "lr scale       x1: 4 frames per step, optimizer.lr is for 4" in log
+    assert "kernels        attention none; fused AdamW; torch " in log
+    assert "recomputed     nothing (activation checkpointing)" in log
 
     rows = metrics(tmp_path)
     training = [row for row in rows if "total_loss" in row]
@@ -86,7 +89,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch) -> None
     run_tool(interrupted, "--resume", "train.checkpointer.period=10")
 
     # The recipe names base rates, not the decayed ones of the checkpoint.
-    assert (interrupted / "log.txt").read_text().count("learning rates 0.002 (") == 2
+    assert (interrupted / "log.txt").read_text().count("learning rates backbone 0.002, ") == 2
     whole, resumed = final_weights(tmp_path / "whole"), final_weights(interrupted)
     for name in whole:
         assert torch.equal(whole[name], resumed[name]), name
@@ -168,6 +171,26 @@ def test_a_backbone_file_starts_a_training(tmp_path: Path) -> None:
     metrics_at_end = train(cfg)
     assert set(metrics_at_end) == {"toy"}
     assert torch.equal(final_weights(tmp_path / "run")["backbone.weight"], start["backbone.weight"])
+
+
+def test_auto_scale_reaches_the_optimiser_and_the_log(tmp_path: Path) -> None:
+    words = ["dataloader.train.lanes_per_rank=2", "train.max_iter=1", "schedule.warmup_iters=0"]
+    run_tool(tmp_path / "on", *words, "train.log_period=1")
+    run_tool(tmp_path / "off", *words, "train.log_period=1", "train.auto_scale=False")
+    rates = [metrics(tmp_path / name)[0]["lr"] for name in ("on", "off")]
+    assert rates == pytest.approx([0.01, 0.02])
+    log = (tmp_path / "on" / "log.txt").read_text()
+    assert "learning rates backbone 0.001, head 0.01" in log
+    assert "lr scale       x0.5: 2 frames per step, optimizer.lr is for 4" in log
+    assert "x1, train.auto_scale is off" in (tmp_path / "off" / "log.txt").read_text()
+
+
+def test_a_configuration_from_before_auto_scale_trains_as_it_did(tmp_path: Path) -> None:
+    cfg = load_config(CONFIG, ["train.max_iter=1", f"train.output_dir={tmp_path}"])
+    del cfg.train["auto_scale"], cfg.schedule["lr_batch"]
+    cfg.dataloader.train.lanes_per_rank = 1
+    assert train(cfg)
+    assert metrics(tmp_path)[-1]["iteration"] == 1
 
 
 def test_evaluation_on_the_way(tmp_path: Path) -> None:

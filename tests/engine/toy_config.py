@@ -14,5 +14,5 @@ dataloader = dict(
     evaluator=L(toy_task.ToyEvaluator)(output_dir="${train.output_dir}/inference"),
 )
 optimizer.lr = 0.02
-schedule.update(epochs=2, warmup_iters=5)
+schedule.update(epochs=2, warmup_iters=5, lr_batch=4)
 train.update(device="cpu", precision="float32", log_period=4)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from reference_head import Config, make_criterion, make_head, make_noise
 
-from streampetr_vit.checkpoint.adapters import (
-    backbone_arguments_from_streampetr,
-    detector_from_streampetr,
-)
+from streampetr_vit.checkpoint.adapters import backbone_arguments_from_streampetr
+from streampetr_vit.checkpoint.conversion import convert_file
+from streampetr_vit.checkpoint.files import write_checkpoint
+from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.modeling.backbone import CPFPN, SingleScale, ViT
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
@@ -48,10 +52,28 @@ def make_detector(data: dict[str, Any], checkpointing: bool = False) -> StreamPE
         ),
     )
     detector.head.decoder.use_act_checkpoint = checkpointing
-    tensors, _ = detector_from_streampetr(data["state_dict"])
-    tensors = {name: value.float() for name, value in tensors.items()}
-    detector.load_state_dict(tensors, strict=True)
+    load_through_files(detector, data["state_dict"])
     return detector
+
+
+def write_as_mmcv(path: Path, state_dict: dict[str, torch.Tensor]) -> None:
+    """A training checkpoint in mmcv's layout, with a numpy number in its metadata as usual."""
+    content = {
+        "meta": {"mmcv_version": "1.6.0", "iter": 10, "hook_msgs": {"best": np.float64(0.5)}},
+        "state_dict": OrderedDict((name, value.float()) for name, value in state_dict.items()),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 4e-4}]},
+    }
+    torch.save(content, path)
+
+
+def load_through_files(detector: StreamPETR, state_dict: dict[str, torch.Tensor]) -> None:
+    """The way of a released file: converted and checked against the model, saved, loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        released, converted = Path(folder) / "released.pth", Path(folder) / "converted.pth"
+        write_as_mmcv(released, state_dict)
+        conversion = convert_file(released, model=detector)
+        write_checkpoint(converted, conversion.tensors, conversion.settings)
+        SafeCheckpointer(detector, require_all=True).load(str(converted))
 
 
 def make_image_head(config: Config, head: Config) -> tuple[FocalHead, ImageLoss]:

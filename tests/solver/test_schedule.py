@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streampetr_vit.solver import iterations_per_epoch, warmup_cosine
+from streampetr_vit.solver import batch_lr_factor, iterations_per_epoch, warmup_cosine
 
 MAX_ITER = 42192
 
@@ -48,3 +48,20 @@ def test_iterations_per_epoch_of_the_published_runs() -> None:
 def test_fewer_samples_than_lanes_is_an_error() -> None:
     with pytest.raises(ValueError, match="15 samples, fewer than the 16 lanes"):
         iterations_per_epoch(15, 16)
+
+
+@pytest.mark.parametrize(
+    ("batch", "lr"),
+    [(1, 0.25e-4), (8, 2e-4), (12, 3e-4), (16, 4e-4), (24, 5e-4), (32, 6e-4), (64, 6e-4)],
+)
+def test_learning_rates_over_batches(batch: int, lr: float) -> None:
+    """8, 16 and 32 are published; straight lines between, nothing beyond."""
+    assert 4e-4 * batch_lr_factor(batch, 16) == pytest.approx(lr)
+    assert 2e-4 * batch_lr_factor(batch, 8) == pytest.approx(lr)
+    assert batch_lr_factor(batch, batch) == 1
+
+
+@pytest.mark.parametrize("batches", [(0, 16), (16, 0)])
+def test_a_batch_of_nothing_is_an_error(batches: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="schedule.lr_batch=.*must be 1 or more"):
+        batch_lr_factor(*batches)

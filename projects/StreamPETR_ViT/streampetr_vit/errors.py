@@ -28,6 +28,10 @@ class OutputError(UserError, OSError):
     """A file cannot be written."""
 
 
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint file is missing, unreadable, or does not fit the model."""
+
+
 class FolderTakenError(UserError, FileExistsError):
     """What is at a place where something shall be made is not to be overwritten."""
 

@@ -2,6 +2,7 @@
 
 from streampetr_vit.engine.config import ConfigError, load_config
 from streampetr_vit.engine.distributed import launch, reduce_mean, resolve_device
+from streampetr_vit.engine.param_table import param_group_table
 from streampetr_vit.engine.train_loop import build_model, evaluate, evaluate_only, setup, train
 from streampetr_vit.engine.trainer import NonFiniteTrainingError, StreamingTrainer
 
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate_only",
     "launch",
     "load_config",
+    "param_group_table",
     "reduce_mean",
     "resolve_device",
     "setup",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +11,13 @@ from torch import nn
 
 from streampetr_vit.engine.config import call
 from streampetr_vit.errors import InputError
-from streampetr_vit.solver import iterations_per_epoch
+from streampetr_vit.solver import batch_lr_factor, iterations_per_epoch
+from streampetr_vit.solver.schedule import PUBLISHED_LR
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The length of a training.
+    """The length of a training, and its learning rate beside the configured one.
 
     Attributes:
         num_samples: frames of the training set.
@@ -23,6 +25,8 @@ class Recipe:
         world_size: processes.
         epoch_iters: steps per epoch.
         max_iter: steps in all.
+        lr_batch: frames per step that the configured learning rate is meant for; None where it is
+            taken as it stands.
     """
 
     num_samples: int
@@ -30,6 +34,7 @@ class Recipe:
     world_size: int
     epoch_iters: int
     max_iter: int
+    lr_batch: int | None = None
 
     @staticmethod
     def derive(
@@ -38,26 +43,53 @@ class Recipe:
         world_size: int,
         epochs: float,
         max_iter: int | None = None,
+        lr_batch: int | None = None,
     ) -> Recipe:
         """Counts steps from epochs, or takes `max_iter` where it is given."""
         epoch_iters = iterations_per_epoch(num_samples, lanes_per_rank * world_size)
         total = round(epochs * epoch_iters) if max_iter is None else max_iter
         if total < 1:
             raise InputError(f"{total} iterations: raise schedule.epochs or train.max_iter")
-        return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total)
+        return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total, lr_batch)
+
+    @staticmethod
+    def of(cfg: DictConfig, num_samples: int, world_size: int) -> Recipe:
+        """The recipe of a configuration.
+
+        Args:
+            cfg: the whole configuration.
+            num_samples: frames of the training set.
+            world_size: processes.
+        """
+        # A config.yaml of a run from before there was auto_scale trained without it.
+        scale = cfg.train.get("auto_scale", False)
+        return Recipe.derive(
+            num_samples,
+            cfg.dataloader.train.lanes_per_rank,
+            world_size,
+            cfg.schedule.epochs,
+            cfg.train.max_iter,
+            cfg.schedule.lr_batch if scale else None,
+        )
 
     @property
     def global_batch(self) -> int:
         """Frames per step, over all processes."""
         return self.lanes_per_rank * self.world_size
 
-    def describe(self, cfg: DictConfig, optimizer: torch.optim.Optimizer) -> str:
-        """The block that the log shows before training."""
-        rates = ", ".join(
-            f"{group['lr']:.4g} (weight decay {group['weight_decay']:g}, "
-            f"{sum(p.numel() for p in group['params']) / 1e6:.2f} M parameters)"
-            for group in optimizer.param_groups
-        )
+    @property
+    def lr_factor(self) -> float:
+        """Times the configured learning rates."""
+        return 1.0 if self.lr_batch is None else batch_lr_factor(self.global_batch, self.lr_batch)
+
+    def describe(self, cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+        """The block that the log shows before training.
+
+        Args:
+            cfg: the whole configuration.
+            model: not wrapped for distribution.
+            optimizer: over its parameters, with the base learning rates.
+        """
         limit = cfg.train.max_seconds
         length = cfg.dataloader.train.get("window_length")
         entry = f"windows of {length} frames" if length else "frames"
@@ -67,25 +99,79 @@ class Recipe:
             f"x {self.world_size} processes",
             "epochs": f"{self.max_iter / self.epoch_iters:.3g} of {self.epoch_iters} iterations",
             "iterations": f"{self.max_iter}" + (f", at most {limit:g} s" if limit else ""),
-            "learning rates": rates,
+            "learning rates": _rates_by_part(model, optimizer),
+            "lr scale": self._describe_scale(),
+            "weight decay": _sizes_by_weight_decay(optimizer),
             "warm-up": f"{cfg.schedule.warmup_iters} iterations from "
             f"{cfg.schedule.warmup_factor:.3g}, cosine to {cfg.schedule.end_factor:g}",
             "precision": f"{cfg.train.precision}, gradient norm at most {cfg.train.clip_grad_norm}",
+            "kernels": _kernels(model, optimizer),
+            "recomputed": _recomputed(model),
         }
         return "effective recipe\n" + "\n".join(f"  {k:<15}{v}" for k, v in lines.items())
 
+    def _describe_scale(self) -> str:
+        if self.lr_batch is None:
+            return "x1, train.auto_scale is off"
+        batches = f"{self.global_batch} frames per step, optimizer.lr is for {self.lr_batch}"
+        largest = PUBLISHED_LR[-1][0]
+        beyond = f"; no rate is published beyond {largest}" if self.global_batch > largest else ""
+        return f"x{self.lr_factor:.4g}: {batches}{beyond}"
 
-def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+
+def build_optimizer(
+    cfg: DictConfig, model: nn.Module, lr_factor: float = 1.0
+) -> torch.optim.Optimizer:
     """Builds an optimiser from its description.
 
     Args:
         cfg: the optimizer section; its `params` is called with model=model.
         model: on its device, not wrapped for distribution.
+        lr_factor: times the learning rate of every group.
     """
     optimizer = call(cfg, params=call(cfg.params, model=model))
-    # Tuples of a configuration arrive as omegaconf lists, which checkpoints must not hold.
     for settings in (*optimizer.param_groups, optimizer.defaults):
+        settings["lr"] = settings["lr"] * lr_factor
+        # Tuples of a configuration arrive as omegaconf lists, which checkpoints must not hold.
         for name, value in settings.items():
             if isinstance(value, ListConfig):
                 settings[name] = tuple(value)
     return optimizer
+
+
+def _rates_by_part(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """The learning rates of each top-level module, from the smallest to the largest."""
+    part_of = {id(p): name.split(".")[0] for name, p in model.named_parameters()}
+    rates: dict[str, set[float]] = defaultdict(set)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[part_of[id(parameter)]].add(group["lr"])
+    spans = ((part, f"{min(lrs):.4g}", f"{max(lrs):.4g}") for part, lrs in rates.items())
+    return ", ".join(
+        f"{part} {low}" if low == high else f"{part} {low} to {high}" for part, low, high in spans
+    )
+
+
+def _sizes_by_weight_decay(optimizer: torch.optim.Optimizer) -> str:
+    """How many parameters train with which weight decay."""
+    sizes: dict[float, int] = defaultdict(int)
+    for group in optimizer.param_groups:
+        sizes[group["weight_decay"]] += sum(p.numel() for p in group["params"])
+    return ", ".join(f"{wd:g} on {size / 1e6:.2f} M parameters" for wd, size in sizes.items())
+
+
+def _kernels(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """What computes attention and the optimiser's step, and where."""
+    attention = sorted({m.kernel for m in model.modules() if hasattr(m, "kernel")})
+    fused = "fused " if optimizer.defaults.get("fused") else ""
+    device = next(model.parameters()).device.type
+    return (
+        f"attention {', '.join(attention) or 'none'}; {fused}{type(optimizer).__name__}; "
+        f"torch {torch.__version__} on {device}"
+    )
+
+
+def _recomputed(model: nn.Module) -> str:
+    """Modules that keep fewer activations and compute them again in the backward pass."""
+    names = [k for k, m in model.named_modules() if getattr(m, "use_act_checkpoint", False)]
+    return f"{', '.join(names) or 'nothing'} (activation checkpointing)"

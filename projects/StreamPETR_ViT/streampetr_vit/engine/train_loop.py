@@ -159,15 +159,9 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
         Metrics of the evaluation at the end, on rank 0; empty on other ranks.
     """
     model = build_model(cfg)
-    optimizer = build_optimizer(cfg.optimizer, model)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
-    recipe = Recipe.derive(
-        len(loader.dataset),
-        cfg.dataloader.train.lanes_per_rank,
-        comm.get_world_size(),
-        cfg.schedule.epochs,
-        cfg.train.max_iter,
-    )
+    recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
+    optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
     trainer = StreamingTrainer(
         wrap_distributed(model, **cfg.train.ddp),
         optimizer,
@@ -202,7 +196,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
             _log_hook(cfg, recipe),
         ]
     )
-    logger.info(recipe.describe(cfg, optimizer))  # base rates; a checkpoint replaces them
+    logger.info(recipe.describe(cfg, model, optimizer))  # base rates; a checkpoint replaces them
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
     # A checkpoint holds the iteration that was just done.
     start_iter = trainer.iter + 1 if resuming else 0

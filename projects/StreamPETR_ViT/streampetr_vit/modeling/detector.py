@@ -19,6 +19,7 @@ from streampetr_vit.modeling.criterion.training_loss import FrameTargets, Traini
 from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.key_report import report_loading
 from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput, ImageOutput
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingWindow
@@ -91,6 +92,7 @@ class StreamPETR(nn.Module):
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
+        report_loading(self)
         self.reset_streams()
 
     @property

@@ -1,10 +1,14 @@
-"""The learning rate over time, as a pure function of how far training has come."""
+"""The learning rate over time and over batch sizes, as pure functions."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from streampetr_vit.errors import InputError
+
+# (frames per step, learning rate) of the published recipes, and nothing for nothing.
+PUBLISHED_LR = ((0, 0.0), (8, 2e-4), (16, 4e-4), (32, 6e-4))
 
 
 def warmup_cosine(
@@ -53,3 +57,35 @@ def iterations_per_epoch(num_samples: int, global_batch: int) -> int:
             "all processes together: lower dataloader.train.lanes_per_rank or use fewer processes"
         )
     return num_samples // global_batch
+
+
+def batch_lr_factor(global_batch: int, lr_batch: int) -> float:
+    """How much larger the learning rate is for one batch than for another.
+
+    Between the published batches the rate lies on a straight line. Beyond the largest nothing is
+    published, and the rate stays.
+
+    Args:
+        global_batch: lanes per rank times the number of ranks.
+        lr_batch: the batch that the recipe's learning rate is meant for.
+
+    Returns:
+        1 for equal batches; 0.5, 1, 1.5 for 8, 16, 32 frames of a rate that is meant for 16.
+
+    Raises:
+        InputError: a batch is not positive.
+
+    Source: StreamPETR's training guide has 2e-4, 4e-4 and 6e-4 for 8, 16 and 32 frames.
+    """
+    if global_batch < 1 or lr_batch < 1:
+        raise InputError(
+            f"batch {global_batch}, schedule.lr_batch={lr_batch}: both must be 1 or more"
+        )
+    return _published_lr(global_batch) / _published_lr(lr_batch)
+
+
+def _published_lr(batch: int) -> float:
+    for (low, low_lr), (high, high_lr) in pairwise(PUBLISHED_LR):
+        if batch <= high:
+            return low_lr + (high_lr - low_lr) * (batch - low) / (high - low)
+    return PUBLISHED_LR[-1][1]

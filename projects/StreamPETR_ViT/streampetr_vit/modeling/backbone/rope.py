@@ -45,7 +45,9 @@ def rotary_tables(
     if size <= 0 or pretrain_size <= 0:
         raise ValueError(f"size={size} and pretrain_size={pretrain_size} must be positive")
     half = head_dim // 2
-    frequencies = base ** (-torch.arange(0, half, 2, dtype=torch.float32, device="cpu") / half)
+    # In this order of operations the tables equal the reference's bit for bit.
+    exponents = torch.arange(0, half, 2, dtype=torch.float32, device="cpu") / half
+    frequencies = 1.0 / base**exponents
     # Divide before multiplying, as the released weights were trained with.
     position = torch.arange(size, dtype=torch.float32, device="cpu") / size * pretrain_size
     angle = position[:, None] * frequencies  # (T, D / 4)

@@ -1,0 +1,230 @@
+"""Reading checkpoint files without executing them, and writing them.
+
+A .pth file is a pickle: a program that says which functions to call. torch's restricted reader
+calls a few known ones only. Old training checkpoints need some more for what lies beside their
+tensors; those names are listed here, and what they would make is replaced by empty stand-ins. A
+file that asks for anything else is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from streampetr_vit.errors import CheckpointError, InputError, OutputError
+
+AUTHOR = "streampetr_vit"  # detectron2's mark of a checkpoint whose names need no translation
+SETTINGS = "settings"  # entry that holds what `checkpoint.settings` knows of a detector
+
+
+class StandIn:
+    """Takes the place of an object that is not a tensor; keeps nothing of it."""
+
+    def __new__(cls, *_: Any) -> StandIn:
+        """Whatever the arguments are."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Whatever the state is."""
+
+
+def _empty_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+# What training programs store beside tensors, and what is made instead. Mappings keep their entries
+# (torch fills these two kinds only), everything else becomes empty.
+_STAND_INS: dict[Any, tuple[str, ...]] = {
+    StandIn: (
+        "argparse.Namespace",
+        "numpy.core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "mmcv.utils.config.Config",
+        "mmengine.config.config.Config",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "detectron2.solver.lr_scheduler.WarmupParamScheduler",
+        "fvcore.common.param_scheduler.CompositeParamScheduler",
+        "fvcore.common.param_scheduler.ConstantParamScheduler",
+        "fvcore.common.param_scheduler.CosineParamScheduler",
+        "fvcore.common.param_scheduler.LinearParamScheduler",
+        "fvcore.common.param_scheduler.MultiStepParamScheduler",
+        "pathlib.PosixPath",
+    ),
+    OrderedDict: (
+        "addict.addict.Dict",
+        "mmcv.utils.config.ConfigDict",
+        "mmengine.config.config.ConfigDict",
+        "omegaconf.dictconfig.DictConfig",
+    ),
+    _empty_dict: ("collections.defaultdict",),
+    dict: ("builtins.dict",),
+}
+_ALLOWED: list[Any] = [(made, name) for made, names in _STAND_INS.items() for name in names]
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> dict[str, Any]:
+    """Reads a checkpoint file into memory on the CPU; nothing in it is executed.
+
+    Args:
+        path: a file of `torch.save`, or a .safetensors file.
+        lazily: where the file allows it, tensors are views of the file, read from the disk when
+            they are used. The file must not be overwritten meanwhile.
+
+    Returns:
+        What the file holds; a .safetensors file is {"model": tensors, "settings": ...}. Objects
+        beside tensors and plain values may be replaced by `StandIn`.
+
+    Raises:
+        CheckpointError: missing or unreadable file, one that asks for objects that are not on the
+            list of this module, or one that does not hold a dict.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise CheckpointError(
+            f"checkpoint {path!r} does not exist (current folder: {os.getcwd()}); correct "
+            "train.init_checkpoint or, with --resume, the file last_checkpoint in the output folder"
+        )
+    try:
+        is_safetensors = path.endswith(".safetensors")
+        content = _read_safetensors(path) if is_safetensors else _read_torch(path, lazily)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, str(error))) from error
+    except Exception as error:  # torch and safetensors raise many types for damaged files
+        raise CheckpointError(
+            f"{path} ({os.path.getsize(path)} bytes) cannot be read: it is damaged, incomplete or "
+            f"not a checkpoint; copy or download it again. ({_first_line(error)})"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
+    return content
+
+
+def _read_torch(path: str, lazily: bool) -> Any:
+    options: dict[str, Any] = dict(map_location="cpu", weights_only=True)
+    options["mmap"] = lazily and _can_be_mapped(path)
+    try:
+        return torch.load(path, **options)
+    except pickle.UnpicklingError:
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, **options)
+
+
+def _can_be_mapped(path: str) -> bool:
+    """Whether the bytes of tensors lie in the file as they are: a zip file, not compressed."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        content: dict[str, Any] = {"model": {name: file.get_tensor(name) for name in names}}
+        metadata = file.metadata() or {}
+    if SETTINGS in metadata:
+        content[SETTINGS] = json.loads(metadata[SETTINGS])
+    return content
+
+
+def _refusal(path: str, message: str) -> str:
+    """What to say of a pickle that torch's restricted reader stopped at."""
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    if found is None:
+        return f"{path} is not a checkpoint. ({_first_line(message)})"
+    return (
+        f"{path} asks for {found[1]}, which is not among the objects that a checkpoint may hold "
+        "beside tensors; it was not read, and nothing in it was run. If you know where the file "
+        "comes from, save its state_dict alone there: torch.save({'model': state_dict}, FILE)"
+    )
+
+
+def _first_line(error: Exception | str) -> str:
+    kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
+    return f"{kind}{(str(error).splitlines() or [''])[0][:200]}"
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint that detectron2's checkpointer reads, or a .safetensors file.
+
+    Args:
+        path: ends with .pth, .pt or .safetensors.
+        tensors: by name.
+        settings: see `checkpoint.settings`; plain values.
+
+    Raises:
+        InputError: another ending.
+        OutputError: the file cannot be written.
+    """
+    _write(
+        path,
+        tensors,
+        {"model": dict(tensors), "__author__": AUTHOR, SETTINGS: dict(settings)},
+        settings,
+    )
+
+
+def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a .pth file in the layout of mmcv, for the reference.
+
+    Raises:
+        InputError: another ending.
+        OutputError: the file cannot be written.
+    """
+    if os.fspath(path).endswith(".safetensors"):
+        raise InputError(f"output {os.fspath(path)!r}: the reference reads .pth files only")
+    content = {"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)}
+    _write(path, tensors, content, {})
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raises InputError unless a checkpoint can have this name."""
+    if not os.fspath(path).endswith((".pth", ".pt", ".safetensors")):
+        raise InputError(f"output {os.fspath(path)!r} must end with .pth, .pt or .safetensors")
+
+
+def _write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    content: dict[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    """Through a temporary file: the tensors may be views of the file that is replaced."""
+    path = os.fspath(path)
+    check_output(path)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if path.endswith(".safetensors"):
+            contiguous = {name: value.contiguous() for name, value in tensors.items()}
+            metadata = {"__author__": AUTHOR, SETTINGS: json.dumps(dict(settings))}
+            open(temporary, "wb").close()
+            usual_rights = os.stat(temporary).st_mode  # save_file lets the owner alone read
+            save_file(contiguous, temporary, metadata)
+            os.chmod(temporary, usual_rights)
+        else:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path!r}: {error}") from error
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

@@ -1,0 +1,105 @@
+"""Finds the weights in a checkpoint file's content, and says whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from streampetr_vit.errors import CheckpointError
+from streampetr_vit.modeling.key_report import examples
+
+# Whose weights a file holds: name on the command line -> what it is.
+FORMATS = {
+    "ours": "a checkpoint of this project",
+    "eva02-det": "an EVA-02 detection checkpoint (backbone.net.*, backbone.simfp_*)",
+    "eva02-cls": "an EVA-02 ImageNet or masked-image checkpoint (blocks.*, patch_embed.*)",
+    "streampetr": "a StreamPETR detector (img_backbone.*, pts_bbox_head.*)",
+    "repdetr3d": "a RepDETR3D detector (img_backbone.*, pts_bbox_head.*, YOLOX 2D head)",
+    "seed-remapped": "an EVA-02 backbone under StreamPETR's names (img_backbone.* alone)",
+}
+
+# Where files keep their weights, in the order of preference; else they are the whole content.
+_WEIGHTS = ("model", "module", "state_dict")
+_AVERAGED_WEIGHTS = ("ema_state", "model_ema")
+
+
+def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False) -> dict[str, Any]:
+    """The flat dict of weights in a file's content.
+
+    Args:
+        content: as `read_checkpoint` returns it.
+        path: the file, for messages.
+        averaged: take the moving average that EVA-02's training keeps beside the weights.
+
+    Returns:
+        name -> tensor, without the prefix "module." that distributed training leaves.
+
+    Raises:
+        CheckpointError: no weights found.
+    """
+    wanted = _AVERAGED_WEIGHTS if averaged else _WEIGHTS
+    entry = next((name for name in wanted if isinstance(content.get(name), Mapping)), None)
+    if averaged and entry is None:
+        raise CheckpointError(
+            f"{path} holds no averaged weights ({' or '.join(_AVERAGED_WEIGHTS)}), only: "
+            f"{', '.join(content) if len(content) < 9 else examples(content)}; leave out --ema"
+        )
+    weights = dict(content if entry is None else content[entry])
+    strange = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
+    if strange is not None or not weights:
+        what = f"entry {strange!r} is a {type(weights[strange]).__name__}" if weights else "empty"
+        raise CheckpointError(
+            f"{path}: {what}, not a tensor: no dict of tensors under {', '.join(_WEIGHTS)}, nor "
+            f"at the top, whose entries are {examples(content)}"
+        )
+    if all(name.startswith("module.") for name in weights):
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    return weights
+
+
+def format_of(names: Iterable[str], path: str) -> str:
+    """Whose weights these are, a key of `FORMATS`.
+
+    Args:
+        names: of the weights.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: none of them; the message says what was recognised instead.
+    """
+    names = list(names)
+    parts = {name.split(".")[0] for name in names}
+    if "pts_bbox_head" in parts or "img_backbone" in parts:
+        if "img_backbone" in parts and not any(n.startswith("img_backbone.blocks.") for n in names):
+            raise CheckpointError(
+                f"{path} is a detector with another backbone than EVA-02's ViT (it has "
+                f"{examples(n for n in names if n.startswith('img_backbone.'))}); this project "
+                "has no such backbone"
+            )
+        if not parts & {"pts_bbox_head", "img_roi_head", "img_neck"}:
+            return "seed-remapped"
+        is_sparse = any(".attentions.1.weights_fc." in n or "multi_level_" in n for n in names)
+        return "repdetr3d" if is_sparse else "streampetr"
+    if "backbone" in parts:
+        return "ours" if parts & {"head", "neck", "image_head"} else "eva02-det"
+    if {"blocks", "patch_embed"} <= parts:
+        return _pre_training_format(names, path)
+    raise CheckpointError(
+        f"{path} is none of the known checkpoints: its tensors are {examples(names)}. Known are: "
+        + "; ".join(f"{name}, {what}" for name, what in FORMATS.items())
+    )
+
+
+def _pre_training_format(names: list[str], path: str) -> str:
+    if any(".mlp.fc1" in name for name in names):
+        raise CheckpointError(
+            f"{path} has timm's names (blocks.0.mlp.fc1_g); take the file of EVA-02's authors"
+        )
+    if any(name.endswith("attn.qkv.weight") for name in names):
+        raise CheckpointError(
+            f"{path} has one weight for queries, keys and values (attn.qkv.weight), as EVA-02's "
+            "Ti and S models; only the B and L models fit this backbone"
+        )
+    return "eva02-cls"

@@ -1,0 +1,202 @@
+"""Checkpoint files: what is read, what is refused without running it, and what is written."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import pickle
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from streampetr_vit.checkpoint.files import (
+    read_checkpoint,
+    write_checkpoint,
+    write_mmcv_checkpoint,
+)
+from streampetr_vit.errors import CheckpointError, InputError, OutputError
+
+WEIGHTS = {"head.a": torch.arange(6.0).view(2, 3), "head.b": torch.tensor(2)}
+
+
+class Payload:
+    """A pickle of it makes the reader call `function(*arguments)`."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def hostile_contents(mark: Path) -> dict[str, Any]:
+    """Contents that leave a mark if anything of them is run."""
+    command = f"touch {mark}"
+    return {
+        "command": {"state_dict": WEIGHTS, "meta": Payload(os.system, command)},
+        "eval": {"state_dict": WEIGHTS, "meta": Payload(eval, f"open({str(mark)!r}, 'w')")},
+        "open": {"state_dict": {**WEIGHTS, "w": Payload(io.open, str(mark), "w")}},
+        "in_place_of_weights": Payload(os.system, command),
+        # Hidden as an argument of something that is allowed.
+        "nested": {
+            "state_dict": WEIGHTS,
+            "meta": Payload(dict, [("a", Payload(os.system, command))]),
+        },
+    }
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy", "plain pickle"])
+@pytest.mark.parametrize("kind", ["command", "eval", "open", "in_place_of_weights", "nested"])
+@pytest.mark.parametrize("lazily", [False, True], ids=["read", "mapped"])
+def test_a_hostile_file_is_refused_and_nothing_of_it_is_run(
+    tmp_path: Path, layout: str, kind: str, lazily: bool
+) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "hostile.pth"
+    content = hostile_contents(mark)[kind]
+    if layout == "plain pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=layout == "zip")
+    with pytest.raises(CheckpointError, match="hostile.pth"):
+        read_checkpoint(path, lazily=lazily)
+    assert not mark.exists()
+    if layout == "zip":  # the same file does harm where it is trusted: the test can fail
+        torch.load(path, weights_only=False)
+        assert mark.exists()
+
+
+def test_the_object_that_is_refused_is_named(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "meta": Payload(os.getcwd)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"asks for posix.getcwd.*nothing in it was run"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def foreign_class(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str, *bases: type, **members: Any
+) -> type:
+    """A class of a package that is not installed; gone again when the file is read."""
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        path = ".".join(parts[:count])
+        if path not in sys.modules:
+            monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
+    made = type(name, bases, {"__module__": module, **members})
+    monkeypatch.setattr(sys.modules[module], name, made, raising=False)
+    return made
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+def test_what_training_programs_store_beside_tensors_is_passed_over(
+    tmp_path: Path, layout: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        state = {"__getstate__": lambda self: self, "__setstate__": dict.update}
+        config_dict = foreign_class(patch, "mmcv.utils.config", "ConfigDict", dict, **state)
+        config = foreign_class(patch, "mmcv.utils.config", "Config")()
+        config.values = config_dict(model=config_dict(type="Petr3D"), sizes=np.array([320, 800]))
+        content = {
+            "meta": {
+                "config": config,
+                "best": np.float64(0.5),
+                "iter": np.int64(3),
+                "arguments": argparse.Namespace(lr=4e-4),
+                "palette": np.zeros((2, 3), np.uint8),
+                "nested": config_dict(a=config_dict(b=1)),
+            },
+            "state_dict": OrderedDict(WEIGHTS),
+        }
+        path = tmp_path / "released.pth"
+        torch.save(content, path, _use_new_zipfile_serialization=layout == "zip")
+    assert "mmcv.utils.config" not in sys.modules
+    state_dict = read_checkpoint(path, lazily=True)["state_dict"]
+    assert list(state_dict) == list(WEIGHTS)
+    assert all(torch.equal(state_dict[name], value) for name, value in WEIGHTS.items())
+    # The list is for this module's reading alone.
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path)
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(100)}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for name, content in {"half.pth": whole[: len(whole) // 2], "empty.pth": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        for lazily in (False, True):
+            with pytest.raises(CheckpointError, match=rf"{name} \(\d+ bytes\) cannot be read"):
+                read_checkpoint(tmp_path / name, lazily=lazily)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    with pytest.raises(CheckpointError, match="page.pth is not a checkpoint"):
+        read_checkpoint(tmp_path / "page.pth")
+    (tmp_path / "w.safetensors").write_text("no")
+    with pytest.raises(CheckpointError, match="w.safetensors"):
+        read_checkpoint(tmp_path / "w.safetensors")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        read_checkpoint(tmp_path / "list.pth")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "program.pth"))
+    with pytest.warns(UserWarning, match="TorchScript"), pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "program.pth")
+    with zipfile.ZipFile(tmp_path / "archive.pth", "w") as archive:
+        archive.writestr("readme.txt", "no weights")
+    with pytest.raises(CheckpointError, match="archive.pth"):
+        read_checkpoint(tmp_path / "archive.pth")
+
+
+def test_a_compressed_file_is_not_taken_for_its_bytes(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry))
+    content = read_checkpoint(tmp_path / "small.pth", lazily=True)
+    assert all(torch.equal(content[name], value) for name, value in WEIGHTS.items())
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_written_files_are_read_again_with_their_settings(tmp_path: Path, ending: str) -> None:
+    settings = {"point_cloud_range": [-51.2, 51.2], "rotary": {"blocks": [16, 20]}}
+    path = tmp_path / "new folder" / f"w.{ending}"
+    write_checkpoint(path, WEIGHTS, settings)
+    content = read_checkpoint(path)
+    assert content["settings"] == settings
+    assert all(torch.equal(content["model"][name], value) for name, value in WEIGHTS.items())
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    (tmp_path / "any").touch()
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
+    if ending == "pth":
+        loaded = torch.load(path, weights_only=True)
+        assert loaded["__author__"] == "streampetr_vit" and set(loaded["model"]) == set(WEIGHTS)
+
+
+def test_a_file_can_be_replaced_by_what_is_read_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": {"a": torch.arange(5000.0), "b": torch.ones(5000)}}, path)
+    content = read_checkpoint(path, lazily=True)
+    write_checkpoint(path, {"a": content["model"]["a"]}, {})
+    assert torch.equal(read_checkpoint(path)["model"]["a"], torch.arange(5000.0))
+    assert path.stat().st_size < 30_000  # not the whole file that the tensor is a view of
+
+
+def test_outputs_that_cannot_be_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"w.txt' must end with .pth, .pt or .safetensors"):
+        write_checkpoint(tmp_path / "w.txt", WEIGHTS, {})
+    with pytest.raises(InputError, match="the reference reads .pth files only"):
+        write_mmcv_checkpoint(tmp_path / "w.safetensors", WEIGHTS)
+    (tmp_path / "file").write_text("")
+    for ending in ("pth", "safetensors"):
+        with pytest.raises(OutputError, match="cannot write"):
+            write_checkpoint(tmp_path / "file" / f"w.{ending}", WEIGHTS, {})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file"]
