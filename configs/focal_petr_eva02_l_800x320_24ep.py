@@ -11,4 +11,6 @@ from .models.petr_vit_l import model
 dataloader.train.sequence_split, dataloader.train.sequence_length = 1, 1
 
 report.title = "Focal-PETR, EVA-02 ViT-L, 800x320"
+# EVA-02 detection weights, see docs/checkpoints.md; "" starts from random ones.
+train.init_checkpoint = "weights/eva02_L_coco_det_sys_o365.pth"
 train.output_dir = "output/focal_petr_eva02_l_800x320_24ep"

@@ -14,4 +14,6 @@ from .common.train import train
 from .models.streampetr_vit_l import model
 
 report.title = "StreamPETR, EVA-02 ViT-L, 800x320"
+# EVA-02 detection weights, see docs/checkpoints.md; "" starts from random ones.
+train.init_checkpoint = "weights/eva02_L_coco_det_sys_o365.pth"
 train.output_dir = "output/streampetr_eva02_l_800x320_24ep"

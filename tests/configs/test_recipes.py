@@ -67,6 +67,7 @@ def test_vit_l_recipes_have_the_published_model(path: Path) -> None:
     assert model.denoising.groups == 10 and model.grid_mask.probability == 0.7
     assert cfg.model.backbone.net.drop_path_rate == 0.3
     assert cfg.dataloader.train.mapper.boxes2d
+    assert cfg.train.init_checkpoint == "weights/eva02_L_coco_det_sys_o365.pth"
 
 
 @pytest.mark.parametrize("path", [p for p in RECIPES if "eva02_l" in p.stem], ids=lambda p: p.stem)
