@@ -97,7 +97,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> di
     if not os.path.isfile(path):
         raise CheckpointError(
             f"checkpoint {path!r} does not exist (current folder: {os.getcwd()}); correct "
-            "train.init_checkpoint (\"\" starts from random weights) or, with --resume, the file "
+            'train.init_checkpoint ("" starts from random weights) or, with --resume, the file '
             "last_checkpoint in the output folder. docs/checkpoints.md says which files there are"
         )
     try:
