@@ -8,17 +8,20 @@ from typing import Any
 
 import torch
 
-from streampetr_vit.modeling.backbone import SingleScale, ViT
+from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, SingleScale, ViT
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
+from streampetr_vit.modeling.criterion.yolox_loss import YOLOXLoss
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.grid_mask import GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
+from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
+from streampetr_vit.modeling.temporal.transformer import SamplingDecoder, TemporalDecoder
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Boxes2D, invert_rigid
 
@@ -63,6 +66,49 @@ def make_detector(
         window=window,
     )
     for parameter in detector.parameters():  # a zero-initialised layer would hide a wrong wiring
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return detector
+
+
+def make_repdetr3d(
+    seed: int = 0, window: TrainingWindow | None = None, sampling_kernel: str = "grid_sample"
+) -> StreamPETR:
+    """The same with RepDETR3D's head, on two levels of features, and the YOLOX head."""
+    streampetr = make_detector(seed, window)
+    torch.manual_seed(seed)
+    dim = 32
+    decoder = SamplingDecoder(
+        dim,
+        2,
+        32,
+        2,
+        num_levels=2,
+        num_points=3,
+        num_groups=2,
+        dropout=0.0,
+        sampling_kernel=sampling_kernel,
+    )
+    detector = StreamPETR(
+        SimpleFeaturePyramid(streampetr.backbone.net, "last_feat", dim, [2, 1]),
+        RepDETR3DHead(
+            decoder,
+            stride=8,
+            num_queries=8,
+            num_propagated=4,
+            memory_length=8,
+            num_remembered=4,
+            max_detections=20,
+        ),
+        image_head=YOLOXHead(dim, strides=(8, 16), embed_dim=16),
+        criterion=TrainingLoss(DetectionLoss(), YOLOXLoss()),
+        denoising=DenoisingNoise(groups=2),
+        grid_mask=GridMask(),
+        in_feature=["p3", "p4"],
+        size_divisibility=16,
+        window=window,
+    )
+    for parameter in detector.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return detector

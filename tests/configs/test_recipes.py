@@ -165,6 +165,16 @@ def test_single_frame_recipes_have_no_memory() -> None:
         assert cfg.dataloader.train.sequence_length == 1
 
 
+def test_repdetr3d_has_the_released_models_head() -> None:
+    cfg = load_config(str(CONFIGS / "repdetr3d_eva02_l_800x320_24ep.py"))
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    constants = 10 + 10 + 6 + 3 * 256  # counted there; the start points are a buffer of ours
+    assert sum(p.numel() for p in model.head.parameters()) == 7_043_172 - constants
+    assert model.in_feature == ("p2", "p3", "p4", "p5")
+    assert cfg.optimizer.lr == 4e-4 and cfg.optimizer.params.backbone_lr_factor == 0.1
+
+
 def test_recipe_defaults_do_not_leak_into_each_other() -> None:
     """Recipes edit what they import; loading one must not change another."""
     path = str(CONFIGS / "streampetr_eva02_l_800x320_24ep.py")

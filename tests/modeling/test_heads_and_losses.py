@@ -18,7 +18,7 @@ from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_detect
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder, depth_bins
-from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
+from streampetr_vit.modeling.temporal.transformer import ImageTokens, TemporalDecoder
 from streampetr_vit.structures import Frame
 
 RANGE = torch.tensor([-51.2, -51.2, -5.0, 51.2, 51.2, 3.0])
@@ -175,7 +175,8 @@ def test_checkpointed_layers_draw_the_same_dropout_again() -> None:
         torch.manual_seed(0)
         decoder = TemporalDecoder(8, 2, 8, 2, dropout=0.5, use_act_checkpoint=use_act_checkpoint)
         queries, tokens = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
-        decoder.train()(queries, queries, tokens, tokens).square().sum().backward()
+        image = ImageTokens(tokens, tokens)
+        decoder.train()(queries, queries, image).square().sum().backward()
         gradients.append([p.grad for p in decoder.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         assert torch.equal(plain, checkpointed)

@@ -27,9 +27,8 @@ from streampetr_vit.checkpoint.settings import settings_of
 
 DETECTORS = golden.files_of("detector")
 HEADS = [*golden.files_of("head_eval"), *golden.files_of("head_train")]
-# RepDETR3D's weights are here already; its modules come later.
-SPARSE_HEADS = [p for p in golden.all_files() if golden.kind_of(p) == "sparsehead"]
-YOLOX_HEADS = [p for p in golden.all_files() if golden.kind_of(p) == "yolox_losses"]
+SPARSE_HEADS = golden.files_of("sparsehead")
+YOLOX_HEADS = golden.files_of("yolox_losses")
 IMAGE_HEADS = [*golden.files_of("focal_losses"), *YOLOX_HEADS]
 
 

@@ -43,6 +43,7 @@ from streampetr_vit.modeling.temporal.position_encoding import (
     fourier_encoding,
     sine_encoding,
 )
+from streampetr_vit.modeling.temporal.transformer import ImageTokens
 from streampetr_vit.structures import (
     box_corners,
     boxes_from_bottom_center,
@@ -184,7 +185,9 @@ def test_decoder(path: Path, kernel: str) -> None:
             key: batch_first(key)
             for key in ("query", "query_pos", "key", "key_pos", "temp_memory", "temp_pos")
         }
-        out = module(*arguments.values(), blocked=inputs["self_attn_mask"])
+        query, position, tokens, token_position, *of_the_memory = arguments.values()
+        image = ImageTokens(tokens, token_position)
+        out = module(query, position, image, None, *of_the_memory, blocked=inputs["self_attn_mask"])
         out = out.transpose(-3, -2)  # sequence first, as recorded
         golden.assert_close(out, expected["out"], f"{name}out", 1e-5)
         (out * inputs["grad_output"]).sum().backward()

@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 def _notes(cfg: DictConfig) -> list[str]:
     """What in the configuration is not the published model, so that no report hides it."""
-    sigma = cfg.model.head.prior_sigma_cells
+    sigma = cfg.model.head.get("prior_sigma_cells")
     if not sigma:
         return []
     return [

@@ -18,9 +18,15 @@ from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.training_loss import FrameTargets, TrainingLoss
 from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
-from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
+from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.key_report import report_loading
-from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput, ImageOutput
+from streampetr_vit.modeling.queries import (
+    DenoisingQueries,
+    HeadOutput,
+    ImageOutput,
+    YOLOXOutput,
+)
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Detections, Frame
@@ -36,14 +42,15 @@ class StreamPETR(nn.Module):
 
     Args:
         backbone: maps (B * N, 3, H, W) to a dict of features.
-        head: the 3D head.
+        head: the 3D head, of StreamPETR or RepDETR3D.
         neck: maps the backbone's dict to another one; None for none.
         image_head: the 2D head. It trains the features and, where `token_ratio` is below 1, chooses
             the tokens that the 3D head sees.
         criterion: training losses; needed in training only.
         denoising: noise of the denoising queries in training; None trains without them.
         grid_mask: hides stripes of the pictures in training; None for none.
-        in_feature: key of the neck's or backbone's output that the heads read.
+        in_feature: key of the neck's or backbone's output that the heads read; a list of keys, the
+            finest level first, for heads that read several.
         pixel_mean, pixel_std: RGB, on the 0..255 scale.
         size_divisibility: images are zero-padded at the right and bottom to multiples of this.
         token_ratio: share of the image tokens, in training and in inference, that the 3D head sees;
@@ -58,14 +65,14 @@ class StreamPETR(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        head: StreamPETRHead,
+        head: TemporalHead,
         *,
         neck: nn.Module | None = None,
-        image_head: FocalHead | None = None,
+        image_head: FocalHead | YOLOXHead | None = None,
         criterion: TrainingLoss | None = None,
         denoising: DenoisingNoise | None = None,
         grid_mask: GridMask | None = None,
-        in_feature: str = "last_feat",
+        in_feature: str | Sequence[str] = "last_feat",
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         size_divisibility: int = 32,
@@ -74,10 +81,10 @@ class StreamPETR(nn.Module):
         window: TrainingWindow | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < token_ratio <= 1 or (token_ratio < 1 and image_head is None):
+        if not 0 < token_ratio <= 1 or (token_ratio < 1 and not isinstance(image_head, FocalHead)):
             raise ValueError(
-                f"token_ratio ({token_ratio}) must be in (0, 1], and below 1 it needs image_head, "
-                "which chooses the tokens"
+                f"token_ratio ({token_ratio}) must be in (0, 1], and below 1 it needs a FocalHead "
+                f"as image_head, which chooses the tokens, not {type(image_head).__name__}"
             )
         if criterion is not None and (criterion.image is None) != (image_head is None):
             raise ValueError(
@@ -86,7 +93,8 @@ class StreamPETR(nn.Module):
             )
         self.backbone, self.neck, self.head, self.image_head = backbone, neck, head, image_head
         self.criterion, self.denoising, self.grid_mask = criterion, denoising, grid_mask
-        self.in_feature, self.size_divisibility = in_feature, size_divisibility
+        self.in_feature = in_feature if isinstance(in_feature, str) else tuple(in_feature)
+        self.size_divisibility = size_divisibility
         self.token_ratio, self.memory_at_test = token_ratio, memory_at_test
         self.window = window or TrainingWindow()
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -140,7 +148,7 @@ class StreamPETR(nn.Module):
         height, width = (size + -size % self.size_divisibility for size in image_size)
         return height, width
 
-    def image_features(self, images: Tensor, grid: GridDraw | None = None) -> Tensor:
+    def image_features(self, images: Tensor, grid: GridDraw | None = None) -> Features:
         """Normalises, pads and embeds images (B, N, 3, H, W), uint8 or normalised float32.
 
         Args:
@@ -148,7 +156,7 @@ class StreamPETR(nn.Module):
             grid: stripes to hide, the same in all of them.
 
         Returns:
-            (B, N, C, h, w).
+            (B, N, C, h, w), or a list of them where `in_feature` is one.
         """
         batch, cameras = images.shape[:2]
         images = images.flatten(0, 1)  # (B * N, 3, H, W), camera fastest
@@ -161,7 +169,9 @@ class StreamPETR(nn.Module):
         features = self.backbone(images)
         if self.neck is not None:
             features = self.neck(features)
-        return features[self.in_feature].unflatten(0, (batch, cameras))
+        if isinstance(self.in_feature, str):
+            return features[self.in_feature].unflatten(0, (batch, cameras))
+        return [features[name].unflatten(0, (batch, cameras)) for name in self.in_feature]
 
     def forward(
         self, samples: Sequence[Sample] | Sequence[Sequence[Sample]]
@@ -190,18 +200,24 @@ class StreamPETR(nn.Module):
         return [{"detections": found} for found in self._detect(moments[0], frames[0])]
 
     def chosen_tokens(
-        self, features: Tensor, image_size: tuple[int, int], output: ImageOutput | None = None
+        self,
+        features: Features,
+        image_size: tuple[int, int],
+        output: ImageOutput | YOLOXOutput | None = None,
     ) -> Tensor | None:
         """(B, K) int64 tokens that the 3D head sees, or None for all.
 
         Args:
-            features: (B, N, C, h, w).
+            features: of `image_features`.
             image_size: (height, width) of the padded pictures in pixels.
             output: of the 2D head, where it ran already.
         """
-        if self.image_head is None or self.token_ratio == 1:
+        if self.token_ratio == 1:
             return None
-        output = output or self.image_head(features, image_size)
+        assert isinstance(self.image_head, FocalHead) and isinstance(features, Tensor)
+        if output is None:
+            output = self.image_head(features, image_size)
+        assert isinstance(output, ImageOutput)
         return self.image_head.token_indexes(output, len(features), self.token_ratio)
 
     def _losses(

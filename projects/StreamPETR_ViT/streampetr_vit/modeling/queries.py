@@ -2,7 +2,8 @@
 
 Shape letters: B streams, Q learned queries, P propagated queries, G denoising groups, S denoising
 slots of one group, n true boxes of a batch, L decoder layers, E channels, I images of a batch
-(camera fastest), T tokens of one image (row by row).
+(camera fastest), T tokens of one image (row by row), M cells of a feature pyramid of one image
+(finest level first, row by row).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from streampetr_vit.modeling.ops.boxes2d import corners_from_cell_codes
 
 
 @dataclass(frozen=True)
@@ -93,3 +96,29 @@ class ImageOutput:
     boxes: Tensor
     centers: Tensor
     centerness: Tensor
+
+
+@dataclass(frozen=True)
+class YOLOXOutput:
+    """Predictions of the 2D head of a feature pyramid, one hypothesis per cell.
+
+    Attributes:
+        logits: (I, M, classes).
+        box_codes: (I, M, 4), see `corners_from_cell_codes`.
+        objectness: (I, M, 1) logits.
+        center_offsets: (I, M, 2) of the projected 3D centre x, y from the prior, in strides.
+        priors: (M, 2) top left corners x, y of the cells in pixels.
+        strides: (M,) pixels of a cell's side.
+    """
+
+    logits: Tensor
+    box_codes: Tensor
+    objectness: Tensor
+    center_offsets: Tensor
+    priors: Tensor
+    strides: Tensor
+
+    @property
+    def corners(self) -> Tensor:
+        """(I, M, 4) predicted boxes x1, y1, x2, y2 in pixels."""
+        return corners_from_cell_codes(self.box_codes, self.priors, self.strides)

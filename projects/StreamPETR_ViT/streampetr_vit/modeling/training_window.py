@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.training_loss import FrameResult, FrameTargets
 from streampetr_vit.modeling.grid_mask import GridDraw
+from streampetr_vit.modeling.heads.temporal_head import Features
 from streampetr_vit.modeling.queries import DenoisingQueries
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame
@@ -131,14 +132,18 @@ class TrainingWindow:
 
     def _features(
         self, detector: StreamPETR, frames: Sequence[Frame], grid: GridDraw | None
-    ) -> list[Tensor]:
-        """Per frame (B, N, C, h, w)."""
+    ) -> list[Features]:
+        """Those of each frame."""
         cameras = frames[0].images.shape[1]
         history = max(len(frames) - self.num_frame_backbone_grads, 0)
 
-        def embed(part: Sequence[Frame], grid: GridDraw | None) -> list[Tensor]:
+        def embed(part: Sequence[Frame], grid: GridDraw | None) -> list[Features]:
             images = torch.cat([frame.images for frame in part], dim=1)  # (B, T * N, 3, H, W)
-            return list(detector.image_features(images, grid).split(cameras, dim=1))
+            features = detector.image_features(images, grid)
+            if isinstance(features, Tensor):
+                return list(features.split(cameras, dim=1))
+            levels = [level.split(cameras, dim=1) for level in features]
+            return [list(of_frame) for of_frame in zip(*levels, strict=True)]
 
         # First: weights that autocast rounds without gradient are kept, and would be used again.
         trained = embed(frames[history:], grid)

@@ -11,6 +11,7 @@ from torch import Tensor
 # Added to every divisor. Source: released StreamPETR behaviour.
 DIVISOR_EPS = torch.finfo(torch.float32).eps
 _LOG_EPS = 1e-12
+_LEAST_IOU = 1e-16
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
@@ -109,3 +110,15 @@ def gaussian_focal_loss_sum(
     peak = -(probability + _LOG_EPS).log() * (1 - probability).pow(alpha)
     elsewhere = -(1 - probability + _LOG_EPS).log() * probability.pow(alpha)
     return torch.where(heatmap == 1, peak, elsewhere * (1 - heatmap).pow(gamma)).sum()
+
+
+def square_iou_loss_sum(overlap: Tensor) -> Tensor:
+    """How far squared overlaps are from 1, as in YOLOX.
+
+    Args:
+        overlap: (...) IoU in [0, 1]; without gradient where nothing overlaps.
+
+    Returns:
+        Scalar sum.
+    """
+    return (1 - overlap.clamp(min=_LEAST_IOU).square()).sum()

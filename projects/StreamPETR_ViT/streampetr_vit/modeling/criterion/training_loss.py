@@ -14,8 +14,8 @@ from torch import Tensor
 
 from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
-from streampetr_vit.modeling.criterion.image_loss import ImageLoss
-from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput, ImageOutput
+from streampetr_vit.modeling.criterion.image_criterion import ImageCriterion
+from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput, ImageOutput, YOLOXOutput
 from streampetr_vit.structures import Boxes2D
 
 
@@ -58,7 +58,7 @@ class FrameResult:
 
     output: HeadOutput
     denoising: DenoisingQueries | None
-    image_output: ImageOutput | None
+    image_output: ImageOutput | YOLOXOutput | None
     image_size: tuple[int, int]
 
 
@@ -72,7 +72,7 @@ class TrainingLoss:
     """
 
     detection: DetectionLoss
-    image: ImageLoss | None = None
+    image: ImageCriterion | None = None
 
     def __call__(
         self, results: Sequence[FrameResult], targets: Sequence[FrameTargets]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 # Least area that is divided by. Source: IoU cost and losses of the released models.
 _EPS = 1e-6
+_LOG_EPS = 1e-8  # boxes without area have a finite code
 
 
 def corners_from_center_form(boxes: Tensor) -> Tensor:
@@ -22,6 +23,31 @@ def center_form_from_corners(corners: Tensor) -> Tensor:
     """(..., 4) corners to (..., 4) cx, cy, width, height."""
     low, high = corners[..., :2], corners[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def corners_from_cell_codes(codes: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
+    """Boxes that cells of a feature pyramid predict.
+
+    Args:
+        codes: (..., 4): the box's centre from the cell's corner, in strides, and the logarithms of
+            its sides in strides.
+        priors: (..., 2) top left corners of the cells in pixels. Quirk: not their middles.
+        strides: (...) pixels of a cell's side.
+
+    Returns:
+        (..., 4) corners in pixels.
+    """
+    strides = strides[..., None]
+    center, size = codes[..., :2] * strides + priors, codes[..., 2:].exp() * strides
+    return torch.cat((center - size / 2, center + size / 2), dim=-1)
+
+
+def cell_codes_from_corners(corners: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
+    """The way back of `corners_from_cell_codes`; sides without length become about -18."""
+    strides = strides[..., None]
+    box = center_form_from_corners(corners)
+    log_size = (box[..., 2:] / strides + _LOG_EPS).log()
+    return torch.cat(((box[..., :2] - priors) / strides, log_size), dim=-1)
 
 
 def iou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:

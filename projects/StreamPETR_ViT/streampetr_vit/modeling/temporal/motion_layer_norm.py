@@ -14,10 +14,12 @@ class MotionLayerNorm(nn.Module):
     Args:
         condition_dim: channels of the condition.
         dim: channels of the features.
+        use_ln: normalise the features; without, it starts as the identity (RepDETR3D's cameras).
     """
 
-    def __init__(self, condition_dim: int, dim: int) -> None:
+    def __init__(self, condition_dim: int, dim: int, use_ln: bool = True) -> None:
         super().__init__()
+        self.use_ln = use_ln
         self.reduce = nn.Linear(condition_dim, dim)
         self.gamma = nn.Linear(dim, dim)
         self.beta = nn.Linear(dim, dim)
@@ -28,8 +30,15 @@ class MotionLayerNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Modulates `x` (..., dim) by `condition` (..., condition_dim); shapes broadcast."""
+        gain, offset = self.coefficients(condition)
+        if self.use_ln:
+            x = F.layer_norm(x, x.shape[-1:])
+        return gain * x + offset
+
+    def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain and offset (..., dim) for a condition (..., condition_dim)."""
         hidden = F.relu(self.reduce(condition))
-        return self.gamma(hidden) * F.layer_norm(x, x.shape[-1:]) + self.beta(hidden)
+        return self.gamma(hidden), self.beta(hidden)
 
 
 class FeatureGate(nn.Module):

@@ -1,4 +1,7 @@
-"""The decoder: hybrid self-attention over queries and memory, cross-attention to image tokens.
+"""The decoder: hybrid self-attention over queries and memory, then a look at the image.
+
+How a query looks at the image is a module of its own: attention to all tokens (StreamPETR), or
+sampling at projected points (RepDETR3D, `camera_sampling`).
 
 Shape letters: B streams, Q queries, K keys, T image tokens, L layers, E channels, h heads, D head
 dimension.
@@ -6,12 +9,17 @@ dimension.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from streampetr_vit.modeling.ops.attention import attention
+from streampetr_vit.modeling.temporal.camera_sampling import CameraSampling
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -80,17 +88,48 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(out)
 
 
+@dataclass(frozen=True)
+class ImageTokens:
+    """An image as tokens that queries attend to.
+
+    Attributes:
+        tokens, position: (B, T, E); position is not in the values.
+        bias: (B, Q, T) float32 added to the attention logits, or None.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    bias: Tensor | None = None
+
+
+class TokenAttention(MultiHeadAttention):
+    """Looks at the image by attending to all of its tokens."""
+
+    def forward(  # type: ignore[override]
+        self, content: Tensor, position: Tensor, points_m: Tensor | None, image: ImageTokens
+    ) -> Tensor:
+        """The update (B, Q, E) of queries.
+
+        Args:
+            content, position: (B, Q, E).
+            points_m: not looked at.
+            image: the tokens.
+        """
+        return super().forward(
+            content + position, image.tokens + image.position, image.tokens, bias=image.bias
+        )
+
+
 class DecoderLayer(nn.Module):
-    """Post-norm layer: self-attention with memory, cross-attention to the image, feed-forward.
+    """Post-norm layer: self-attention with memory, a look at the image, feed-forward.
 
     Args:
         embed_dim, num_heads: E and h.
         feedforward_dim: hidden channels of the feed-forward network.
-        dropout: on self-attention weights and on every branch's output.
-        cross_attention_dropout: on cross-attention weights. Quirk: 0 in the published training,
-            whose fused kernel ignored the configured 0.1.
-        cross_attention_precision: see `MultiHeadAttention`. The published training and evaluation
-            used "fp16".
+        cross_attention: called with content, position, points in metres and the image; gives the
+            update of the queries.
+        dropout: on self-attention weights and on the output of both attentions.
+        feedforward_dropout: inside and behind the feed-forward network.
         kernel: see `ops.attention.attention`.
     """
 
@@ -99,41 +138,40 @@ class DecoderLayer(nn.Module):
         embed_dim: int,
         num_heads: int,
         feedforward_dim: int,
+        cross_attention: nn.Module,
         dropout: float = 0.1,
-        cross_attention_dropout: float = 0.0,
-        cross_attention_precision: str = "float32",
+        feedforward_dropout: float = 0.1,
         kernel: str = "sdpa",
     ) -> None:
         super().__init__()
         self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout, kernel)
-        self.cross_attention = MultiHeadAttention(
-            embed_dim, num_heads, cross_attention_dropout, kernel, cross_attention_precision
-        )
+        self.cross_attention = cross_attention
         self.feedforward = nn.Sequential(
             nn.Linear(embed_dim, feedforward_dim),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(feedforward_dropout),
             nn.Linear(feedforward_dim, embed_dim),
+            nn.Dropout(feedforward_dropout),
         )
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        for part in (self.self_attention, self.feedforward):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(self.self_attention.out_proj.bias)
 
     def forward(
         self,
         content: Tensor,
         position: Tensor,
-        tokens: Tensor,
-        token_position: Tensor,
+        image: Any,
+        points_m: Tensor | None = None,
         memory_content: Tensor | None = None,
         memory_position: Tensor | None = None,
         blocked: Tensor | None = None,
-        token_bias: Tensor | None = None,
     ) -> Tensor:
-        """One layer; arguments as in `TemporalDecoder.forward`. Returns (B, Q, E)."""
+        """One layer; arguments as in `Decoder.forward`. Returns (B, Q, E)."""
         query = key = content + position
         value = content
         if memory_content is not None and memory_position is not None:
@@ -142,20 +180,77 @@ class DecoderLayer(nn.Module):
         update = self.self_attention(query, key, value, blocked=blocked)
         content = self.norms[0](content + self.dropout(update))
 
-        update = self.cross_attention(
-            content + position, tokens + token_position, tokens, bias=token_bias
-        )
+        update = self.cross_attention(content, position, points_m, image)
         content = self.norms[1](content + self.dropout(update))
-        return self.norms[2](content + self.dropout(self.feedforward(content)))
+        return self.norms[2](content + self.feedforward(content))
 
 
-class TemporalDecoder(nn.Module):
-    """A stack of `DecoderLayer`s whose outputs share one final norm.
+class Decoder(nn.Module):
+    """A stack of layers.
 
     Args:
-        embed_dim, num_heads, feedforward_dim, dropout, cross_attention_dropout,
-            cross_attention_precision, kernel: see `DecoderLayer`.
+        layers: L of them.
+        embed_dim: E.
+        with_post_norm: one norm, shared by the outputs of all layers.
+        use_act_checkpoint: recompute each layer in the backward pass.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayer],
+        embed_dim: int,
+        with_post_norm: bool,
+        use_act_checkpoint: bool,
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_layers = embed_dim, len(layers)
+        self.use_act_checkpoint = use_act_checkpoint
+        self.layers = nn.ModuleList(layers)
+        self.post_norm = nn.LayerNorm(embed_dim) if with_post_norm else nn.Identity()
+
+    def forward(
+        self,
+        content: Tensor,
+        position: Tensor,
+        image: Any,
+        points_m: Tensor | None = None,
+        memory_content: Tensor | None = None,
+        memory_position: Tensor | None = None,
+        blocked: Tensor | None = None,
+    ) -> Tensor:
+        """Decodes queries.
+
+        Args:
+            content, position: (B, Q, E) of the queries.
+            image: what the layers' cross-attention looks at.
+            points_m: (B, Q, 3) reference points of the queries in metres, lidar frame.
+            memory_content, memory_position: (B, K', E), further keys of the self-attention.
+            blocked: (Q, Q + K') bool for the self-attention, True = may not attend.
+
+        Returns:
+            (L, B, Q, E): every layer's output.
+        """
+        outputs = []
+        shared = (position, image, points_m, memory_content, memory_position, blocked)
+        for layer in self.layers:
+            if self.use_act_checkpoint and self.training:
+                content = checkpoint(layer, content, *shared, use_reentrant=False)
+            else:
+                content = layer(content, *shared)
+            outputs.append(self.post_norm(content))
+        return torch.stack(outputs)
+
+
+class TemporalDecoder(Decoder):
+    """StreamPETR's: attention to all image tokens, and a norm at the end.
+
+    Args:
+        embed_dim, num_heads, feedforward_dim, dropout, kernel: see `DecoderLayer`.
         num_layers: L.
+        cross_attention_dropout: on cross-attention weights. Quirk: 0 in the published training,
+            whose fused kernel ignored the configured 0.1.
+        cross_attention_precision: see `MultiHeadAttention`. The published training and evaluation
+            used "fp16".
         use_act_checkpoint: recompute each layer in the backward pass.
     """
 
@@ -171,54 +266,72 @@ class TemporalDecoder(nn.Module):
         kernel: str = "sdpa",
         use_act_checkpoint: bool = False,
     ) -> None:
-        super().__init__()
-        self.embed_dim, self.num_layers = embed_dim, num_layers
-        self.use_act_checkpoint = use_act_checkpoint
-        self.layers = nn.ModuleList(
+        layers = [
             DecoderLayer(
                 embed_dim,
                 num_heads,
                 feedforward_dim,
+                TokenAttention(
+                    embed_dim,
+                    num_heads,
+                    cross_attention_dropout,
+                    kernel,
+                    cross_attention_precision,
+                ),
                 dropout,
-                cross_attention_dropout,
-                cross_attention_precision,
+                feedforward_dropout=dropout,
+                kernel=kernel,
+            )
+            for _ in range(num_layers)
+        ]
+        super().__init__(layers, embed_dim, True, use_act_checkpoint)
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+class SamplingDecoder(Decoder):
+    """RepDETR3D's: queries sample the image at projected points, and there is no norm at the end.
+
+    Args:
+        embed_dim, num_heads, feedforward_dim, dropout, feedforward_dropout, kernel: see
+            `DecoderLayer`. Quirk: the released weights have 1024 and 0, whatever their
+            configuration says.
+        num_layers: L.
+        num_levels, num_points, num_groups: see `CameraSampling`.
+        sampling_kernel: see `ops.deformable_aggregation`.
+        use_act_checkpoint: recompute each layer in the backward pass.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        feedforward_dim: int = 1024,
+        num_layers: int = 6,
+        num_levels: int = 4,
+        num_points: int = 13,
+        num_groups: int = 8,
+        dropout: float = 0.1,
+        feedforward_dropout: float = 0.0,
+        kernel: str = "sdpa",
+        sampling_kernel: str = "grid_sample",
+        use_act_checkpoint: bool = False,
+    ) -> None:
+        layers = [
+            DecoderLayer(
+                embed_dim,
+                num_heads,
+                feedforward_dim,
+                CameraSampling(
+                    embed_dim, num_groups, num_levels, num_points, kernel=sampling_kernel
+                ),
+                dropout,
+                feedforward_dropout,
                 kernel,
             )
             for _ in range(num_layers)
-        )
-        self.post_norm = nn.LayerNorm(embed_dim)
-
-    def forward(
-        self,
-        content: Tensor,
-        position: Tensor,
-        tokens: Tensor,
-        token_position: Tensor,
-        memory_content: Tensor | None = None,
-        memory_position: Tensor | None = None,
-        blocked: Tensor | None = None,
-        token_bias: Tensor | None = None,
-    ) -> Tensor:
-        """Decodes queries.
-
-        Args:
-            content, position: (B, Q, E) of the queries.
-            tokens, token_position: (B, T, E) of the image; position is not in the values.
-            memory_content, memory_position: (B, K', E), further keys of the self-attention.
-            blocked: (Q, Q + K') bool for the self-attention, True = may not attend.
-            token_bias: (B, Q, T) float32, added to the cross-attention logits.
-
-        Returns:
-            (L, B, Q, E): every layer's output after the shared norm.
-        """
-        outputs = []
-        of_the_image = (tokens, token_position)
-        of_the_memory = (memory_content, memory_position)
-        shared = (position, *of_the_image, *of_the_memory, blocked, token_bias)
-        for layer in self.layers:
-            if self.use_act_checkpoint and self.training:
-                content = checkpoint(layer, content, *shared, use_reentrant=False)
-            else:
-                content = layer(content, *shared)
-            outputs.append(self.post_norm(content))
-        return torch.stack(outputs)
+        ]
+        super().__init__(layers, embed_dim, False, use_act_checkpoint)
+        self.sampling_kernel = sampling_kernel

@@ -1,0 +1,75 @@
+"""The RepDETR3D head: object queries that sample several levels of features where points project.
+
+Shape letters: B streams, N cameras, C feature channels, H W feature height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
+from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps
+from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
+from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
+from streampetr_vit.structures import Frame
+
+_CAMERA_DIM = 14  # two focal lengths, and a 3 x 4 pose
+
+
+class RepDETR3DHead(TemporalHead):
+    """Temporal 3D detection head on a pyramid: a list of (B, N, E, H, W), the finest first.
+
+    Args:
+        decoder: its `embed_dim` is E, which the features must have.
+        stride: pixels of one cell of the finest level.
+        options: see `TemporalHead`.
+    """
+
+    def __init__(self, decoder: SamplingDecoder, *, stride: int = 4, **options: Any) -> None:
+        super().__init__(decoder, **options)
+        self.stride = stride
+        self.token_modulation = MotionLayerNorm(_CAMERA_DIM, decoder.embed_dim, use_ln=False)
+
+    def look(
+        self, features: Features, frame: Frame, points_m: Tensor, token_indexes: Tensor | None
+    ) -> CameraMaps:
+        """The modulated maps of all cameras; see `TemporalHead.look`."""
+        if isinstance(features, Tensor):
+            raise ValueError(
+                "RepDETR3DHead reads several levels of features: set model.in_feature to their "
+                'names, the finest first, such as ["p2", "p3", "p4", "p5"]'
+            )
+        if token_indexes is not None:
+            raise ValueError("RepDETR3DHead samples maps and has no tokens to choose from")
+        height, width = features[0].shape[-2:]
+        gain, offset = (
+            value[..., None, None]  # (B, N, E, 1, 1)
+            for value in self.token_modulation.coefficients(self._camera_condition(frame))
+        )
+        maps = [gain * level + offset for level in features]
+        if self.decoder.sampling_kernel == "gather":  # reads channels last; once for all layers
+            maps = [_channels_last(level) for level in maps]
+        return CameraMaps(
+            maps=maps,
+            lidar_to_image=frame.rig.lidar_to_image,
+            image_size=(height * self.stride, width * self.stride),
+        )
+
+    def _camera_condition(self, frame: Frame) -> Tensor:
+        """(B, N, 14): focal lengths in thousands of pixels, then lidar_to_camera by rows.
+
+        Quirk: the focal length across is negative in a flipped picture, and lidar_to_camera does
+        not follow the scene augmentation, as in the training of the released weights.
+        """
+        intrinsics, pose = frame.rig.intrinsics, frame.rig.lidar_to_camera
+        focal = torch.stack((intrinsics[..., 0, 0], intrinsics[..., 1, 1]), dim=-1) / 1e3
+        return torch.cat((focal, pose[..., :3, :].flatten(-2)), dim=-1)
+
+
+def _channels_last(level: Tensor) -> Tensor:
+    """The same (B, N, E, H, W), with E fastest in memory."""
+    images = level.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return images.unflatten(0, level.shape[:2])
