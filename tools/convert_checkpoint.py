@@ -28,7 +28,7 @@ from streampetr_vit.checkpoint.conversion import TARGETS, convert_file
 from streampetr_vit.checkpoint.conversion_report import describe
 from streampetr_vit.checkpoint.files import check_output, write_checkpoint, write_mmcv_checkpoint
 from streampetr_vit.checkpoint.formats import FORMATS
-from streampetr_vit.engine import load_config
+from streampetr_vit.engine import instantiate_model, load_config
 from streampetr_vit.errors import InputError, one_line_errors
 
 
@@ -66,7 +66,7 @@ def model_of(config_file: str) -> nn.Module:
     """
     cfg = load_config(config_file)
     with torch.device("meta"):
-        model = instantiate(cfg.model)
+        model = instantiate_model(cfg)
     model.head = instantiate(cfg.model.head)
     return model
 

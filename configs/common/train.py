@@ -11,6 +11,9 @@ train = dict(
     # True: tensors of another shape than the model's are left out of init_checkpoint (another set
     # of classes, say) instead of being an error. Never for evaluation and --resume.
     init_allow_wrong_shape=False,
+    # True: an init_checkpoint with some of the ViT's tensors starts a training, the others random,
+    # instead of being an error.
+    init_allow_partial=False,
     # "auto" is the GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1".
     device="auto",
     # "float32", "bf16", or "fp16" with a dynamic loss scale. Geometry, losses and matching are

@@ -73,6 +73,18 @@ def test_a_hostile_file_is_refused_and_nothing_of_it_is_run(
         assert mark.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_pickle_of_a_newer_kind_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    (tmp_path / "new.pkl").write_bytes(pickle.dumps({"model": {"w": [1.0]}}, protocol=4))
+    torch.save({"model": WEIGHTS, "names": {"a"}}, tmp_path / "new.pth", pickle_protocol=4)
+    for name in ("new.pkl", "new.pth"):
+        with pytest.raises(CheckpointError, match=rf"{name} is a pickle of an unsupported") as seen:
+            read_checkpoint(tmp_path / name)
+        message = str(seen.value)
+        assert "weights_only" not in message and "\n" not in message
+        assert "save its tensors alone" in message
+
+
 def test_the_object_that_is_refused_is_named(tmp_path: Path) -> None:
     torch.save({"model": WEIGHTS, "meta": Payload(os.getcwd)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"asks for posix.getcwd.*nothing in it was run"):

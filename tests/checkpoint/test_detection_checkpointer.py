@@ -89,7 +89,7 @@ def test_an_eva_detection_file_loads_as_it_is(
 @pytest.mark.parametrize("checkpointer", CHECKPOINTERS)
 def test_a_file_of_which_nothing_fits_is_an_error(checkpointer: type, tmp_path: Path) -> None:
     shapes = foreign.remapped(SIZE, 32)
-    torch.save(foreign.filled(shapes), tmp_path / "eva.pth")
+    torch.save(foreign.filled(shapes, foreign.random_values), tmp_path / "eva.pth")
     model = detector("conv")
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(CheckpointError, match=r"no tensor .*convert_checkpoint.py"):
@@ -102,7 +102,8 @@ def test_a_model_of_other_shapes_does_not_start_at_random(
     checkpointer: type, tmp_path: Path
 ) -> None:
     shapes = foreign.eva_detection(foreign.Size(64, 2, 170, 16, ()), 48)
-    torch.save({"model": foreign.filled(shapes)}, tmp_path / "eva.pth")
+    weights = foreign.filled(shapes, foreign.random_values)
+    torch.save({"model": weights}, tmp_path / "eva.pth")
     with pytest.raises(CheckpointError, match=r"no tensor|another shape.*embed_dim"):
         checkpointer(detector()).load(str(tmp_path / "eva.pth"))
 
@@ -134,7 +135,8 @@ def test_a_position_table_of_another_size_names_the_setting(tmp_path: Path) -> N
 
 def test_patches_of_another_size_name_the_converter(tmp_path: Path) -> None:
     shapes = foreign.under("backbone.net.", foreign.vit_shapes(SIZE, patch=14))
-    torch.save({"model": foreign.filled(shapes)}, tmp_path / "eva.pth")
+    weights = foreign.filled(shapes, foreign.random_values)
+    torch.save({"model": weights}, tmp_path / "eva.pth")
     with pytest.raises(CheckpointError, match=r"patches have another size.*--from eva02-cls"):
         SafeCheckpointer(detector()).load(str(tmp_path / "eva.pth"))
 

@@ -10,7 +10,7 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.conversion import Conversion, convert, convert_file
+from streampetr_vit.checkpoint.conversion import Conversion, convert
 from streampetr_vit.checkpoint.conversion_report import describe
 from streampetr_vit.checkpoint.formats import format_of, weights_of
 from streampetr_vit.engine import load_config
@@ -78,12 +78,9 @@ def test_eva_detection_of_full_size(
     assert set(report.missing) - set(level_6) == missing - {"simfp_6"}
 
 
-@pytest.mark.parametrize(("positions", "key"), [(1025, "model"), (257, "module"), (197, "model")])
-def test_eva_pre_training_of_full_size(positions: int, key: str, tmp_path: Path) -> None:
-    torch.save(
-        {key: foreign.filled(foreign.eva_pre_training(positions=positions))}, tmp_path / "p.pt"
-    )
-    conversion = convert_file(tmp_path / "p.pt")
+@pytest.mark.parametrize("positions", [1025, 257, 197])
+def test_eva_pre_training_of_full_size(positions: int) -> None:
+    conversion = convert(foreign.filled(foreign.eva_pre_training(positions=positions)))
     assert conversion.source == "eva02-cls"
     assert len(conversion.tensors) == VIT_L_TENSORS
     assert parameters(conversion.tensors) == VIT_L_PARAMETERS
@@ -218,6 +215,8 @@ def test_weights_are_found_in_every_layout() -> None:
         weights,
     ):
         assert list(weights_of(content, "f.pth")) == ["a", "b"]
+    several = {"state_dict": {"a": torch.zeros(1)}, "module": {}, "model": {"a": torch.ones(1)}}
+    assert weights_of(several, "f.pth")["a"] == 1
     both = {"model": {"a": torch.ones(1)}, "ema_state": {"a": torch.zeros(1)}}
     assert weights_of(both, "f.pth")["a"] == 1
     assert weights_of(both, "f.pth", averaged=True)["a"] == 0
@@ -239,6 +238,9 @@ def test_weights_are_found_in_every_layout() -> None:
         (["img_backbone.conv1.weight", "pts_bbox_head.x"], "another backbone than EVA-02's ViT"),
         (["patch_embed.proj.weight", "blocks.0.mlp.fc1_g.weight"], "timm's names"),
         (["patch_embed.proj.weight", "blocks.0.attn.qkv.weight"], "Ti and S models"),
+        (["backbone.net.blocks.0.attn.qkv.weight"], "Ti and S models"),
+        (["backbone.net.blocks.0.mlp.fc1.weight"], "blocks of a plain ViT"),
+        (["img_backbone.blocks.10.mlp.fc1.bias"], "blocks of a plain ViT"),
     ],
 )
 def test_other_files_are_named(names: list[str], message: str) -> None:

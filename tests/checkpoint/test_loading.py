@@ -189,6 +189,49 @@ def test_resume_needs_the_whole_state_and_finds_the_last_file(
         SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
 
 
+def test_resume_refuses_what_is_not_a_whole_checkpoint(tmp_path: Path, trained: TwoParts) -> None:
+    SafeCheckpointer(trained, str(tmp_path)).save("model_final")
+    model = TwoParts()
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpointer = SafeCheckpointer(model, str(tmp_path), trainer=optimizer)
+    with pytest.raises(CheckpointError, match=r"holds weights only, no state of the trainer.*init"):
+        checkpointer.resume_or_load("", resume=True)
+    assert not is_equal(model, trained)  # nothing was written
+    state = trained.state_dict()
+    del state["head.cls.bias"]
+    save(tmp_path / "model_final.pth", {"model": state, "trainer": optimizer.state_dict()})
+    with pytest.raises(CheckpointError, match=r"1 of the model's tensors are not in it: head.cls"):
+        checkpointer.resume_or_load("", resume=True)
+    # The same file may start a training.
+    checkpointer.resume_or_load(str(tmp_path / "model_final.pth"), resume=False)
+    assert torch.equal(model.head["box"].weight, trained.head["box"].weight)
+
+
+def test_advice_for_a_new_training_is_given_to_new_trainings_only(tmp_path: Path) -> None:
+    path = save(tmp_path / "w.pth", TwoParts(classes=10).state_dict())
+    with pytest.raises(CheckpointError, match="train.init_allow_wrong_shape=True"):
+        SafeCheckpointer(TwoParts()).load(path)
+    (tmp_path / "last_checkpoint").write_text("w.pth")
+    for checkpointer in (
+        SafeCheckpointer(TwoParts(), str(tmp_path), require_all=True),
+        SafeCheckpointer(TwoParts(), str(tmp_path)),
+    ):
+        with pytest.raises(CheckpointError, match="another shape") as seen:
+            checkpointer.resume_or_load(path, resume=True)
+        assert "init_allow" not in str(seen.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_an_error(
+    tmp_path: Path, trained: TwoParts, value: float
+) -> None:
+    with torch.no_grad():
+        trained.head["box"].weight[0, 0] = value
+    path = save(tmp_path / "w.pth", trained.state_dict())
+    with pytest.raises(CheckpointError, match=r"w.pth: head.box.weight holds NaN or infinite"):
+        SafeCheckpointer(TwoParts()).load(path)
+
+
 def test_groups_count_by_the_first_two_parts() -> None:
     names = ["backbone.net.blocks.0.w", "backbone.net.pos", "head.a.b.c", "scale", "neck.w"]
     assert groups(names) == "backbone.net (2), head.a (1), scale (1), neck (1)"

@@ -53,3 +53,14 @@ def test_overrides_act_and_auto_scale_is_named_only_where_it_is_on(print_groups)
 def test_wrong_groups_end_with_one_clear_line(print_groups) -> None:
     with pytest.raises(SystemExit, match=r"error: backbone_lr_factor=0.1, but no parameter"):
         print_groups("--config-file", TOY, "optimizer.params.backbone_prefix=vit.")
+
+
+def test_a_model_that_cannot_be_built_ends_with_one_clear_line(print_groups) -> None:
+    path = str(CONFIGS / "streampetr_eva02_l_800x320_24ep.py")
+    with pytest.raises(SystemExit, match=r"error: the configuration's model cannot be built: "):
+        print_groups("--config-file", path, "model.backbone.net.num_heads=7")
+
+
+def test_windows_are_named(print_groups) -> None:
+    path = str(CONFIGS / "streampetr_eva02_l_800x320_window8_24ep.py")
+    assert "; for 8 windows per step, " in print_groups("--config-file", path).splitlines()[0]

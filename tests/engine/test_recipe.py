@@ -10,6 +10,7 @@ from detectron2.config import instantiate
 
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
+from streampetr_vit.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 LAYER_DECAY = str(CONFIGS / "streampetr_eva02_l_800x320_24ep_layer_decay.py")
@@ -46,6 +47,16 @@ def test_windows_have_a_batch_of_their_own() -> None:
     cfg = load_config(str(CONFIGS / "streampetr_eva02_l_800x320_window8_24ep.py"))
     assert Recipe.of(cfg, 28130, 8).lr_factor == 1
     assert Recipe.of(cfg, 28130, 16).lr_factor == 2
+    scale = Recipe.of(cfg, 28130, 16)._describe_scale()
+    assert scale.startswith("x2: 16 windows per step, optimizer.lr is for 8")
+
+
+def test_a_rate_for_no_batch_cannot_be_scaled() -> None:
+    cfg = load_config(LAYER_DECAY, ["schedule.lr_batch=null"])
+    with pytest.raises(InputError, match=r"train.auto_scale=True needs schedule.lr_batch"):
+        Recipe.of(cfg, 28130, 8)
+    cfg.train.auto_scale = False
+    assert Recipe.of(cfg, 28130, 8).lr_factor == 1
 
 
 def test_the_block_of_the_layer_decay_recipe() -> None:

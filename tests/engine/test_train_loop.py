@@ -127,8 +127,9 @@ def test_resume_never_takes_the_checkpoint_of_an_earlier_run(tmp_path: Path, mon
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
         patch.setattr(StreamingTrainer, "run_step", fail)
         run_tool(tmp_path, "train.max_iter=4")
-    run_tool(tmp_path, "--resume", "train.max_iter=2")
-    assert (tmp_path / "last_checkpoint.old").exists()
+    with pytest.raises(SystemExit, match=r"no last_checkpoint, but .*last_checkpoint.old.*anew"):
+        run_tool(tmp_path, "--resume", "train.max_iter=2")
+    run_tool(tmp_path, "train.max_iter=2")
     assert "training from iteration 0 to 2" in (tmp_path / "log.txt").read_text()
 
 

@@ -125,7 +125,21 @@ def test_bad_input_is_one_line(released: Path, tmp_path: Path, capsys) -> None:
     assert "does not exist" in failure(capsys, released, out, "--config-file", "configs/no.py")
     message = failure(capsys, released, out, "--config-file", VIT_L)
     assert "in the file" in message and "in the model" in message
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth"]
+    cfg = load_config(QUICKSTART)
+    cfg.model.backbone.net.num_heads = 7
+    LazyConfig.save(cfg, str(tmp_path / "wrong.yaml"))
+    message = failure(capsys, released, out, "--config-file", tmp_path / "wrong.yaml")
+    assert "the configuration's model cannot be built: " in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth", "wrong.yaml"]
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_tensors_without_whole_data_are_one_line(tmp_path: Path, ending: str, capsys) -> None:
+    for value in (torch.eye(3).to_sparse(), torch.ones(2, device="meta"), torch.ones(1).expand(9)):
+        torch.save({"model": {"head.a": value}}, tmp_path / "in.pth")
+        message = failure(capsys, tmp_path / "in.pth", tmp_path / f"out.{ending}")
+        assert "'head.a'" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
 
 def test_a_state_dict_alone_needs_a_configuration_on_the_way_back(

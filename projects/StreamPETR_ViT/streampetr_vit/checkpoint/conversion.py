@@ -20,11 +20,13 @@ from streampetr_vit.checkpoint.adapters import (
     translate_eva_pre_training,
     translate_remapped,
 )
+from streampetr_vit.checkpoint.completeness import check_backbone
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.formats import FORMATS, format_of, weights_of
 from streampetr_vit.checkpoint.settings import (
     Settings,
     differences,
+    parse_settings,
     rotary_tables_of,
     settings_from_rotary_tables,
     settings_of,
@@ -102,13 +104,12 @@ def convert_file(
     path = os.fspath(path)
     content = read_checkpoint(path, lazily=True)
     weights = weights_of(content, path, averaged=averaged)
-    recorded = content.get(SETTINGS)
     return convert(
         weights,
         source,
         target,
         path=path,
-        settings=recorded if isinstance(recorded, Mapping) else {},
+        settings=content.get(SETTINGS),
         model=model,
         only=only,
         allow_other_size=allow_other_size,
@@ -121,7 +122,7 @@ def convert(
     target: str = "ours",
     *,
     path: str = "checkpoint",
-    settings: Mapping[str, object] | None = None,
+    settings: object = None,
     model: nn.Module | None = None,
     only: str | None = None,
     allow_other_size: bool = False,
@@ -133,7 +134,7 @@ def convert(
         source: a key of `formats.FORMATS`, or "auto".
         target: one of `TARGETS`.
         path: the file, for messages.
-        settings: that the file records, for "ours".
+        settings: that the file records, for "ours"; see `parse_settings`.
         model: a detector to check against; its tensors may be on the meta device, but for the
             ranges of its head. It also sets the sizes that pre-training files are resized to, and
             the settings that a file does not record.
@@ -145,7 +146,8 @@ def convert(
         The converted tensors and the account of them.
 
     Raises:
-        CheckpointError: tensors that are not of the source, or that do not fit the model.
+        CheckpointError: tensors that are not of the source, half a backbone where the source is
+            one, or tensors that do not fit the model.
         InputError: an unknown source or target, or a name that the source's models do not have.
     """
     if source != "auto" and source not in FORMATS:
@@ -156,7 +158,9 @@ def convert(
     source = format_of(weights, path) if source == "auto" else source
     if target == "streampetr" and source in ("streampetr", "repdetr3d", "seed-remapped"):
         raise InputError(f"{path} has the reference's names already (--from {source})")
-    tensors, unused, known = _to_ours(weights, source, dict(settings or {}), only)
+    tensors, unused, known = _to_ours(weights, source, only)
+    whole = source in _DETECTORS and only is None
+    known = parse_settings(settings if source == "ours" else known, path) if whole else {}
     if not tensors:
         raise CheckpointError(
             f"{path} is not {FORMATS[source]}"
@@ -164,10 +168,11 @@ def convert(
             + f": none of its tensors ({examples(weights)}) is of such a file; use --from auto, or "
             "name another format"
         )
+    if source not in _DETECTORS:
+        check_backbone(tensors, path)
     of_model = {} if model is None else settings_of(model)
     shapes = {} if model is None else model.state_dict()
     tensors, resized = _resized(tensors, shapes) if source == "eva02-cls" else (tensors, ())
-    whole = source in _DETECTORS and only is None
     if whole and model is not None:
         _check_size(path, known, of_model, allow_other_size)
     if allow_other_size:
@@ -185,9 +190,9 @@ def convert(
 
 
 def _to_ours(
-    weights: dict[str, Tensor], source: str, recorded: Settings, only: str | None
+    weights: dict[str, Tensor], source: str, only: str | None
 ) -> tuple[dict[str, Tensor], dict[str, list[str]], Settings]:
-    """Our tensors, the names that are left out by reason, and the settings that the file tells."""
+    """Our tensors, the names left out by reason, and the settings that foreign tensors tell."""
     unused: dict[str, list[str]] = {}
     tensors: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -198,10 +203,8 @@ def _to_ours(
             unused.setdefault(ours.why, []).append(name)
         else:
             tensors[ours] = value
-    if only is not None or source not in _DETECTORS:
+    if only is not None or source not in ("streampetr", "repdetr3d"):
         return tensors, unused, {}
-    if source == "ours":
-        return tensors, unused, recorded
     tensors, constants = detector_from_streampetr(weights)  # also compares the copies
     settings: Settings = {
         ours: constants[theirs].tolist()
@@ -218,7 +221,7 @@ def _resized(
 ) -> tuple[dict[str, Tensor], tuple[tuple[str, Shape, Shape], ...]]:
     """Fits patches and positions of a pre-training file to a model, or to the published one."""
     wanted = {
-        _PATCH: (resize_patch_embed, -1, _PATCH_SIZE),
+        _PATCH: (resize_patch_embed, 2, _PATCH_SIZE),
         _POSITIONS: (resize_position_table, 1, _POSITION_ROWS),
     }
     tensors, resized = dict(tensors), []
@@ -226,9 +229,8 @@ def _resized(
         if name not in tensors:
             continue
         size = model[name].shape[axis] if name in model else published
-        old = tensors[name]
-        if old.shape[axis] != size:
-            tensors[name] = resize(old, size)
+        old, tensors[name] = tensors[name], resize(tensors[name], size)
+        if tensors[name] is not old:
             resized.append((name, tuple(old.shape), tuple(tensors[name].shape)))
     return tensors, tuple(resized)
 

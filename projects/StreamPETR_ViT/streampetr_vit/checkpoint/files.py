@@ -104,7 +104,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> di
         is_safetensors = path.endswith(".safetensors")
         content = _read_safetensors(path) if is_safetensors else _read_torch(path, lazily)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(path, str(error))) from error
+        raise CheckpointError(f"{path} {_refusal(path, str(error))}") from error
     except Exception as error:  # torch and safetensors raise many types for damaged files
         raise CheckpointError(
             f"{path} ({os.path.getsize(path)} bytes) cannot be read: it is damaged, incomplete or "
@@ -146,18 +146,26 @@ def _read_safetensors(path: str) -> dict[str, Any]:
 def _refusal(path: str, message: str) -> str:
     """What to say of a pickle that torch's restricted reader stopped at."""
     found = re.search(r"GLOBAL ([\w.]+)", message)
-    if found is None:
-        return f"{path} is not a checkpoint. ({_first_line(message)})"
+    if found is not None:
+        what = f"asks for {found[1]}, which is not among the objects that a checkpoint may hold"
+    elif _is_pickle(path):  # torch's own message would advise to run it
+        what = "is a pickle of an unsupported kind, holding more than tensors and plain values"
+    else:
+        return "is not a checkpoint: neither torch's format nor, by its name, safetensors"
     return (
-        f"{path} asks for {found[1]}, which is not among the objects that a checkpoint may hold "
-        "beside tensors; it was not read, and nothing in it was run. If you know where the file "
-        "comes from, save its state_dict alone there: torch.save({'model': state_dict}, FILE)"
+        f"{what}; it was not read, and nothing in it was run. If you know where the file comes "
+        "from, save its tensors alone there: torch.save({'model': state_dict}, FILE)"
     )
 
 
-def _first_line(error: Exception | str) -> str:
-    kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
-    return f"{kind}{(str(error).splitlines() or [''])[0][:200]}"
+def _is_pickle(path: str) -> bool:
+    """Whether a file is a pickle, alone or in torch's zip file."""
+    with open(path, "rb") as file:
+        return file.read(1) == pickle.PROTO or zipfile.is_zipfile(path)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def write_checkpoint(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from streampetr_vit.errors import CheckpointError
@@ -37,26 +39,39 @@ def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False)
         name -> tensor, without the prefix "module." that distributed training leaves.
 
     Raises:
-        CheckpointError: no weights found.
+        CheckpointError: no weights found, or what is there is no dict of whole, dense tensors.
     """
     wanted = _AVERAGED_WEIGHTS if averaged else _WEIGHTS
     entry = next((name for name in wanted if isinstance(content.get(name), Mapping)), None)
     if averaged and entry is None:
         raise CheckpointError(
             f"{path} holds no averaged weights ({' or '.join(_AVERAGED_WEIGHTS)}), only: "
-            f"{', '.join(content) if len(content) < 9 else examples(content)}; leave out --ema"
+            f"{', '.join(map(str, content)) if len(content) < 9 else examples(content)}; "
+            "leave out --ema"
         )
     weights = dict(content if entry is None else content[entry])
-    strange = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
+    strange = next(filter(None, (_what_is_wrong(*entry) for entry in weights.items())), None)
     if strange is not None or not weights:
-        what = f"entry {strange!r} is a {type(weights[strange]).__name__}" if weights else "empty"
         raise CheckpointError(
-            f"{path}: {what}, not a tensor: no dict of tensors under {', '.join(_WEIGHTS)}, nor "
+            f"{path}: {strange or 'empty'}: no dict of tensors under {', '.join(_WEIGHTS)}, nor "
             f"at the top, whose entries are {examples(content)}"
         )
     if all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
     return weights
+
+
+def _what_is_wrong(name: object, value: object) -> str | None:
+    """Why an entry is no tensor that a model can take; None for one that is."""
+    if not isinstance(value, Tensor):
+        return f"entry {name!r} is a {type(value).__name__}, not a tensor"
+    if not isinstance(name, str):
+        return f"the name {name!r} of a tensor is a {type(name).__name__}, not a string"
+    if value.is_meta or value.layout != torch.strided:
+        return f"{name!r} is {'without data (meta)' if value.is_meta else value.layout}, not dense"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"{name!r} repeats its numbers (expanded), {value.numel()} are not in the file"
+    return None
 
 
 def format_of(names: Iterable[str], path: str) -> str:
@@ -70,6 +85,7 @@ def format_of(names: Iterable[str], path: str) -> str:
         CheckpointError: none of them; the message says what was recognised instead.
     """
     names = list(names)
+    _check_blocks(names, path)
     parts = {name.split(".")[0] for name in names}
     if "pts_bbox_head" in parts or "img_backbone" in parts:
         if "img_backbone" in parts and not any(n.startswith("img_backbone.blocks.") for n in names):
@@ -85,21 +101,26 @@ def format_of(names: Iterable[str], path: str) -> str:
     if "backbone" in parts:
         return "ours" if parts & {"head", "neck", "image_head"} else "eva02-det"
     if {"blocks", "patch_embed"} <= parts:
-        return _pre_training_format(names, path)
+        return "eva02-cls"
     raise CheckpointError(
         f"{path} is none of the known checkpoints: its tensors are {examples(names)}. Known are: "
         + "; ".join(f"{name}, {what}" for name, what in FORMATS.items())
     )
 
 
-def _pre_training_format(names: list[str], path: str) -> str:
-    if any(".mlp.fc1" in name for name in names):
+def _check_blocks(names: list[str], path: str) -> None:
+    """Raises CheckpointError for the blocks of other ViTs, whatever stands before `blocks.`."""
+    if any(re.search(r"\bblocks\.\d+\.mlp\.fc1_[gx]\.", name) for name in names):
         raise CheckpointError(
             f"{path} has timm's names (blocks.0.mlp.fc1_g); take the file of EVA-02's authors"
         )
-    if any(name.endswith("attn.qkv.weight") for name in names):
+    if any(re.search(r"\bblocks\.\d+\.mlp\.fc1\.", name) for name in names):
+        raise CheckpointError(
+            f"{path} has the blocks of a plain ViT (mlp.fc1), as MAE's, and not EVA-02's "
+            "(mlp.w1, mlp.w2, mlp.w3); they do not fit this backbone"
+        )
+    if any(re.search(r"\bblocks\.\d+\.attn\.qkv\.weight", name) for name in names):
         raise CheckpointError(
             f"{path} has one weight for queries, keys and values (attn.qkv.weight), as EVA-02's "
             "Ti and S models; only the B and L models fit this backbone"
         )
-    return "eva02-cls"

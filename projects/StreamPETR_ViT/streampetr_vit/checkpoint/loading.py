@@ -11,15 +11,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from streampetr_vit.checkpoint.conversion import shape_hint
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.formats import format_of, weights_of
-from streampetr_vit.checkpoint.settings import differences, settings_of
+from streampetr_vit.checkpoint.settings import differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError
-from streampetr_vit.modeling.key_report import KeyReport, examples, groups
+from streampetr_vit.modeling.key_report import KeyReport, examples, groups, partial_loading
 
 __all__ = ["CheckpointError", "SafeCheckpointer", "read_checkpoint"]
 
@@ -32,10 +33,11 @@ class SafeCheckpointer(DetectionCheckpointer):
     Args:
         model: the detector, wrapped for distribution or not.
         save_dir: folder of checkpoints.
-        require_all: every tensor of the model must be in the file (evaluation, resume), and what
-            the file records of window sizes and ranges must be the model's.
+        require_all: every tensor of the model must be in the file (evaluation), and what the file
+            records of window sizes and ranges must be the model's. Resuming always asks for it.
         allow_wrong_shape: tensors of another shape keep their start values, with a warning,
             instead of being an error (fine-tuning with another set of classes).
+        allow_partial: a file with half of the ViT's tensors is no error.
         checkpointables: as detectron2's.
     """
 
@@ -46,11 +48,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         *,
         require_all: bool = False,
         allow_wrong_shape: bool = False,
+        allow_partial: bool = False,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self._require_all = require_all
         self._allow_wrong_shape = allow_wrong_shape
+        self._allow_partial = allow_partial
+        self._resuming = False
         self._file = ""
         self._lazily = False
 
@@ -70,7 +75,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
         Raises:
             CheckpointError: see `read_checkpoint`; a file of another project; a file that does not
-                fit (see the class).
+                fit (see the class); weights that are not finite.
         """
         if path and "://" not in path and not os.path.isfile(path):
             read_checkpoint(path)  # raises, with the fix
@@ -80,14 +85,22 @@ class SafeCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`."""
+        """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`.
+
+        Raises:
+            CheckpointError: as `load`; to resume from a file without every checkpointable.
+        """
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
-        self._require_all, required = True, self._require_all
+        self._resuming = True
         try:
             return self.load(self.get_checkpoint_file())
         finally:
-            self._require_all = required
+            self._resuming = False
+
+    @property
+    def _needs_all(self) -> bool:
+        return self._require_all or self._resuming
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         self._file = filename
@@ -102,9 +115,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         report = KeyReport.compare(state, self.model.state_dict())
         self._check(report, state)
         self._check_settings(checkpoint.get(SETTINGS))
+        if self._resuming:
+            self._check_state(checkpoint)
+        else:
+            self._check_finite(report, state)
         if not getattr(self.model, "reports_loading", False):
             logger.info("%s:\n  %s", self._file, report.summary())
-        return super()._load_model(checkpoint)
+        with partial_loading(self.model):  # checked above
+            return super()._load_model(checkpoint)
 
     def _check(self, report: KeyReport, state: Mapping[str, Tensor]) -> None:
         """Raises CheckpointError if the file does not fit well enough."""
@@ -115,7 +133,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         if report.wrong_shape:
             self._check_shapes(report)
-        if self._require_all and report.missing:
+        if self._needs_all and report.missing:
             hint = ""
             if all(name.startswith("image_head.") for name in report.missing):
                 hint = (
@@ -128,6 +146,31 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "checkpoint that was trained with this configuration (OUTPUT/model_final.pth); a "
                 f"backbone file can only start a training.{hint}"
             )
+        half = report.half_backbone()
+        if half is not None and not self._allow_partial:
+            raise CheckpointError(
+                f"{self._file} is {half}. {self._what_to_do(state)} (To start a new training from "
+                "it all the same: train.init_allow_partial=True.)"
+            )
+
+    def _check_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raises CheckpointError if a file to resume from lacks what training needs."""
+        absent = [name for name in self.checkpointables if name not in checkpoint]
+        if absent:
+            raise CheckpointError(
+                f"{self._file} cannot be resumed from: it holds weights only, no state of the "
+                f"{', '.join(absent)} (optimiser, iteration). To start a new training from it: "
+                "train.init_checkpoint, without --resume"
+            )
+
+    def _check_finite(self, report: KeyReport, state: Mapping[str, Tensor]) -> None:
+        """Raises CheckpointError if weights are NaN or infinite."""
+        bad = next((n for n in report.matched if not torch.isfinite(state[n]).all()), None)
+        if bad is not None:
+            raise CheckpointError(
+                f"{self._file}: {bad} holds NaN or infinite numbers; the training that wrote it "
+                "had diverged, or the file is damaged. Take an earlier checkpoint"
+            )
 
     def _check_shapes(self, report: KeyReport) -> None:
         listed = "; ".join(
@@ -135,18 +178,22 @@ class SafeCheckpointer(DetectionCheckpointer):
             for name, theirs, ours in report.wrong_shape[:5]
         )
         count, hint = len(report.wrong_shape), shape_hint(row[0] for row in report.wrong_shape)
-        if not report.matched or not self._allow_wrong_shape or self._require_all:
+        if not report.matched or not self._allow_wrong_shape or self._needs_all:
+            way_out = (
+                ""
+                if self._needs_all
+                else " (To start a new training from the rest: train.init_allow_wrong_shape=True.)"
+            )
             raise CheckpointError(
-                f"{self._file}: {count} tensors have another shape: {listed}. {hint}. (To start a "
-                "new training from the rest: train.init_allow_wrong_shape=True.)"
+                f"{self._file}: {count} tensors have another shape: {listed}. {hint}.{way_out}"
             )
         logger.warning("%s: %d tensors of another shape left out: %s", self._file, count, listed)
 
     def _check_settings(self, recorded: Any) -> None:
         """Compares what tensors do not tell: windows and ranges."""
-        is_ours = isinstance(recorded, dict)  # other projects may use the name for something else
-        found = differences(recorded, settings_of(self.model)) if is_ours else []
-        if found and self._require_all:
+        file = parse_settings(recorded, self._file)
+        found = differences(file, settings_of(self.model))
+        if found and self._needs_all:
             raise CheckpointError(
                 f"{self._file}: {'; '.join(found)}. (To load it all the same, write it once more "
                 "with tools/convert_checkpoint.py --allow-other-size.)"
@@ -158,10 +205,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         try:
             known = format_of(state, self._file)
         except CheckpointError as error:
-            return f"Wrong prefix or another model? {error}"
+            return f"Wrong prefix or another model? {error}."
+        if known in ("ours", "eva02-det"):
+            return "Its names need no conversion: use the model of the file."
         return (
             "Convert the file first: python tools/convert_checkpoint.py "
-            f"--from {known} {self._file} CONVERTED.pth"
+            f"--from {known} {self._file} CONVERTED.pth."
         )
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:

@@ -7,12 +7,14 @@ as plain values:
 
     point_cloud_range, position_range   metres, of the head
     code_weights, match_costs           of the losses; the reference keeps them among its weights
-    rotary                              head_dim, and the side in tokens of the rotary tables:
-                                        window, global, and of each block in blocks
+    rotary                              head_dim; pretrain, the side in tokens of the grid that
+                                        positions are scaled to, where it is known; and the side of
+                                        the rotary tables: window, global, of each block in blocks
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +25,8 @@ from torch import Tensor, nn
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone.rope import DEFAULT_BASE, rotary_tables
 from streampetr_vit.modeling.backbone.window_attention import WindowAttention
+
+logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
@@ -58,6 +62,47 @@ def settings_of(model: nn.Module) -> Settings:
     return settings
 
 
+def parse_settings(recorded: object, path: str) -> Settings:
+    """The settings among what a file records as such.
+
+    Args:
+        recorded: anything. Other projects may use the name for something else: what is no mapping
+            is passed over, and so are names that are not of this module.
+        path: the file, for messages.
+
+    Returns:
+        Entries of the documented form; others are left out with a warning.
+    """
+    if not isinstance(recorded, Mapping):
+        return {}
+    allowed = {
+        **{name: lambda value: _are_numbers(value, 6) for name in _RANGES},
+        **{name: _are_numbers for name in _LOSSES},
+        "rotary": _is_rotary,
+    }
+    found = {name: recorded[name] for name in allowed if name in recorded}
+    for name in [name for name, value in found.items() if not allowed[name](value)]:
+        value = f"{found.pop(name)!r:.80}"
+        logger.warning("%s: its setting %s=%s is malformed and not compared", path, name, value)
+    return found
+
+
+def _are_numbers(value: object, count: int | None = None) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == (count or len(value))
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+    )
+
+
+def _is_rotary(value: object) -> bool:
+    if not isinstance(value, Mapping) or not isinstance(value.get("blocks"), list):
+        return False
+    sizes = [value.get(name) for name in ("head_dim", "window", "global")]
+    sizes += [*value["blocks"], value.get("pretrain", 1)]
+    return all(isinstance(size, int) and size > 0 for size in sizes)
+
+
 def settings_from_rotary_tables(tables: Mapping[str, Tensor]) -> Settings:
     """The "rotary" settings that a foreign detector's stored tables tell.
 
@@ -65,23 +110,27 @@ def settings_from_rotary_tables(tables: Mapping[str, Tensor]) -> Settings:
         tables: names relative to the backbone; each (T * T, head_dim) or (T, T, head_dim).
 
     Raises:
-        ValueError: the values are not those of a rotary table.
+        ValueError: the shape or the values are not those of a rotary table.
     """
-    sines = {
-        name.removesuffix(".freqs_sin"): table.flatten(0, -2)
-        for name, table in tables.items()
-        if name.endswith(".freqs_sin")
-    }
+    sines: dict[str, Tensor] = {}
+    for name, table in tables.items():
+        if name.endswith(".freqs_sin"):
+            if table.ndim < 2 or not table.numel():
+                raise InputError(
+                    f"rotary table {name} has the shape {tuple(table.shape)}: damaged?"
+                )
+            sines[name.removesuffix(".freqs_sin")] = table.flatten(0, -2)
     sides = {name: math.isqrt(len(table)) for name, table in sines.items()}
     blocks: list[int] = []
     while f"blocks.{len(blocks)}.attn.rope" in sides:
         blocks.append(sides[f"blocks.{len(blocks)}.attn.rope"])
     if not blocks or not {"rope_win", "rope_glb"} <= set(sides):
         return {}
+    grid = _pre_training_grid(sines["rope_win"])
     return {
         "rotary": {
             "head_dim": sines["rope_win"].shape[-1],
-            "pretrain": _pre_training_grid(sines["rope_win"]),
+            **({} if grid is None else {"pretrain": grid}),
             "window": sides["rope_win"],
             "global": sides["rope_glb"],
             "blocks": blocks,
@@ -89,31 +138,38 @@ def settings_from_rotary_tables(tables: Mapping[str, Tensor]) -> Settings:
     }
 
 
-def _pre_training_grid(sines: Tensor) -> int:
+def _pre_training_grid(sines: Tensor) -> int | None:
     """Side of the grid that the positions of a table are scaled to.
 
     Args:
         sines: (T * T, head_dim).
+
+    Returns:
+        None where the table does not tell: of one token, or so narrow that its slowest channel
+        turns by more than a quarter.
     """
     side, half = math.isqrt(len(sines)), sines.shape[1] // 2
-    if side < 2:
-        return 16  # one token: as all published models
+    if side < 2 or half < 2:
+        return None
     # The last channel turns slowest: a fraction of a turn over the whole grid, so its angle is
     # known. The token at the end of the first row stands (side - 1) / side of the grid from it.
     slowest = DEFAULT_BASE ** -((half - 2) / half)
     sine = float(sines[side - 1, -1])
     if not abs(sine) <= 1:
         raise InputError(f"the rotary tables of the file hold {sine}, which is no sine: damaged?")
-    return round(math.asin(sine) / slowest * side / (side - 1))
+    grid = round(math.asin(sine) / slowest * side / (side - 1))
+    expected = torch.sin(torch.arange(side) * slowest * grid / side)
+    return grid if torch.allclose(sines[:side, -1].float(), expected, atol=1e-2) else None
 
 
 def rotary_tables_of(settings: Settings) -> dict[str, Tensor]:
     """The tables that the reference stores, named relative to its backbone.
 
-    The reference does not need them (it computes its own); they make its files complete.
+    The reference does not need them (it computes its own); they make its files complete. There are
+    none where the settings do not tell their values.
     """
-    rotary = settings.get("rotary")
-    if not rotary:
+    rotary = settings.get("rotary", {})
+    if "pretrain" not in rotary:
         return {}
     sides = {"rope_win": rotary["window"], "rope_glb": rotary["global"]}
     sides |= {f"blocks.{i}.attn.rope": side for i, side in enumerate(rotary["blocks"])}
@@ -146,7 +202,7 @@ def differences(file: Settings, model: Settings, *, training: bool = False) -> l
         if name in file and name in model and not _is_close(file[name], model[name])
     ]
     ours, theirs = model.get("rotary", {}), file.get("rotary", {})
-    if ours and theirs and ours["pretrain"] != theirs["pretrain"]:
+    if ours and theirs.get("pretrain", ours["pretrain"]) != ours["pretrain"]:
         lines.append(
             f"rotary positions span {theirs['pretrain']} tokens in the file, {ours['pretrain']} in "
             f"the model: set model.backbone.net.pt_hw_seq_len={theirs['pretrain']}"

@@ -14,8 +14,9 @@ from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
 
-from streampetr_vit.errors import UserError
+from streampetr_vit.errors import InputError, UserError
 
 REQUIRED_SECTIONS = ("model", "optimizer", "schedule", "train", "dataloader")
 
@@ -53,6 +54,21 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 def call(described: DictConfig, **arguments: Any) -> Any:
     """Instantiates a LazyCall with arguments that only the running process knows."""
     return instantiate(dict(described) | arguments)
+
+
+def instantiate_model(cfg: DictConfig) -> nn.Module:
+    """The model of a configuration, on torch's default device.
+
+    Args:
+        cfg: the whole configuration.
+
+    Raises:
+        InputError: settings that do not go together.
+    """
+    try:
+        return instantiate(cfg.model)
+    except ValueError as error:
+        raise InputError(f"the configuration's model cannot be built: {error}") from error
 
 
 def check_override(cfg: DictConfig, override: str) -> None:

@@ -111,6 +111,52 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         super().after_step()
 
 
+class BatchHook(HookBase):
+    """Keeps a run on its schedule: iterations of another batch are other parts of an epoch.
+
+    Args:
+        global_batch: of this run, lanes of all processes.
+        epoch_iters: its steps per epoch.
+        max_iter: its steps in all.
+        is_given: whether `max_iter` was asked for, and not derived from epochs. Then another batch
+            than the checkpoint's is a warning.
+    """
+
+    def __init__(self, global_batch: int, epoch_iters: int, max_iter: int, is_given: bool) -> None:
+        self._batch, self._epoch_iters = global_batch, epoch_iters
+        self._max_iter, self._is_given = max_iter, is_given
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an iteration of this run is."""
+        return {"global_batch": self._batch, "epoch_iters": self._epoch_iters}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compares with an earlier run.
+
+        Raises:
+            InputError: another batch, and the number of steps was not asked for.
+        """
+        theirs = state_dict["global_batch"]
+        if theirs == self._batch:
+            return
+        done = self.trainer.iter + 1
+        epochs = done / state_dict["epoch_iters"]
+        message = (
+            f"the checkpoint was trained with {theirs} lanes in all processes, this run has "
+            f"{self._batch}: {done} iterations were {epochs:.3g} epochs, and count as "
+            f"{done / self._epoch_iters:.3g} here"
+        )
+        if self._is_given:
+            logger.warning("%s; training ends at train.max_iter=%d", message, self._max_iter)
+            return
+        rest = max(1, round(self._max_iter - epochs * self._epoch_iters))
+        raise InputError(
+            f"cannot resume: {message}. Choose dataloader.train.lanes_per_rank such that lanes "
+            f"times processes is {theirs}; or pass train.max_iter={done + rest}, which trains the "
+            "rest of the epochs with the batch of this run"
+        )
+
+
 class StreamStateHook(HookBase):
     """Puts the position of the training streams into checkpoints, and goes on from there.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from streampetr_vit.engine.config import call
+from streampetr_vit.engine.config import call, instantiate_model
+from streampetr_vit.engine.recipe import step_unit
 
 
 def param_group_table(cfg: DictConfig) -> str:
@@ -26,7 +26,7 @@ def param_group_table(cfg: DictConfig) -> str:
         train.auto_scale and the schedule.
     """
     with torch.device("meta"):
-        model = instantiate(cfg.model)
+        model = instantiate_model(cfg)
     groups = call(cfg.optimizer.params, model=model)
     named = {id(p): (name, p) for name, p in model.named_parameters()}
     width = max(len(name) for name, _ in named.values())
@@ -48,7 +48,8 @@ def _heading(cfg: DictConfig, groups: list[dict[str, Any]]) -> str:
     total = [p for group in groups for p in group["params"]]
     scale = ""
     if cfg.train.get("auto_scale", False):
-        scale = f"; for {cfg.schedule.lr_batch} frames per step, train.auto_scale adapts the rates"
+        batch = f"{cfg.schedule.lr_batch} {step_unit(cfg)} per step"
+        scale = f"; for {batch}, train.auto_scale adapts the rates"
     return f"{len(groups)} groups, {_size(total)}{scale}"
 
 

@@ -27,6 +27,7 @@ class Recipe:
         max_iter: steps in all.
         lr_batch: frames per step that the configured learning rate is meant for; None where it is
             taken as it stands.
+        unit: what a lane gives per step, "frames" or "windows", for the log.
     """
 
     num_samples: int
@@ -35,6 +36,7 @@ class Recipe:
     epoch_iters: int
     max_iter: int
     lr_batch: int | None = None
+    unit: str = "frames"
 
     @staticmethod
     def derive(
@@ -44,13 +46,14 @@ class Recipe:
         epochs: float,
         max_iter: int | None = None,
         lr_batch: int | None = None,
+        unit: str = "frames",
     ) -> Recipe:
         """Counts steps from epochs, or takes `max_iter` where it is given."""
         epoch_iters = iterations_per_epoch(num_samples, lanes_per_rank * world_size)
         total = round(epochs * epoch_iters) if max_iter is None else max_iter
         if total < 1:
             raise InputError(f"{total} iterations: raise schedule.epochs or train.max_iter")
-        return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total, lr_batch)
+        return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total, lr_batch, unit)
 
     @staticmethod
     def of(cfg: DictConfig, num_samples: int, world_size: int) -> Recipe:
@@ -60,9 +63,17 @@ class Recipe:
             cfg: the whole configuration.
             num_samples: frames of the training set.
             world_size: processes.
+
+        Raises:
+            InputError: no iterations, or a learning rate to scale that is for no batch.
         """
         # A config.yaml of a run from before there was auto_scale trained without it.
         scale = cfg.train.get("auto_scale", False)
+        if scale and cfg.schedule.get("lr_batch") is None:
+            raise InputError(
+                "train.auto_scale=True needs schedule.lr_batch, the frames per step that "
+                "optimizer.lr is meant for; or train.auto_scale=False takes optimizer.lr as it is"
+            )
         return Recipe.derive(
             num_samples,
             cfg.dataloader.train.lanes_per_rank,
@@ -70,11 +81,12 @@ class Recipe:
             cfg.schedule.epochs,
             cfg.train.max_iter,
             cfg.schedule.lr_batch if scale else None,
+            step_unit(cfg),
         )
 
     @property
     def global_batch(self) -> int:
-        """Frames per step, over all processes."""
+        """Frames, or windows, per step, over all processes."""
         return self.lanes_per_rank * self.world_size
 
     @property
@@ -92,7 +104,7 @@ class Recipe:
         """
         limit = cfg.train.max_seconds
         length = cfg.dataloader.train.get("window_length")
-        entry = f"windows of {length} frames" if length else "frames"
+        entry = f"{self.unit} of {length} frames" if length else self.unit
         lines = {
             "samples": f"{self.num_samples}",
             "batch": f"{self.global_batch} {entry} = {self.lanes_per_rank} lanes "
@@ -113,10 +125,15 @@ class Recipe:
     def _describe_scale(self) -> str:
         if self.lr_batch is None:
             return "x1, train.auto_scale is off"
-        batches = f"{self.global_batch} frames per step, optimizer.lr is for {self.lr_batch}"
+        batches = f"{self.global_batch} {self.unit} per step, optimizer.lr is for {self.lr_batch}"
         largest = PUBLISHED_LR[-1][0]
         beyond = f"; no rate is published beyond {largest}" if self.global_batch > largest else ""
         return f"x{self.lr_factor:.4g}: {batches}{beyond}"
+
+
+def step_unit(cfg: DictConfig) -> str:
+    """What each lane of a configuration gives per step: "frames" or "windows"."""
+    return "windows" if cfg.dataloader.train.get("window_length") else "frames"
 
 
 def build_optimizer(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -19,13 +18,12 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
-from streampetr_vit.engine.config import call
+from streampetr_vit.engine.config import call, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device, wrap_distributed
-from streampetr_vit.engine.hooks import CheckpointHook, ScheduleHook, StreamStateHook
+from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook, StreamStateHook
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.reporting import MEMORY_OFF, write_run_report
 from streampetr_vit.engine.trainer import StreamingTrainer, autocast
-from streampetr_vit.errors import InputError
 from streampetr_vit.solver import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -49,11 +47,7 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
 
 def build_model(cfg: DictConfig) -> nn.Module:
     """Builds the model on this process's device."""
-    try:
-        model = instantiate(cfg.model)
-    except ValueError as error:
-        raise InputError(f"the configuration's model cannot be built: {error}") from error
-    model = model.to(resolve_device(cfg.train.device))
+    model = instantiate_model(cfg).to(resolve_device(cfg.train.device))
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
     logger.info("%s: parameters %s", type(model).__name__, parts)
@@ -71,7 +65,7 @@ def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -
     Returns:
         {task: {metric: value}} on rank 0, empty on other ranks.
     """
-    if "evaluator" not in cfg.dataloader:
+    if cfg.dataloader.get("evaluator") is None:
         logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
         return {}
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
@@ -106,7 +100,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
         Metrics of the first evaluation, as `evaluate` returns them.
     """
     results = evaluate(cfg, model)
-    if "report" not in cfg:
+    if cfg.get("report") is None:
         return results
     other_runs: dict[str, Path] = {}
     if cfg.report.memory_off and cfg.model.memory_at_test:
@@ -176,8 +170,9 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
         cfg.train.output_dir,
         trainer=trainer,
         allow_wrong_shape=cfg.train.init_allow_wrong_shape,
+        allow_partial=cfg.train.get("init_allow_partial", False),  # older config.yaml lack it
     )
-    resuming = _is_resuming(cfg, checkpointer, resume)
+    resuming = resume and _can_resume(checkpointer)
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
@@ -191,13 +186,21 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
             hooks.IterationTimer(),
             ScheduleHook(_schedule(cfg), optimizer, cfg.train.max_seconds),
             StreamStateHook(loader),
+            BatchHook(
+                recipe.global_batch,
+                recipe.epoch_iters,
+                recipe.max_iter,
+                is_given=cfg.train.max_iter is not None,
+            ),
             _checkpoint_hook(cfg, recipe, checkpointer),
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
-            _log_hook(cfg, recipe),
         ]
     )
-    logger.info(recipe.describe(cfg, model, optimizer))  # base rates; a checkpoint replaces them
+    logger.info(recipe.describe(cfg, model, optimizer))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
+    if not resuming:
+        _set_aside(cfg.train.output_dir)  # now that nothing can fail any more for want of weights
+    trainer.register_hooks([_log_hook(cfg, recipe)])
     # A checkpoint holds the iteration that was just done.
     start_iter = trainer.iter + 1 if resuming else 0
     if resuming:
@@ -212,24 +215,37 @@ def _schedule(cfg: DictConfig) -> Any:
     return lambda iteration, progress: warmup_cosine(iteration, progress, **settings)
 
 
-def _is_resuming(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) -> bool:
-    """Whether there is something to resume; else the folder is made ready for a new run."""
-    if resume and checkpointer.has_checkpoint():
+def _can_resume(checkpointer: SafeCheckpointer) -> bool:
+    """Whether there is something to resume.
+
+    Raises:
+        CheckpointError: there are checkpoints, but not the file that names the last one.
+    """
+    if checkpointer.has_checkpoint():
         return True
-    if resume:
-        logger.warning("nothing to resume in %s: starting anew", cfg.train.output_dir)
-    if comm.is_main_process():
-        # Neither its curves nor, on a later --resume, its checkpoints are this run's.
-        for name in ("metrics.json", "last_checkpoint"):
-            _set_aside(os.path.join(cfg.train.output_dir, name))
+    folder = Path(checkpointer.save_dir)
+    left = sorted(path.name for path in folder.glob("model_*.pth"))
+    left += [path.name for path in folder.glob("last_checkpoint.old")]
+    if left:
+        raise CheckpointError(
+            f"--resume: {folder} has no last_checkpoint, but {', '.join(left[-3:])} of an earlier "
+            "run. To go on with that, write the name of its newest checkpoint into "
+            f"{folder / 'last_checkpoint'} (last_checkpoint.old has it, if a new run was begun "
+            "there); to start anew, leave out --resume"
+        )
+    logger.warning("nothing to resume in %s: starting anew", folder)
     return False
 
 
-def _set_aside(path: str) -> None:
-    """Keeps a file of an earlier run in the same folder out of this run's way."""
-    if os.path.exists(path):
-        os.replace(path, f"{path}.old")
-        logger.warning("of an earlier run, moved to %s.old", path)
+def _set_aside(folder: str) -> None:
+    """Keeps an earlier run's curves, and its checkpoints on a later --resume, out of this run's."""
+    if not comm.is_main_process():
+        return
+    for name in ("metrics.json", "last_checkpoint"):
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            os.replace(path, f"{path}.old")
+            logger.warning("of an earlier run, moved to %s.old", path)
 
 
 def _checkpoint_hook(

@@ -166,18 +166,13 @@ class StreamingTrainer(TrainerBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` holds.
 
+        Settings of the optimiser (weight decay, betas and so on) stay those of this run.
+
         Raises:
             ValueError: the optimiser's groups differ from the checkpoint's.
         """
         super().load_state_dict(state_dict)
-        try:
-            self.optimizer.load_state_dict(state_dict["optimizer"])
-        except ValueError as error:
-            raise InputError(
-                "cannot resume: the checkpoint's optimiser has other parameter groups than this "
-                f"run ({error}). Resume with the model and optimizer.params of the checkpoint, or "
-                "start anew from its weights with train.init_checkpoint and without --resume."
-            ) from error
+        self.optimizer.load_state_dict(_with_settings_of(self.optimizer, state_dict["optimizer"]))
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.skipped_steps = state_dict["skipped_steps"]
@@ -206,6 +201,27 @@ class StreamingTrainer(TrainerBase):
                 "Lower optimizer.lr, use train.precision=float32 or bf16, or check the data; "
                 "train.max_consecutive_skips is the limit."
             )
+
+
+def _with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's saved state, with the settings of another for each group.
+
+    They must be in place before it is loaded: torch puts the state where they ask for it (fused).
+    """
+    groups = optimizer.param_groups
+    sizes, ours = ([len(group["params"]) for group in g] for g in (saved["param_groups"], groups))
+    if sizes != ours:
+        raise InputError(
+            "cannot resume: the checkpoint's optimiser has other parameter groups than this run "
+            f"({sum(sizes)} tensors in {len(sizes)} groups, here {sum(ours)} in {len(ours)}). "
+            "Resume with the model and optimizer.params of the checkpoint, or start anew from its "
+            "weights with train.init_checkpoint and without --resume."
+        )
+    merged = [
+        {**group, "params": old["params"]}
+        for old, group in zip(saved["param_groups"], groups, strict=True)
+    ]
+    return {**saved, "param_groups": merged}
 
 
 def _total(losses: Any) -> Tensor:

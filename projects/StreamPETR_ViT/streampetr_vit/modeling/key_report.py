@@ -1,15 +1,16 @@
 """What of a checkpoint a model took, said by the model itself.
 
 `report_loading` makes a model speak whatever loads it, detectron2's own checkpointer included: that
-one loads by name, and a file of which no name fits leaves the model at its random start with a
-warning in the log. Here it is an error.
+one loads by name, and a file of which no name fits, or half of the ViT's, leaves the rest at its
+random start with a warning in the log. Here both are errors.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from streampetr_vit.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+_VIT = "backbone.net."
 _ROTARY_PARTS = frozenset(("rope", "rope_win", "rope_glb"))
 
 
@@ -81,6 +83,18 @@ class KeyReport:
             left_out=left_out,
         )
 
+    def half_backbone(self) -> str | None:
+        """What the ViT would miss; None if the checkpoint has all of its names, or none of them."""
+        found = (*self.matched, *(name for name, _, _ in self.wrong_shape))
+        count = sum(name.startswith(_VIT) for name in found)
+        absent = [name for name in self.missing if name.startswith(_VIT)]
+        if not count or not absent:
+            return None
+        return (
+            f"half a backbone: of the {count + len(absent)} tensors of the model's ViT the "
+            f"checkpoint has {count}; the others would keep random start values: {examples(absent)}"
+        )
+
     def summary(self) -> str:
         """The counts, and what is missing or unused by group, on one line each."""
         lines = [f"{len(self.matched)} tensors loaded"]
@@ -105,12 +119,12 @@ def group_of(name: str) -> str:
 
 def examples(names: Iterable[str]) -> str:
     """The first three names, for messages."""
-    listed = list(names)
+    listed = list(map(str, names))
     return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") if listed else "none"
 
 
 def report_loading(model: nn.Module) -> None:
-    """Makes `model.load_state_dict` log what fits, and fail if nothing does.
+    """Makes `model.load_state_dict` log what fits, and fail if nothing or half a ViT does.
 
     What a file holds beside weights for this model (see `why_left_out`) is not an unexpected key
     any more. A hook of torch: nothing is replaced, and copies of the model keep it.
@@ -120,6 +134,19 @@ def report_loading(model: nn.Module) -> None:
     """
     model.register_load_state_dict_pre_hook(_report)
     model.reports_loading = True  # type: ignore[assignment]
+
+
+@contextmanager
+def partial_loading(model: nn.Module) -> Iterator[None]:
+    """Inside it a model of `report_loading` takes half a ViT without complaint.
+
+    For who has checked the checkpoint already, or wants it so.
+    """
+    model.takes_half_a_backbone = True  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del model.takes_half_a_backbone
 
 
 def _report(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -133,6 +160,12 @@ def _report(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: An
             f"no tensor of the checkpoint fits the model. Names in the checkpoint: "
             f"{examples(relative)}; in the model: {examples(report.missing)}. For weights of "
             "another project run tools/convert_checkpoint.py first"
+        )
+    half = None if prefix else report.half_backbone()
+    if half is not None and not getattr(model, "takes_half_a_backbone", False):
+        raise CheckpointError(
+            f"{half}. Not used of the checkpoint: {examples(report.unused)}. It is of another ViT, "
+            "or incomplete. (To load it all the same: modeling.key_report.partial_loading.)"
         )
     for names in report.left_out.values():
         for name in names:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from streampetr_vit.checkpoint.adapters.renaming import ROTARY, Renaming, Unused, under
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.key_report import is_rotary_table, why_left_out
 
 STREAMPETR_BACKBONE = Renaming((("adapter.simfp_", "simfp_"), ("", "net.")))
@@ -92,8 +93,15 @@ def resize_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
         patch_size: side in pixels.
 
     Returns:
-        (C, in_chans, patch_size, patch_size), dtype of `weight`.
+        (C, in_chans, patch_size, patch_size), dtype of `weight`; `weight` itself if it is that.
+
+    Raises:
+        ValueError: another number of axes.
     """
+    if weight.ndim != 4:
+        raise InputError(f"patch_embed.proj.weight {tuple(weight.shape)} must have four axes")
+    if weight.shape[2:] == (patch_size, patch_size):
+        return weight
     return _bicubic(weight, patch_size)
 
 
@@ -105,16 +113,22 @@ def resize_position_table(pos_embed: Tensor, rows: int) -> Tensor:
         rows: 1 + T * T.
 
     Returns:
-        (1, rows, C), dtype of `pos_embed`; the first row as it is.
+        (1, rows, C), dtype of `pos_embed`; the first row as it is. `pos_embed` itself if it is
+        that.
 
     Raises:
-        ValueError: either number of rows is not one more than a square.
+        ValueError: other axes, or either number of rows is not one more than a square.
     """
-    old, new = (math.isqrt(count - 1) for count in (pos_embed.shape[1], rows))
-    if old * old + 1 != pos_embed.shape[1] or new * new + 1 != rows:
-        raise ValueError(
+    if pos_embed.ndim != 3 or len(pos_embed) != 1:
+        raise InputError(f"pos_embed {tuple(pos_embed.shape)} must be (1, rows, channels)")
+    if pos_embed.shape[1] == rows:
+        return pos_embed
+    old, new = (math.isqrt(max(count - 1, 0)) for count in (pos_embed.shape[1], rows))
+    if not old or not new or old * old + 1 != pos_embed.shape[1] or new * new + 1 != rows:
+        raise InputError(
             f"pos_embed has {pos_embed.shape[1]} rows and the model {rows}: both must be a class "
-            "row and a square grid (set pretrain_use_cls_token=True in the model)"
+            "row and a square grid; a file without class row cannot be resized (in the model: "
+            "backbone.net.pretrain_use_cls_token=True)"
         )
     grid = pos_embed[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, C, S, S)
     resized = _bicubic(grid, new).flatten(2).transpose(1, 2)  # (1, C, T, T) -> (1, T * T, C)

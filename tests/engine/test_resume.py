@@ -1,0 +1,144 @@
+"""What --resume restores, what the configuration decides, and what cannot be resumed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lazyconfig_train_net
+import pytest
+import torch
+from detectron2.config import LazyCall
+from detectron2.engine import default_argument_parser
+from toy_task import ToyDetector
+
+from streampetr_vit.engine import load_config, train
+
+CONFIG = str(Path(__file__).with_name("toy_config.py"))
+
+
+def run_tool(output: Path, *arguments: str) -> None:
+    words = ["--config-file", CONFIG, *arguments, f"train.output_dir={output}"]
+    lazyconfig_train_net.main(default_argument_parser().parse_args(words))
+
+
+def final(output: Path) -> dict[str, Any]:
+    return torch.load(output / "model_final.pth", weights_only=True)
+
+
+def test_settings_of_the_optimiser_are_those_of_the_configuration(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    before = final(tmp_path)["trainer"]["optimizer"]
+    words = ["optimizer.weight_decay=0.25", "optimizer.betas=[0.5,0.75]", "optimizer.lr=0.002"]
+    run_tool(tmp_path, "--resume", "train.max_iter=6", "optimizer.fused=False", *words)
+    after = final(tmp_path)["trainer"]["optimizer"]
+    for old, new in zip(before["param_groups"], after["param_groups"], strict=True):
+        assert old["fused"] and not new["fused"]
+        assert (old["weight_decay"], new["weight_decay"]) == (0.01, 0.25)
+        assert tuple(new["betas"]) == (0.5, 0.75)
+        assert new["lr"] < 0.002
+    assert all(float(state["step"]) == 6 for state in after["state"].values())
+    log = (tmp_path / "log.txt").read_text()
+    assert "0.25 on 0.00 M parameters" in log and "; AdamW; torch" in log
+
+
+def test_weights_alone_cannot_be_resumed_from(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=2")
+    torch.save({"model": final(tmp_path)["model"]}, tmp_path / "model_final.pth")
+    with pytest.raises(SystemExit, match=r"weights only, no state of the trainer.*without --resum"):
+        run_tool(tmp_path, "--resume", "train.max_iter=4")
+    run_tool(tmp_path, f"train.init_checkpoint={tmp_path / 'model_final.pth'}", "train.max_iter=2")
+
+
+def test_a_forgotten_resume_with_a_bad_checkpoint_costs_nothing(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    curves = (tmp_path / "metrics.json").read_text()
+    with pytest.raises(SystemExit, match="'gone.pth' does not exist"):
+        run_tool(tmp_path, "train.init_checkpoint=gone.pth")
+    assert (tmp_path / "metrics.json").read_text() == curves
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    run_tool(tmp_path, "--resume", "train.max_iter=6")
+    assert "training from iteration 4 to 6" in (tmp_path / "log.txt").read_text()
+
+
+def test_resume_does_not_start_anew_beside_checkpoints(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    name = (tmp_path / "last_checkpoint").read_text()
+    (tmp_path / "last_checkpoint").unlink()
+    with pytest.raises(SystemExit, match="no last_checkpoint, but model_final.pth of an earlier"):
+        run_tool(tmp_path, "--resume", "train.max_iter=6")
+    (tmp_path / "last_checkpoint").write_text(name)
+    run_tool(tmp_path, "--resume", "train.max_iter=6")
+
+
+def test_another_batch_needs_a_word(tmp_path: Path, caplog) -> None:
+    """16 iterations of 4 lanes are an epoch; with 2 lanes, an epoch has 32."""
+    run_tool(tmp_path, "train.max_iter=16")
+    words = ("--resume", "dataloader.train.lanes_per_rank=2")
+    message = (
+        r"trained with 4 lanes in all processes, this run has 2: 16 iterations were 1 epochs, and "
+        r"count as 0.5 here.* lanes times processes is 4; or pass train.max_iter=48"
+    )
+    with pytest.raises(SystemExit, match=message):
+        run_tool(tmp_path, *words)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    run_tool(tmp_path, *words, "train.max_iter=48")
+    log = (tmp_path / "log.txt").read_text()
+    assert "here; training ends at train.max_iter=48" in log
+    assert "training from iteration 16 to 48" in log
+
+
+def test_a_null_evaluator_evaluates_nothing(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=2", "dataloader.evaluator=null")
+    assert "no dataloader.evaluator: nothing is evaluated" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / "model_final.pth").exists()
+
+
+class Nested(torch.nn.Module):
+    """A backbone with its ViT as `net`, as the real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(4, 8)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.net.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+class NestedDetector(ToyDetector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Nested()
+
+
+def start(output: Path, weights: dict[str, torch.Tensor], *words: str) -> dict[str, torch.Tensor]:
+    """The weights after a training of one step at rate 0."""
+    torch.save({"model": weights}, output / "start.pth")
+    checkpoint = f"train.init_checkpoint={output / 'start.pth'}"
+    fixed = (checkpoint, f"train.output_dir={output}", "train.max_iter=1", "optimizer.lr=0")
+    cfg = load_config(CONFIG, [*fixed, *words])
+    cfg.model = LazyCall(NestedDetector)()
+    train(cfg)
+    return final(output)["model"]
+
+
+def test_what_a_start_may_lack_is_the_configurations_choice(tmp_path: Path, caplog) -> None:
+    whole = NestedDetector().state_dict()
+    half = {name: value for name, value in whole.items() if name != "backbone.net.bias"}
+    with pytest.raises(RuntimeError, match=r"half a backbone.*train.init_allow_partial=True"):
+        start(tmp_path, half)
+    with caplog.at_level(logging.INFO):
+        trained = start(tmp_path, half, "train.init_allow_partial=True")
+    assert torch.equal(trained["backbone.net.weight"], whole["backbone.net.weight"])
+
+    other = {**whole, "head.1.bias": torch.zeros(3)}
+    with pytest.raises(RuntimeError, match=r"another shape.*init_allow_wrong_shape=True"):
+        start(tmp_path, other)
+    trained = start(tmp_path, other, "train.init_allow_wrong_shape=True")
+    assert torch.equal(trained["backbone.net.weight"], whole["backbone.net.weight"])
+    assert trained["head.1.bias"].shape == (1,)
