@@ -3,9 +3,9 @@
 
     python benchmarks/gpu_checks.py [--minutes 8]
 
-Runs the tests marked `gpu`, times the ViT-L detector (forward and training step) in each precision,
-measures what matching and losses cost in a step, and spends what is left of the time on the quick
-start's GPU recipe.
+Runs the tests marked `gpu`, times forward and training step of the ViT-L detectors, measures what
+matching and losses cost in a step, and spends what is left of the time on the quick start's GPU
+recipe.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,9 +23,9 @@ from detectron2.config import instantiate
 from matching_cost import measure
 from omegaconf import DictConfig
 
-from streampetr_vit.data.build import build_test_loader
 from streampetr_vit.data.synthetic import PRESETS, generate
 from streampetr_vit.engine import load_config
+from streampetr_vit.engine.config import call
 from streampetr_vit.engine.trainer import autocast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,12 +33,13 @@ OUTPUT = ROOT / "output" / "gpu_checks"
 DATA = ROOT / "data" / "synthetic_gpu"
 
 
-def first_frames(cfg: DictConfig, count: int) -> list[dict]:
-    """Frames of the synthetic set at the recipe's input size."""
+def first_batch(cfg: DictConfig) -> list[dict]:
+    """The first training batch of the recipe, from the synthetic set."""
     generate(PRESETS["gpu"], DATA)
+    cfg.dataloader.train.mapper.image_aug.resize_range = [0.94, 1.25]  # of 800x450 pictures
     dataset = dict(root=str(DATA), version=PRESETS["gpu"].version, split="train")
-    loader = build_test_loader(dataset, instantiate(cfg.dataloader.test.mapper), num_workers=0)
-    return [batch[0] for batch, _ in zip(loader, range(count), strict=False)]
+    loader = call(cfg.dataloader.train, dataset=dataset, num_workers=0, rank=0, world_size=1)
+    return next(iter(loader))
 
 
 def timed(function, repeats: int = 10) -> float:
@@ -53,12 +55,12 @@ def timed(function, repeats: int = 10) -> float:
     return 1e3 * sorted(seconds)[len(seconds) // 2]
 
 
-def time_vit_l(precision: str) -> dict[str, float]:
-    """Milliseconds and memory of StreamPETR ViT-L at 800x320 with random weights."""
-    cfg = load_config(str(ROOT / "configs/streampetr_eva02_l_800x320_24ep.py"))
+def time_vit_l(recipe: str, precision: str, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """Milliseconds and memory of a ViT-L detector at 800x320 with random weights."""
+    cfg = load_config(str(ROOT / "configs" / f"{recipe}_eva02_l_800x320_24ep.py"), overrides)
     model = instantiate(cfg.model).cuda()
     torch.cuda.reset_peak_memory_stats()
-    two = first_frames(cfg, 2)
+    two = first_batch(cfg)
 
     def forward() -> None:
         with torch.no_grad(), autocast(precision, "cuda"):
@@ -108,7 +110,11 @@ def main() -> None:
     passed, _ = run(sys.executable, "-m", "pytest", "-q", "-m", "gpu")
     rows = [("tests marked gpu", {"passed": float(passed)})]
     for precision in ("float32", "bf16", "fp16"):
-        rows.append((f"ViT-L 800x320, {precision}", time_vit_l(precision)))
+        rows.append((f"StreamPETR ViT-L, {precision}", time_vit_l("streampetr", precision)))
+        torch.cuda.empty_cache()
+    for kernel in ("grid_sample", "gather"):
+        option = [f"model.head.decoder.sampling_kernel={kernel}"]
+        rows.append((f"RepDETR3D, bf16, {kernel}", time_vit_l("repdetr3d", "bf16", option)))
         torch.cuda.empty_cache()
     cfg = load_config(str(ROOT / "configs/quickstart_gpu.py"), ["dataloader.train.num_workers=4"])
     rows.append(("losses of a step (ms)", measure(cfg, steps=10)))

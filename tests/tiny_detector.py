@@ -93,7 +93,6 @@ def make_repdetr3d(
         SimpleFeaturePyramid(streampetr.backbone.net, "last_feat", dim, [2, 1]),
         RepDETR3DHead(
             decoder,
-            stride=8,
             num_queries=8,
             num_propagated=4,
             memory_length=8,

@@ -42,7 +42,6 @@ model.head = L(RepDETR3DHead)(
         sampling_kernel="grid_sample",  # "gather" is quicker on a CPU; see docs/performance.md
         use_act_checkpoint=True,
     ),
-    stride=4,  # of the finest level
     **{name: model.head[name] for name in SHARED},
 )
 model.image_head = L(YOLOXHead)(

@@ -36,7 +36,6 @@ model.head = L(RepDETR3DHead)(
         dropout=0.0,
         sampling_kernel="gather",  # the quicker one on a CPU
     ),
-    stride=16,
     **{name: model.head[name] for name in SHARED},
 )
 model.image_head = L(YOLOXHead)(in_channels=128, strides=[16], embed_dim=32, num_classes=10)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
-from tiny_detector import make_detector, make_sample
+from tiny_detector import make_detector, make_repdetr3d, make_sample
 
+from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import Frame
 
 pytestmark = [
@@ -14,8 +18,16 @@ pytestmark = [
 ]
 
 
-def test_a_stream_gives_the_same_codes_and_memory() -> None:
-    on_cpu, on_gpu = make_detector().eval(), make_detector().eval().cuda()
+DETECTORS = {
+    "streampetr": make_detector,
+    "repdetr3d": make_repdetr3d,
+    "repdetr3d gather": partial(make_repdetr3d, sampling_kernel="gather"),
+}
+
+
+@pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS)
+def test_a_stream_gives_the_same_codes_and_memory(make: Callable[[], StreamPETR]) -> None:
+    on_cpu, on_gpu = make().eval(), make().eval().cuda()
     memories = [on_cpu.empty_memory(1), on_gpu.empty_memory(1)]
     for time in range(3):
         frame = Frame.collate([make_sample(time)])
@@ -28,9 +40,10 @@ def test_a_stream_gives_the_same_codes_and_memory() -> None:
         torch.testing.assert_close(times, memories[0].time_s, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_training_step_under_autocast(dtype: torch.dtype) -> None:
-    detector = make_detector().train().cuda()
+def test_training_step_under_autocast(dtype: torch.dtype, make: Callable[[], StreamPETR]) -> None:
+    detector = make().train().cuda()
     with torch.autocast("cuda", dtype):
         losses = detector([make_sample(0), make_sample(0, "b")])
     sum(losses.values()).backward()

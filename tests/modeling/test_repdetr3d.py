@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 from tiny_detector import make_detector, make_repdetr3d, make_sample
 
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.heads.focal import FocalHead
+from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps
+from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Detections, Frame
 
@@ -83,14 +87,75 @@ def test_cameras_modulate_the_maps_by_signed_focal_lengths_and_poses() -> None:
     with torch.no_grad():
         features = detector.image_features(frame.images)
         points = torch.zeros(1, 1, 3)
-        image = detector.head.look(features, frame, points, None)
+        image = detector.head.look(features, frame, points, None, (32, 64))
         frame.rig.intrinsics[0, 2, 0, 0] *= -1  # as a flip does
-        flipped = detector.head.look(features, frame, points, None)
-    assert isinstance(image, CameraMaps) and image.image_size == (32, 64)
+        flipped = detector.head.look(features, frame, points, None, (32, 64))
+    assert isinstance(image, CameraMaps)
     changed = [
         not torch.equal(a, b) for a, b in zip(image.maps[0][0], flipped.maps[0][0], strict=True)
     ]
     assert changed == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("kernel", ["grid_sample", "gather"])
+def test_the_head_is_float32_under_autocast(kernel: str) -> None:
+    detector = make_repdetr3d(sampling_kernel=kernel).eval()
+    frame = Frame.collate([make_sample(0)])
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = detector.image_features(frame.images)
+            output, _ = detector.head(rounded, frame, detector.empty_memory(1))
+            sampler = detector.head.decoder.layers[0].cross_attention
+            image = detector.head.look(
+                [level.float() for level in rounded], frame, torch.zeros(1, 1, 3), None, (32, 64)
+            )
+        exact, _ = detector.head(rounded, frame, detector.empty_memory(1))
+        assert rounded[0].dtype == torch.bfloat16 and output.codes.dtype == torch.float32
+        assert torch.equal(output.codes, exact.codes)
+        arguments = (torch.randn(1, 2, 32), torch.randn(1, 2, 32), torch.randn(1, 2, 3) * 9, image)
+        with torch.autocast("cpu", torch.bfloat16):
+            under = sampler(*arguments)
+        assert torch.equal(under, sampler(*arguments))
+
+
+def test_start_values_of_the_decoder() -> None:
+    """Xavier bounds everywhere but at the weights, which start equal; points within two metres."""
+    decoder = SamplingDecoder(64, 8, 128, num_layers=1)
+    layer = decoder.layers[0]
+    look = layer.cross_attention
+    for weight in (
+        layer.self_attention.in_proj_weight,
+        layer.self_attention.out_proj.weight,
+        layer.feedforward[0].weight,
+        layer.feedforward[3].weight,
+        look.output.weight,
+        look.points.weight,
+        look.camera_embed[0].weight,
+        look.camera_embed[2].weight,
+    ):
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert 0.9 * bound < float(weight.detach().abs().max()) <= bound
+    assert not look.weights.weight.any() and not look.weights.bias.any()
+    assert not layer.self_attention.out_proj.bias.any() and not look.output.bias.any()
+    assert layer.feedforward[0].bias.any()
+    assert 1.6 < float(look.points.bias.detach().abs().max()) <= 2.0
+    assert isinstance(decoder.post_norm, torch.nn.Identity)
+    assert SamplingDecoder(num_layers=1).layers[0].feedforward[0].out_features == 1024
+
+
+def test_dropout_is_on_the_attentions_and_not_in_the_feedforward() -> None:
+    torch.manual_seed(0)
+    decoder = SamplingDecoder(32, 2, 32, num_layers=1, num_levels=1, num_groups=2, dropout=0.999)
+    layer = decoder.train().layers[0]
+    assert [layer.feedforward[i].p for i in (2, 4)] == [0.0, 0.0]
+    layer.self_attention.dropout = 0.0  # all weights dropped would divide by zero
+    layer.dropout.p = 1.0
+    image = CameraMaps([torch.randn(1, 1, 32, 4, 4)], torch.eye(4)[None, None], (64, 64))
+    content, position, points = torch.randn(1, 3, 32), torch.randn(1, 3, 32), torch.randn(1, 3, 3)
+    found = decoder(content, position, image, points)[0]
+    for norm in layer.norms[:2]:  # neither attention adds anything
+        content = norm(content)
+    torch.testing.assert_close(found, layer.norms[2](content + layer.feedforward(content)))
 
 
 def test_parts_that_do_not_belong_together_are_named() -> None:
@@ -106,3 +171,19 @@ def test_parts_that_do_not_belong_together_are_named() -> None:
         repdetr3d.head(several, frame, repdetr3d.empty_memory(1), token_indexes=tokens)
     with pytest.raises(ValueError, match="needs a FocalHead as image_head.*not YOLOXHead"):
         StreamPETR(repdetr3d.backbone, repdetr3d.head, image_head=YOLOXHead(8), token_ratio=0.5)
+    with pytest.raises(ValueError, match="in_feature is 'p3', but model.head .*list of names"):
+        StreamPETR(repdetr3d.backbone, repdetr3d.head, in_feature="p3")
+    with pytest.raises(ValueError, match=r"model.image_head \(FocalHead\) reads one name"):
+        StreamPETR(
+            repdetr3d.backbone, repdetr3d.head, image_head=FocalHead(32), in_feature=["p3", "p4"]
+        )
+    with pytest.raises(ValueError, match="needs a SamplingDecoder, not TemporalDecoder"):
+        RepDETR3DHead(streampetr.head.decoder)
+    with pytest.raises(ValueError, match="kernel 'cuda' is unknown"):
+        SamplingDecoder(32, num_layers=1, sampling_kernel="cuda")
+    repdetr3d.in_feature = ("p3", "nope")
+    with pytest.raises(ValueError, match="'nope'.*but the features are"):
+        repdetr3d.image_features(frame.images)
+    wide = [torch.zeros(1, 6, 16, 4, 8)] * 2
+    with pytest.raises(ValueError, match=r"levels have \[16\] channels, the decoder 32"):
+        repdetr3d.head(wide, frame, repdetr3d.empty_memory(1))

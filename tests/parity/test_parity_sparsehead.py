@@ -45,7 +45,6 @@ def make_head(data: dict[str, Any], kernel: str = "grid_sample") -> RepDETR3DHea
             sampling_kernel=kernel,
             use_act_checkpoint=layer["with_cp"],
         ),
-        stride=config["stride"][0],
         num_classes=config["num_classes"],
         num_queries=config["num_query"],
         num_propagated=config["num_propagated"],
@@ -102,8 +101,9 @@ def test_evaluation(path: Path, kernel: str) -> None:
             aligned = head.align_memory(memory, frame)
             check_memory(aligned, expected["memory_after_pre_update"], f"{name}before")
             queries = head.make_queries(aligned)
-            output, memory = head(inputs["img_feats"], frame, memory)
-            image = head.look(inputs["img_feats"], frame, queries.reference_points, None)
+            size = tuple(inputs["pad_shape"][:2])
+            output, memory = head(inputs["img_feats"], frame, memory, image_size=size)
+            image = head.look(inputs["img_feats"], frame, queries.reference_points, None, size)
         debug = expected["debug"]
         for key, value in {
             "tgt": queries.content,
@@ -114,7 +114,6 @@ def test_evaluation(path: Path, kernel: str) -> None:
             "decoder_out": output.states,
         }.items():
             check(value, debug[key], f"{name}{key}")
-        assert image.image_size == tuple(inputs["pad_shape"][:2])
         tokens = torch.cat([level.flatten(0, 1).flatten(2) for level in image.maps], dim=2)
         check(tokens.transpose(1, 2)[:, -10:], debug["feat_flatten_last10"], f"{name}maps")
         check(output.logits, expected["all_cls_scores"], f"{name}logits")
@@ -151,7 +150,8 @@ def test_training(path: Path, mode: str, kernel: str) -> None:
             )
             check_queries(denoising, expected, head)
         maps = [level.clone().requires_grad_() for level in inputs["img_feats"]]
-        output, memory = head(maps, frame, memory, denoising)
+        size = tuple(inputs["pad_shape"][:2])
+        output, memory = head(maps, frame, memory, denoising, image_size=size)
         check(output.logits, expected["all_cls_scores"], f"{name}logits")
         check(output.codes, expected["all_bbox_preds"], f"{name}codes", 2e-4)
         if "memory_after_post_update" in expected:
@@ -208,7 +208,8 @@ def test_a_batch_without_any_box(path: Path) -> None:
     boxes, labels = [torch.empty(0, 9)] * streams, [torch.empty(0, dtype=torch.long)] * streams
     queries = make_noise(config).make(boxes, labels, head.point_cloud_range, config["num_classes"])
     memory = head.empty_memory(streams)
-    output, _ = head(inputs["img_feats"], make_frame(inputs), memory, queries)
+    size = tuple(inputs["pad_shape"][:2])
+    output, _ = head(inputs["img_feats"], make_frame(inputs), memory, queries, image_size=size)
     pairs = assign(criterion.costs(output, boxes, labels))
     losses = criterion.losses(output, boxes, labels, pairs, queries)
     assert set(losses) == set(expected)

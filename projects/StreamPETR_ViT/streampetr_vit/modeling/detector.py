@@ -91,6 +91,13 @@ class StreamPETR(nn.Module):
                 "model.image_head and model.criterion.image belong together: give both, or set "
                 "both to None"
             )
+        for name, part in (("head", head), ("image_head", image_head)):
+            if getattr(part, "reads_levels", None) is isinstance(in_feature, str):
+                wanted = "a list of names" if isinstance(in_feature, str) else "one name"
+                raise ValueError(
+                    f"model.in_feature is {in_feature!r}, but model.{name} "
+                    f"({type(part).__name__}) reads {wanted}"
+                )
         self.backbone, self.neck, self.head, self.image_head = backbone, neck, head, image_head
         self.criterion, self.denoising, self.grid_mask = criterion, denoising, grid_mask
         self.in_feature = in_feature if isinstance(in_feature, str) else tuple(in_feature)
@@ -136,8 +143,9 @@ class StreamPETR(nn.Module):
             Predictions of all decoder layers, and the memory for the next frame.
         """
         features = self.image_features(frame.images)
-        tokens = self.chosen_tokens(features, self.padded_size(frame.image_size))
-        return self.head(features, frame, memory, denoising, tokens)
+        size = self.padded_size(frame.image_size)
+        tokens = self.chosen_tokens(features, size)
+        return self.head(features, frame, memory, denoising, tokens, size)
 
     def empty_memory(self, batch: int) -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""
@@ -169,6 +177,11 @@ class StreamPETR(nn.Module):
         features = self.backbone(images)
         if self.neck is not None:
             features = self.neck(features)
+        names = [self.in_feature] if isinstance(self.in_feature, str) else self.in_feature
+        if not set(names) <= set(features):
+            raise InputError(
+                f"model.in_feature is {self.in_feature!r}, but the features are {list(features)}"
+            )
         if isinstance(self.in_feature, str):
             return features[self.in_feature].unflatten(0, (batch, cameras))
         return [features[name].unflatten(0, (batch, cameras)) for name in self.in_feature]

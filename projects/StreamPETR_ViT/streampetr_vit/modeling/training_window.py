@@ -120,13 +120,13 @@ class TrainingWindow:
             with torch.no_grad(), evaluation_mode(detector):
                 for frame, seen in zip(frames[:history], features[:history], strict=True):
                     tokens = detector.chosen_tokens(seen, size)
-                    _, memory = detector.head(seen, frame, memory, None, tokens)
+                    _, memory = detector.head(seen, frame, memory, None, tokens, size)
         results = []
         trained = zip(frames[history:], features[history:], draws.denoising, strict=True)
         for frame, seen, denoising in trained:
             image_output = detector.image_head(seen, size) if detector.image_head else None
             tokens = detector.chosen_tokens(seen, size, image_output)
-            output, memory = detector.head(seen, frame, memory, denoising, tokens)
+            output, memory = detector.head(seen, frame, memory, denoising, tokens, size)
             results.append(FrameResult(output, denoising, image_output, size))
         return results[-self.num_frame_losses :], memory
 

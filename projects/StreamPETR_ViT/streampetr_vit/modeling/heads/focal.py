@@ -32,6 +32,8 @@ class FocalHead(nn.Module):
         num_groups: of the group norms; divides `embed_dim`.
     """
 
+    reads_levels = False
+
     def __init__(
         self,
         in_channels: int,

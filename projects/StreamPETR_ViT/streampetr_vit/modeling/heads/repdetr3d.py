@@ -24,17 +24,25 @@ class RepDETR3DHead(TemporalHead):
 
     Args:
         decoder: its `embed_dim` is E, which the features must have.
-        stride: pixels of one cell of the finest level.
         options: see `TemporalHead`.
     """
 
-    def __init__(self, decoder: SamplingDecoder, *, stride: int = 4, **options: Any) -> None:
+    reads_levels = True
+
+    def __init__(self, decoder: SamplingDecoder, **options: Any) -> None:
+        if not isinstance(decoder, SamplingDecoder):
+            raise ValueError(f"RepDETR3DHead needs a SamplingDecoder, not {type(decoder).__name__}")
         super().__init__(decoder, **options)
-        self.stride = stride
+        self._channels_last = decoder.sampling_kernel == "gather"
         self.token_modulation = MotionLayerNorm(_CAMERA_DIM, decoder.embed_dim, use_ln=False)
 
     def look(
-        self, features: Features, frame: Frame, points_m: Tensor, token_indexes: Tensor | None
+        self,
+        features: Features,
+        frame: Frame,
+        points_m: Tensor,
+        token_indexes: Tensor | None,
+        image_size: tuple[int, int],
     ) -> CameraMaps:
         """The modulated maps of all cameras; see `TemporalHead.look`."""
         if isinstance(features, Tensor):
@@ -44,18 +52,23 @@ class RepDETR3DHead(TemporalHead):
             )
         if token_indexes is not None:
             raise ValueError("RepDETR3DHead samples maps and has no tokens to choose from")
-        height, width = features[0].shape[-2:]
+        channels = {level.shape[2] for level in features}
+        if channels != {self.embed_dim}:
+            raise ValueError(
+                f"the levels have {sorted(channels)} channels, the decoder {self.embed_dim}: set "
+                "model.backbone.out_channels to model.head.decoder.embed_dim"
+            )
         gain, offset = (
             value[..., None, None]  # (B, N, E, 1, 1)
             for value in self.token_modulation.coefficients(self._camera_condition(frame))
         )
         maps = [gain * level + offset for level in features]
-        if self.decoder.sampling_kernel == "gather":  # reads channels last; once for all layers
+        if self._channels_last:  # as "gather" reads them; once for all layers
             maps = [_channels_last(level) for level in maps]
         return CameraMaps(
             maps=maps,
             lidar_to_image=frame.rig.lidar_to_image,
-            image_size=(height * self.stride, width * self.stride),
+            image_size=image_size,
         )
 
     def _camera_condition(self, frame: Frame) -> Tensor:

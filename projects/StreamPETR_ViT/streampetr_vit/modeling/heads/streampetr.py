@@ -32,6 +32,8 @@ class StreamPETRHead(TemporalHead):
         options: see `TemporalHead`.
     """
 
+    reads_levels = False
+
     def __init__(
         self,
         in_channels: int,
@@ -42,6 +44,10 @@ class StreamPETRHead(TemporalHead):
         prior_sigma_cells: float = 0.0,
         **options: Any,
     ) -> None:
+        if not isinstance(decoder, TemporalDecoder):
+            raise ValueError(
+                f"StreamPETRHead needs a TemporalDecoder, not {type(decoder).__name__}"
+            )
         super().__init__(decoder, **options)
         self.stride, self.prior_sigma_cells = stride, prior_sigma_cells
         dim = decoder.embed_dim
@@ -53,7 +59,12 @@ class StreamPETRHead(TemporalHead):
         self.position_gate = FeatureGate(dim)
 
     def look(
-        self, features: Features, frame: Frame, points_m: Tensor, token_indexes: Tensor | None
+        self,
+        features: Features,
+        frame: Frame,
+        points_m: Tensor,
+        token_indexes: Tensor | None,
+        image_size: tuple[int, int],
     ) -> ImageTokens:
         """The tokens of all cameras; see `TemporalHead.look`."""
         if not isinstance(features, Tensor):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ class TemporalHead(nn.Module):
         num_branch_layers: hidden layers of the class and the box branch.
     """
 
+    # Whether the features are a list of levels, or one map.
+    reads_levels: ClassVar[bool]
     point_cloud_range: Tensor
     center_range: Tensor
     start_points: Tensor
@@ -107,6 +110,7 @@ class TemporalHead(nn.Module):
         frame: Frame,
         points_m: Tensor,
         token_indexes: Tensor | None,
+        image_size: tuple[int, int],
     ) -> object:
         """What the decoder's queries look at in one frame.
 
@@ -115,6 +119,7 @@ class TemporalHead(nn.Module):
             frame: calibration of the same streams.
             points_m: (B, S + Q + P, 3) reference points of the queries, metres, lidar frame.
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
+            image_size: (height, width) in pixels of the padded pictures.
         """
 
     def empty_memory(self, batch: int, device: torch.device | str = "cpu") -> TemporalMemory:
@@ -128,6 +133,7 @@ class TemporalHead(nn.Module):
         memory: TemporalMemory,
         denoising: DenoisingQueries | None = None,
         token_indexes: Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> tuple[HeadOutput, TemporalMemory]:
         """Detects in one frame.
 
@@ -139,6 +145,8 @@ class TemporalHead(nn.Module):
             memory: as the previous call returned it, or `empty_memory`.
             denoising: extra queries in training.
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
+            image_size: (height, width) in pixels of the padded pictures; None if they are as in
+                `frame`.
 
         Returns:
             Predictions, and the memory for the next frame.
@@ -151,7 +159,8 @@ class TemporalHead(nn.Module):
                 features = features.float()
             else:
                 features = [level.float() for level in features]
-            image = self.look(features, frame, points_m, token_indexes)
+            size = image_size or frame.image_size
+            image = self.look(features, frame, points_m, token_indexes, size)
             output = self._decode(queries, image, points_m, denoising)
             return output, self._remember(output, aligned, frame)
 

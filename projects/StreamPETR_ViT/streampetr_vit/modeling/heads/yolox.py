@@ -37,6 +37,8 @@ class YOLOXHead(nn.Module):
         ValueError: no stride, or one that is not positive; no block.
     """
 
+    reads_levels = True
+
     def __init__(
         self,
         in_channels: int,

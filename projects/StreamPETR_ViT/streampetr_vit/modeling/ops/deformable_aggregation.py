@@ -121,9 +121,9 @@ def _gather_level(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """
     (batch, cameras, channels, height, width), groups = values.shape, weights.shape[-1]
     queries = locations.shape[1]
-    size = locations.new_tensor([width, height])
-    pixels = locations * size - 0.5
-    visible = ((pixels > -1) & (pixels < size)).all(-1)  # False where NaN
+    x, y = locations[..., 0] * width - 0.5, locations[..., 1] * height - 0.5
+    pixels = torch.stack((x, y), dim=-1)
+    visible = (x > -1) & (x < width) & (y > -1) & (y < height)  # False where NaN
     stream, query, camera, _ = where = visible.nonzero(as_tuple=True)  # (M,) each, query by query
     cell, share = _neighbours(pixels[where], height, width)  # (M, 4) each
     cell = cell + ((stream * cameras + camera) * (height * width))[:, None]
@@ -137,7 +137,7 @@ def _gather_level(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     sums = F.embedding_bag(
         rows.flatten(), table, starts.flatten(), mode="sum", per_sample_weights=factors.flatten()
     )
-    return sums.view(groups, batch, queries, -1).permute(1, 2, 0, 3).flatten(2)
+    return sums.view(groups, batch, queries, channels // groups).permute(1, 2, 0, 3).flatten(2)
 
 
 def _neighbours(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ def _neighbours(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor
     """
     low = pixels.detach().floor()
     far = pixels - low
-    x, y = (low.long()[:, i, None] + torch.tensor([0, 1], device=low.device) for i in (0, 1))
+    x, y = (low.long()[:, i, None] + torch.arange(2, device=low.device) for i in (0, 1))
     inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
     share_x = torch.stack((1 - far[:, 0], far[:, 0]), -1) * inside_x  # (M, 2)
     share_y = torch.stack((1 - far[:, 1], far[:, 1]), -1) * inside_y

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.ops.deformable_aggregation import deformable_aggregation
+from streampetr_vit.modeling.ops.deformable_aggregation import KERNELS, deformable_aggregation
 
 # Least depth that is divided by. Points behind a camera get it, and land far outside the picture.
 _MIN_DEPTH_M = 1e-5
@@ -69,6 +69,8 @@ class CameraSampling(nn.Module):
         super().__init__()
         if embed_dim % num_groups:
             raise ValueError(f"num_groups ({num_groups}) must divide embed_dim ({embed_dim})")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel {kernel!r} is unknown; use one of {sorted(KERNELS)}")
         self.num_groups, self.num_levels, self.num_points = num_groups, num_levels, num_points
         self.point_spread_m, self.max_queries, self.kernel = point_spread_m, max_queries, kernel
         self.weights = nn.Linear(embed_dim, num_levels * num_points * num_groups)
@@ -177,4 +179,5 @@ def project(points_m: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int
     near = (scaled.abs() < _FARTHEST).all(-1, keepdim=True)
     scaled = torch.where(near, scaled, 0.0)  # (B, N, Q, P, 3)
     pixels = scaled[..., :2] / scaled[..., 2:].clamp(min=_MIN_DEPTH_M)
-    return torch.where(near, pixels / pixels.new_tensor([width, height]), -1.0)
+    fractions = torch.stack((pixels[..., 0] / width, pixels[..., 1] / height), dim=-1)
+    return torch.where(near, fractions, -1.0)
