@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.checkpoint.adapters import image_head_from_streampetr, rename_image_head_key
-from streampetr_vit.modeling.criterion.assignment import assign
+from streampetr_vit.modeling.criterion.assignment import assign, joined_pairs
 from streampetr_vit.modeling.criterion.center_heatmap import center_heatmaps
-from streampetr_vit.modeling.criterion.image_loss import ImageLoss, joined_pairs
+from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher, ImageTargets
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.ops.geometry import token_centers

@@ -7,6 +7,7 @@ travel in one copy, and their solutions in another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -40,3 +41,22 @@ def assign(costs: Sequence[Tensor]) -> list[Tensor]:
     shapes = [(*cost.shape[:-2], min(cost.shape[-2:]), 2) for cost in costs]
     parts = solved.split([torch.Size(shape[:-1]).numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def joined_pairs(
+    pairs: Sequence[Tensor], counts: Sequence[int], num_rows: int
+) -> tuple[Tensor, Tensor]:
+    """Pairs of several entries side by side, as indexes into their rows and columns put together.
+
+    Args:
+        pairs: of `assign`, for each of I entries (..., K_i, 2).
+        counts: columns of each entry, n in all.
+        num_rows: Q, rows of every entry.
+
+    Returns:
+        (..., K) int64 into the I * Q rows, and (..., K) int64 into the n columns.
+    """
+    firsts = [0, *accumulate(counts[:-1])]
+    rows = [pair[..., 0] + entry * num_rows for entry, pair in enumerate(pairs)]
+    columns = [pair[..., 1] + first for pair, first in zip(pairs, firsts, strict=True)]
+    return torch.cat(rows, dim=-1), torch.cat(columns, dim=-1)

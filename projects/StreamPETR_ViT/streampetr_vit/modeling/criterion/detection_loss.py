@@ -7,25 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.criterion.assignment import joined_pairs
 from streampetr_vit.modeling.criterion.denoising import expected_positives
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     constant,
     l1_loss_sum,
+    of_one_process,
     sigmoid_focal_loss_sum,
 )
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
 from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
-
-
-def _identity(value: Tensor) -> Tensor:
-    return value
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class DetectionLoss:
     denoising_weight: float = 1.0
     code_weights: tuple[float, ...] = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     max_positive_distance: float = 0.75
-    reduce_mean: Callable[[Tensor], Tensor] = _identity
+    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
 
     def __post_init__(self) -> None:
         # A configuration passes its own list type; plain floats are quick to read each step.
@@ -110,9 +107,7 @@ class DetectionLoss:
         layer = torch.arange(layers, device=logits.device)[:, None]
         # Pairs of all streams side by side, as indexes into the flattened (B * Q) queries and into
         # the boxes of the batch: two of (L, K).
-        firsts = [0, *accumulate(len(b) for b in boxes[:-1])]
-        query = torch.cat([p[..., 0] + b * queries for b, p in enumerate(pairs)], dim=1)
-        box = torch.cat([p[..., 1] + first for p, first in zip(pairs, firsts, strict=True)], dim=1)
+        query, box = joined_pairs(pairs, [len(b) for b in boxes], queries)
 
         target_labels = logits.new_full(logits.shape[:3], num_classes, dtype=torch.long).flatten(1)
         target_labels[layer, query] = torch.cat(list(labels))[box]

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.criterion.assignment import joined_pairs
 from streampetr_vit.modeling.criterion.center_heatmap import center_heatmaps
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher, ImageTargets
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     gaussian_focal_loss_sum,
+    of_one_process,
     quality_focal_loss_sum,
 )
 from streampetr_vit.modeling.ops.boxes2d import giou, iou
@@ -24,10 +25,6 @@ from streampetr_vit.modeling.queries import ImageOutput
 from streampetr_vit.structures import Boxes2D
 
 _MIN_PROBABILITY = 1e-4  # of the centerness, and of its complement
-
-
-def _identity(value: Tensor) -> Tensor:
-    return value
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class ImageLoss:
     centerness_weight: float = 1.0
     quality_beta: float = 2.0
     stride: int = 16
-    reduce_mean: Callable[[Tensor], Tensor] = _identity
+    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
 
     def costs(
         self, output: ImageOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]
@@ -124,22 +121,3 @@ class ImageLoss:
                 f"(height, width) have {height} x {width} cells of stride {self.stride}; give the "
                 "size of the padded images, and ImageLoss.stride as the head's"
             )
-
-
-def joined_pairs(
-    pairs: Sequence[Tensor], counts: Sequence[int], num_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Pairs of all images side by side.
-
-    Args:
-        pairs: for each of I images (K_i, 2) int64, token and object of each pair.
-        counts: true objects of each image, n in all.
-        num_tokens: T.
-
-    Returns:
-        (K,) int64 into the I * T tokens, and (K,) int64 into the n objects.
-    """
-    firsts = [0, *accumulate(counts[:-1])]
-    token = torch.cat([pair[:, 0] + i * num_tokens for i, pair in enumerate(pairs)])
-    row = torch.cat([pair[:, 1] + first for pair, first in zip(pairs, firsts, strict=True)])
-    return token, row

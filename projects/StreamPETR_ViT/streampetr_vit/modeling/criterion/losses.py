@@ -19,6 +19,11 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
+def of_one_process(value: Tensor) -> Tensor:
+    """The mean over ranks where there is one: the value itself."""
+    return value
+
+
 def sigmoid_focal_loss_sum(
     logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> Tensor:

@@ -15,15 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
-from streampetr_vit.modeling.criterion.losses import square_iou_loss_sum
+from streampetr_vit.modeling.criterion.losses import of_one_process, square_iou_loss_sum
 from streampetr_vit.modeling.criterion.sim_ota import CellAssignment, SimOTA
 from streampetr_vit.modeling.ops.boxes2d import cell_codes_from_corners, iou
 from streampetr_vit.modeling.queries import YOLOXOutput
 from streampetr_vit.structures import Boxes2D
-
-
-def _identity(value: Tensor) -> Tensor:
-    return value
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class YOLOXLoss:
     objectness_weight: float = 1.0
     box_weight: float = 1.0
     center_weight: float = 1.0
-    reduce_mean: Callable[[Tensor], Tensor] = _identity
+    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
 
     def costs(
         self, output: YOLOXOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]
