@@ -96,7 +96,7 @@ def attend_to(module: WindowAttention, x: Tensor, padded_keys: int) -> Tensor:
 @pytest.mark.parametrize("kernel", ["math", "sdpa"])
 def test_padding_enters_the_softmax_with_zero_keys_and_bias_values(kernel: str) -> None:
     # A map of 2 full rows in a window of 4: tokens keep their places, 8 padding keys follow.
-    module = attention_module(window_size=4, table_size=4, kernel=kernel)
+    module = attention_module(window_size=4, table_size=4)
     x = torch.randn(1, 2, 4, 32, generator=torch.Generator().manual_seed(1)).double()
     out = module(x).view(8, 32)
     torch.testing.assert_close(out, attend_to(module, x.view(8, 32), 8), atol=1e-10, rtol=1e-10)
@@ -106,8 +106,8 @@ def test_padding_enters_the_softmax_with_zero_keys_and_bias_values(kernel: str) 
 
 @pytest.mark.parametrize("kernel", ["math", "sdpa"])
 def test_a_window_of_the_map_equals_the_whole_map(kernel: str) -> None:
-    whole = attention_module(window_size=0, table_size=5, kernel=kernel)
-    window = attention_module(window_size=5, table_size=5, kernel=kernel)
+    whole = attention_module(window_size=0, table_size=5)
+    window = attention_module(window_size=5, table_size=5)
     x = torch.randn(2, 5, 5, 32, generator=torch.Generator().manual_seed(1)).double()
     torch.testing.assert_close(whole(x), window(x))
 

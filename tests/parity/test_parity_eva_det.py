@@ -33,7 +33,7 @@ def build(case: dict[str, Any], **changes: Any) -> SimpleFeaturePyramid:
     return backbone
 
 
-@pytest.mark.parametrize("xattn", [False, True], ids=["math", "sdpa"])
+@pytest.mark.parametrize("xattn", [False, True], ids=["plain", "fast"])
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["eval", "train-checkpointed"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_eva_detection_backbone_agrees_with_the_reference(

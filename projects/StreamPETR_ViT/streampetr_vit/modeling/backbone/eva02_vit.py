@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.modeling.backbone import Backbone
@@ -27,7 +28,11 @@ from streampetr_vit.modeling.backbone.layers import (
     SwiGLU,
 )
 from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d
+from streampetr_vit.modeling.backbone.selective_checkpoint import keep_products
+from streampetr_vit.modeling.backbone.token_plan import MAX_PLANS, PlanKey, TokenPlan
 from streampetr_vit.modeling.backbone.window_attention import WindowAttention
+from streampetr_vit.modeling.backbone.windows import WindowLayout
+from streampetr_vit.modeling.ops.padded_attention import AUTO, choose_kernel
 
 NormLayer = Callable[[int], nn.Module]
 LAYER_NORM: NormLayer = partial(nn.LayerNorm, eps=1e-6)
@@ -62,11 +67,26 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
         self.residual = BottleneckResidual(dim) if residual else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x if self.residual is None else self.residual(x)
+    def forward(
+        self, x: Tensor, layout: WindowLayout | None = None, kernel: str = "sdpa"
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            x: (B, H, W, C), or (n, C) in window order.
+            layout: of x in window order; None for a map, the plain form.
+            kernel: of the attention in window order.
+
+        Returns:
+            The shape of x.
+        """
+        if layout is None:
+            x = x + self.drop_path(self.attn(self.norm1(x)))
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
+            return x if self.residual is None else self.residual(x)
+        x = x + self.drop_path(self.attn.attend(self.norm1(x), layout, kernel), layout)
+        x = x + self.drop_path(self.mlp.fused(self.norm2(x)), layout)
+        return x if self.residual is None else layout.arrange(self.residual(layout.restore(x)))
 
 
 class ViT(Backbone):
@@ -92,12 +112,15 @@ class ViT(Backbone):
         global_window_size: side in tokens of the windows of the other blocks; 0 = the whole map.
         window_block_indexes: blocks with local windows.
         residual_block_indexes: blocks that end with a convolutional bottleneck.
-        use_act_checkpoint: recompute each block in the backward pass instead of keeping its
-            activations; only acts in training.
+        use_act_checkpoint: in training, recompute each block in the backward pass instead of
+            keeping its activations (True), or only what is not a matrix product or an attention
+            ("selective").
         pretrain_img_size: side in pixels of the pre-training images; sets the shape of `pos_embed`.
         pretrain_use_cls_token: `pos_embed` has a leading row for a class token (it is not used).
         subln: normalise the attention heads before the output projection.
-        xattn: use the fused attention kernel; False uses the plain maths. Same function.
+        xattn: False is the plain form: zero-padded windows and plain maths. Else the same function
+            without the padding and with fused kernels: True chooses the attention kernel, a name
+            of `ops.padded_attention.choose_kernel` sets it.
         out_feature: name of the output map.
 
     Raises:
@@ -124,11 +147,11 @@ class ViT(Backbone):
         global_window_size: int = 0,
         window_block_indexes: Sequence[int] = (),
         residual_block_indexes: Sequence[int] = (),
-        use_act_checkpoint: bool = False,
+        use_act_checkpoint: bool | str = False,
         pretrain_img_size: int = 224,
         pretrain_use_cls_token: bool = True,
         subln: bool = False,
-        xattn: bool = True,
+        xattn: bool | str = True,
         out_feature: str = "last_feat",
     ) -> None:
         super().__init__()
@@ -140,6 +163,8 @@ class ViT(Backbone):
         self.patch_size, self.in_chans = patch_size, in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
+        self.kernel = None if xattn is False else AUTO if xattn is True else xattn
+        self._plans: dict[PlanKey, TokenPlan] = {}
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
         self._out_feature_strides = {out_feature: patch_size}
@@ -174,7 +199,6 @@ class ViT(Backbone):
                 rope=local_rope if local else global_rope,
                 qkv_bias=qkv_bias,
                 subln=subln,
-                kernel="sdpa" if xattn else "math",
             )
             rate = drop_path_rate * index / max(depth - 1, 1)
             residual = index in residual_block_indexes
@@ -208,15 +232,53 @@ class ViT(Backbone):
                 a size that whole-map attention has no rotary table for.
         """
         map_size = self._map_size(x)
-        x = self.patch_embed(x)  # (B, H, W, C)
+        positions = None
         if self.pos_embed is not None:
-            x = x + resize_positions(self.pos_embed, map_size, self.pretrain_use_cls_token)
-        for block in self.blocks:
-            if self.use_act_checkpoint and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return {self._out_features[0]: x.permute(0, 3, 1, 2)}
+            positions = resize_positions(self.pos_embed, map_size, self.pretrain_use_cls_token)
+        if self.kernel is None or x.device.type != "cpu" or torch.is_grad_enabled():
+            maps = self._embed(x, positions)
+        else:
+            # One image at a time stays in a CPU's cache; the images do not see each other.
+            maps = torch.cat([self._embed(image, positions) for image in x.split(1)])
+        return {self._out_features[0]: maps.permute(0, 3, 1, 2)}
+
+    def _embed(self, images: Tensor, positions: Tensor | None) -> Tensor:
+        """Images to the last map, (B, H, W, C)."""
+        x = self.patch_embed(images)  # (B, H, W, C)
+        if positions is not None:
+            x = x + positions
+        if self.kernel is None:
+            for block in self.blocks:
+                x = self._run(block, x)
+            return x
+        plan = self._plan(x.shape[:3], x.device)
+        kernel = choose_kernel(
+            self.kernel, x.device.type, _product_dtype(x), torch.is_grad_enabled()
+        )
+        x = x.flatten(0, 2)  # (n, C), row by row
+        for block, layout, move in zip(self.blocks, plan.layouts, plan.moves, strict=True):
+            x = self._run(block, x if move is None else x[move], layout, kernel)
+        return plan.layouts[-1].restore(x)
+
+    def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
+        """A block, with the checkpointing of activations that training was asked for."""
+        if not self.training or self.use_act_checkpoint is False:
+            return block(*arguments)
+        context = {}
+        if self.use_act_checkpoint == "selective":
+            context["context_fn"] = keep_products
+        return checkpoint(block, *arguments, use_reentrant=False, **context)
+
+    def _plan(self, map_shape: Sequence[int], device: torch.device) -> TokenPlan:
+        """The plan for (B, H, W) maps; made once for each of the last sizes."""
+        batch, height, width = map_shape
+        key = (batch, height, width, device)
+        if key not in self._plans:
+            while len(self._plans) >= MAX_PLANS:
+                self._plans.pop(next(iter(self._plans)))  # the oldest
+            windows = [(block.attn.window_size, block.attn.rope) for block in self.blocks]
+            self._plans[key] = TokenPlan.make(batch, (height, width), windows, device)
+        return self._plans[key]
 
     def _map_size(self, images: Tensor) -> tuple[int, int]:
         """(H, W) in tokens, after checking that the images fit the network."""
@@ -238,6 +300,14 @@ class ViT(Backbone):
                 f"that are not square set global_window_size = img_size // {self.patch_size}"
             )
         return map_size
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Of the matrix products that x goes through."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 def resize_positions(pos_embed: Tensor, map_size: tuple[int, int], has_cls_row: bool) -> Tensor:

@@ -11,6 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from streampetr_vit.modeling.backbone.windows import WindowLayout
+from streampetr_vit.modeling.ops.linear import joined_linear, linear
+
+# Rows of the MLP's hidden layer that a CPU's cache holds together with the weights they meet. More
+# than that are memory that the system hands out anew each time, and slower than the arithmetic.
+_ROWS_IN_CACHE = 1024
+_ALIGNMENT = 16  # of a matrix's width for the fast products of GPUs in half precision
+
 
 class PatchEmbed(nn.Module):
     """Cuts images into square patches and projects each to a token.
@@ -52,6 +60,28 @@ class SwiGLU(nn.Module):
         """(..., C) -> (..., C)."""
         return self.w3(self.ffn_ln(functional.silu(self.w1(x)) * self.w2(x)))
 
+    def fused(self, x: Tensor) -> Tensor:
+        """The same, quicker: (n, C) -> (n, C)."""
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            return torch.cat([self._fused(rows) for rows in x.split(_ROWS_IN_CACHE)])
+        return self._fused(x, _ALIGNMENT if x.is_cuda else 1)
+
+    def _fused(self, x: Tensor, pad_to: int = 1) -> Tensor:
+        """One product for w1 and w2 where that pays; widths padded to a multiple of `pad_to`."""
+        weights, biases = (self.w1.weight, self.w2.weight), (self.w1.bias, self.w2.bias)
+        gate, hidden = joined_linear(x, weights, biases, pad_to)  # (n, hidden_dim + padding)
+        if torch.is_grad_enabled():
+            hidden = functional.silu(gate) * hidden
+        else:
+            hidden = functional.silu(gate, inplace=True).mul_(hidden)
+        width = self.w3.in_features
+        if hidden.shape[-1] == width:
+            return linear(self.ffn_ln(hidden), self.w3.weight, self.w3.bias)
+        # The padding is zeros, and is none of the norm's business.
+        missing = (0, hidden.shape[-1] - width)
+        hidden = functional.pad(self.ffn_ln(hidden[..., :width]), missing)
+        return linear(hidden, functional.pad(self.w3.weight, missing), self.w3.bias)
+
 
 class DropPath(nn.Module):
     """Stochastic depth: drops a residual branch for whole images, in training only.
@@ -64,15 +94,26 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> the same shape; float32 at least when a draw is made."""
+    def forward(self, x: Tensor, layout: WindowLayout | None = None) -> Tensor:
+        """Drops images.
+
+        Args:
+            x: (B, ...), or (n, C) in window order.
+            layout: which token belongs to which image; None where the first dimension is images.
+
+        Returns:
+            The same shape; float32 at least when a draw is made.
+        """
         if self.rate == 0.0 or not self.training:
             return x
         # 1 / keep is not representable in bfloat16: a half-precision scale would bias the branch.
         scale_dtype = torch.promote_types(x.dtype, torch.float32)
-        shape = (len(x),) + (1,) * (x.dim() - 1)
-        kept = torch.empty(shape, dtype=scale_dtype, device=x.device).bernoulli_(1.0 - self.rate)
-        return x * kept.div_(1.0 - self.rate)
+        images = len(x) if layout is None else layout.batch
+        kept = torch.empty(images, dtype=scale_dtype, device=x.device).bernoulli_(1.0 - self.rate)
+        kept = kept.div_(1.0 - self.rate)
+        if layout is not None:
+            kept = kept[layout.image]
+        return x * kept.view(-1, *(1,) * (x.dim() - 1))
 
     def extra_repr(self) -> str:
         """Shown by print(module)."""

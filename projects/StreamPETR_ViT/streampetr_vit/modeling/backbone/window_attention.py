@@ -1,7 +1,7 @@
 """Multi-head self-attention inside square windows of a token map.
 
-Shape letters: B images, H W token map, C channels, T window side, n = T * T tokens of a window (or
-H * W), h heads, D head dimension.
+Shape letters: B images, H W token map, C channels, T window side, n tokens, h heads, D head
+dimension.
 """
 
 from __future__ import annotations
@@ -10,53 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d
+from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d, rotate
+from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
 from streampetr_vit.modeling.ops.attention import attention
-
-
-def split_windows(x: Tensor, size: int) -> Tensor:
-    """Cuts a token map into windows, zero-padded at the bottom and the right.
-
-    Args:
-        x: (B, H, W, C).
-        size: T, side of a window in tokens.
-
-    Returns:
-        (B * nH * nW, T, T, C) with nH = ceil(H / T), nW = ceil(W / T); the windows of an image are
-        consecutive, in row-major order.
-    """
-    batch, height, width, channels = x.shape
-    below, right = -height % size, -width % size
-    if below or right:
-        x = functional.pad(x, (0, 0, 0, right, 0, below))
-    x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, nH, T, nW, T, C)
-    x = x.transpose(2, 3)  # (B, nH, nW, T, T, C)
-    return x.reshape(-1, size, size, channels)
-
-
-def merge_windows(windows: Tensor, map_size: tuple[int, int]) -> Tensor:
-    """Puts windows back into a map and crops the padding; inverse of `split_windows`.
-
-    Args:
-        windows: (B * nH * nW, T, T, C).
-        map_size: (H, W) in tokens.
-
-    Returns:
-        (B, H, W, C).
-    """
-    size, channels = windows.shape[1], windows.shape[3]
-    height, width = map_size
-    rows, columns = -(-height // size), -(-width // size)
-    x = windows.reshape(-1, rows, columns, size, size, channels)  # (B, nH, nW, T, T, C)
-    x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, nH * T, nW * T, C)
-    return x[:, :height, :width]
+from streampetr_vit.modeling.ops.linear import joined_linear, linear
+from streampetr_vit.modeling.ops.padded_attention import window_attention
 
 
 class WindowAttention(nn.Module):
     """Self-attention in T x T windows with a rotary position embedding that restarts in each.
 
     Padding tokens are zeros and are not masked: they enter the softmax as keys that are zero with
-    values `v_bias`. Quirk: the released weights were trained so.
+    values `v_bias`. Quirk: the released weights were trained so. `forward` makes the padding, and
+    is the specification; `attend` computes the same without it.
 
     Args:
         dim: C.
@@ -65,7 +31,6 @@ class WindowAttention(nn.Module):
         rope: rotates queries and keys, made for the window (or the whole map); None for none.
         qkv_bias: learn a bias of queries and values (never of keys).
         subln: normalise the concatenated heads before the output projection.
-        kernel: see `ops.attention.attention`.
 
     Raises:
         ValueError: `num_heads` does not divide `dim`.
@@ -79,12 +44,11 @@ class WindowAttention(nn.Module):
         rope: RotaryEmbedding2d | None,
         qkv_bias: bool = True,
         subln: bool = False,
-        kernel: str = "sdpa",
     ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"num_heads={num_heads} must divide embed_dim={dim}")
-        self.num_heads, self.window_size, self.kernel = num_heads, window_size, kernel
+        self.num_heads, self.window_size = num_heads, window_size
         self.rope = rope
         self.q_proj = nn.Linear(dim, dim, bias=False)
         self.k_proj = nn.Linear(dim, dim, bias=False)
@@ -98,19 +62,42 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attends inside every window of x: (B, H, W, C) -> (B, H, W, C)."""
         if self.window_size == 0:
-            return self._attend(x.flatten(1, 2)).view_as(x)  # one window of n = H * W tokens
+            return self._attend_padded(x.flatten(1, 2)).view_as(x)  # one window of H * W tokens
         windows = split_windows(x, self.window_size)
-        attended = self._attend(windows.flatten(1, 2)).view_as(windows)  # through (B', T * T, C)
+        attended = self._attend_padded(windows.flatten(1, 2)).view_as(windows)  # (B', T * T, C)
         return merge_windows(attended, (x.shape[1], x.shape[2]))
 
-    def _attend(self, x: Tensor) -> Tensor:
-        """Full self-attention over (B', n, C)."""
+    def attend(self, x: Tensor, layout: WindowLayout, kernel: str) -> Tensor:
+        """Attends inside every window, without padding.
+
+        Args:
+            x: (n, C) in window order.
+            layout: of this module's windows and rotary table.
+            kernel: see `ops.padded_attention.window_attention`.
+
+        Returns:
+            (n, C) in window order.
+        """
+        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        projected = joined_linear(x, weights, (self.q_bias, None, self.v_bias))
+        query, key, value = (y.unflatten(-1, (self.num_heads, -1)) for y in projected)  # (n, h, D)
+        if layout.cos is not None and layout.sin is not None:
+            query = rotate(query, layout.cos, layout.sin)
+            key = rotate(key, layout.cos, layout.sin)
+        pad_value = None if self.v_bias is None else self.v_bias.view(self.num_heads, -1)
+        out = window_attention(query, key, value, pad_value, layout, kernel).flatten(1)  # (n, C)
+        if self.inner_attn_ln is not None:
+            out = self.inner_attn_ln(out)
+        return linear(out, self.proj.weight, self.proj.bias)
+
+    def _attend_padded(self, x: Tensor) -> Tensor:
+        """Full self-attention over (B', T * T, C)."""
         query = self._heads(functional.linear(x, self.q_proj.weight, self.q_bias))
         key = self._heads(self.k_proj(x))
         value = self._heads(functional.linear(x, self.v_proj.weight, self.v_bias))
         if self.rope is not None:
             query, key = self.rope(query), self.rope(key)
-        out = attention(query, key, value, kernel=self.kernel)
+        out = attention(query, key, value, kernel="math")
         out = out.transpose(1, 2).flatten(2)  # (B', h, n, D) -> (B', n, C)
         return self.proj(out if self.inner_attn_ln is None else self.inner_attn_ln(out))
 

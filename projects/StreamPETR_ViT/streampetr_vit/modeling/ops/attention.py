@@ -1,7 +1,8 @@
 """Scaled dot-product attention behind one function, with several kernels.
 
 `"math"` is the specification: four lines of plain tensor arithmetic that every other kernel must
-agree with. `"sdpa"` is PyTorch's fused `scaled_dot_product_attention`.
+agree with. `"sdpa"` is PyTorch's fused `scaled_dot_product_attention`, `"xformers"` the kernel of
+the package of that name, where it is installed.
 
 Shape letters: B batch, h heads, n queries, m keys, D head dimension.
 """
@@ -57,6 +58,35 @@ def attention(
     return KERNELS[kernel](query, key, value, bias, blocked, dropout_p)
 
 
+def attention_with_lse(
+    query: Tensor, key: Tensor, value: Tensor, *, kernel: str = "sdpa"
+) -> tuple[Tensor, Tensor] | None:
+    """Attention and the log-sum-exp of its scaled logits, without gradients.
+
+    Args:
+        query, key, value, kernel: as in `attention`.
+
+    Returns:
+        (B, h, n, D) and (B, h, n) float32 (float64 for float64), or None if the kernel does not
+        tell the latter here.
+    """
+    if kernel == "math":
+        scaled = query * query.shape[-1] ** -0.5
+        logits = (scaled @ key.transpose(-1, -2)).to(
+            torch.promote_types(query.dtype, torch.float32)
+        )
+        return attention(query, key, value, kernel=kernel), logits.logsumexp(-1)
+    if kernel == "sdpa" and _CPU_FLASH is not None and query.device.type == "cpu":
+        out, lse = _CPU_FLASH(query, key, value)
+        return out, lse
+    return None
+
+
+# What scaled_dot_product_attention calls on CPUs; torch has no public name for it with its second
+# result.
+_CPU_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+
+
 def _math(
     query: Tensor,
     key: Tensor,
@@ -93,4 +123,24 @@ def _sdpa(
     )
 
 
-KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa}
+def _xformers(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    blocked: Tensor | None,
+    dropout_p: float,
+) -> Tensor:
+    if bias is not None or blocked is not None:
+        raise ValueError('attention kernel "xformers" takes no bias and no mask; use "sdpa"')
+    try:
+        from xformers.ops import memory_efficient_attention
+    except ImportError as error:
+        raise ImportError(
+            'attention kernel "xformers" needs the package xformers; install it, or use "sdpa"'
+        ) from error
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, n, h, D)
+    return memory_efficient_attention(q, k, v, p=dropout_p).transpose(1, 2)
+
+
+KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa, "xformers": _xformers}

@@ -1,0 +1,129 @@
+"""Linear layers that use the quicker of a CPU's two matrix libraries.
+
+PyTorch multiplies float32 matrices on x86 with MKL, which on AMD processors reaches about half of
+what oneDNN, the other library in every PyTorch, does (docs/performance.md has the numbers). Half
+precision goes to oneDNN by itself; nothing changes on GPUs.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Below so many multiplications the call itself costs more than the product.
+_WORTH_IT = 1 << 20
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_USABLE = (
+    _ONEDNN is not None
+    and torch.backends.mkldnn.is_available()
+    and platform.machine() in ("x86_64", "AMD64")
+)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias; the same function as torch's, up to rounding.
+
+    Args:
+        x: (..., I).
+        weight: (O, I).
+        bias: (O,), or None for none.
+
+    Returns:
+        (..., O).
+    """
+    if not _goes_to_onednn(x, weight):
+        return functional.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias) if t is not None):
+        return _OneDNNLinear.apply(x, weight, bias)
+    return _product(x, weight, bias)
+
+
+def joined_linear(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], pad_to: int = 1
+) -> list[Tensor]:
+    """Several linear layers of one input.
+
+    On a GPU they are one product. On a CPU that gains nothing (measured), and joining the weights
+    would cost a copy of them: they are a product each.
+
+    Args:
+        x: (..., I).
+        weights: of one shape (O, I).
+        biases: (O,) each, or None for none.
+        pad_to: zeros are appended to each output up to a multiple of this.
+
+    Returns:
+        A (..., O') for each weight, O' = O rounded up to a multiple of `pad_to`.
+    """
+    below = -len(weights[0]) % pad_to
+    if not x.is_cuda:
+        outputs = [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+        return [functional.pad(out, (0, below)) for out in outputs] if below else outputs
+    return _one_product(x, weights, biases, below)
+
+
+def _one_product(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], below: int
+) -> list[Tensor]:
+    weight = torch.cat([functional.pad(weight, (0, 0, 0, below)) for weight in weights])
+    bias = None
+    if any(b is not None for b in biases):
+        zeros = weights[0].new_zeros(len(weights[0]))
+        full = [zeros if b is None else b for b in biases]
+        bias = torch.cat([functional.pad(b, (0, below)) for b in full])
+    return list(linear(x, weight, bias).chunk(len(weights), dim=-1))
+
+
+class Linear(nn.Linear):
+    """torch's linear layer through `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return linear(x, self.weight, self.bias)
+
+
+def _goes_to_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _USABLE
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * len(weight) >= _WORTH_IT
+        and not torch.compiler.is_compiling()  # which chooses its own libraries
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    assert _ONEDNN is not None
+    return _ONEDNN(x, weight, bias, "none", [], "")
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """The operator has no derivative of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = grad.flatten(0, -2)  # (n, O)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _product(rows, weight.t().contiguous(), None).view_as(x)
+        if ctx.needs_input_grad[1]:
+            columns = x.flatten(0, -2).t().contiguous()  # (I, n)
+            grad_weight = _product(rows.t().contiguous(), columns, None)
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = rows.sum(0)
+        return grad_x, grad_weight, grad_bias

@@ -1,0 +1,151 @@
+"""Attention in zero-padded windows, without the padding.
+
+A padded token of the plain form has the key 0 and the value v (the bias of the value projection),
+and is not masked. For a query whose logits over the r real keys of its window have the log-sum-exp
+L, and whose attention over them is o, the p padded keys add p to the softmax's denominator and p v
+to its numerator:
+
+    out = g o + (1 - g) v,    g = exp(L) / (exp(L) + p) = sigmoid(L - log p)
+
+That is exact, and is what inference does with kernels that tell L. Where gradients are needed, or L
+is not told, the p keys are appended to the real ones instead; queries are never padded. Both forms
+equal the plain one up to rounding.
+
+Tokens are in window order (`backbone.windows`): n tokens, h heads, D head dimension; W windows of r
+tokens in a group.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.modeling.ops import ragged_attention
+from streampetr_vit.modeling.ops.attention import KERNELS, attention, attention_with_lse
+from streampetr_vit.modeling.ops.ragged_attention import RAGGED_KERNELS, RaggedKernel
+
+if TYPE_CHECKING:
+    from streampetr_vit.modeling.backbone.windows import WindowLayout
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+@cache  # so that each choice is logged once
+def choose_kernel(wanted: str, device_type: str, dtype: torch.dtype, with_grad: bool) -> str:
+    """The kernel that attends inside the windows.
+
+    Args:
+        wanted: a kernel of `window_attention`, or "auto" for the first that can run of: torch's
+            variable-length attention, flash-attn, and torch's scaled_dot_product_attention, which
+            always can. A ragged kernel leaves training to the latter.
+        device_type: "cpu" or "cuda".
+        dtype: of query, key and value.
+        with_grad: gradients are needed.
+
+    Raises:
+        ValueError: unknown kernel, or one that cannot run here.
+    """
+    problems = {name: ragged_attention.missing(name, device_type, dtype) for name in RAGGED_KERNELS}
+    if wanted == AUTO:
+        usable = [] if with_grad else [name for name, why in problems.items() if why is None]
+        chosen = (usable or ["sdpa"])[0]
+    elif wanted in KERNELS:
+        chosen = wanted
+    elif wanted not in RAGGED_KERNELS:
+        raise ValueError(
+            f"attention kernel {wanted!r} is unknown; use one of "
+            f"{[AUTO, *sorted(KERNELS), *sorted(RAGGED_KERNELS)]}"
+        )
+    elif problems[wanted] is not None:
+        raise ValueError(f"attention kernel {wanted!r} cannot run: {problems[wanted]}")
+    else:
+        chosen = "sdpa" if with_grad else wanted
+    purpose = "training" if with_grad else "inference"
+    logger.info("window attention in %s (%s, %s): %s", purpose, device_type, dtype, chosen)
+    return chosen
+
+
+def window_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pad_value: Tensor | None,
+    layout: WindowLayout,
+    kernel: str = "sdpa",
+) -> Tensor:
+    """Attention of every token to the tokens, and the padding, of its window.
+
+    Args:
+        query, key, value: (n, h, D) in window order.
+        pad_value: (h, D), value of a padded token; None for 0.
+        layout: of the windows.
+        kernel: of `ops.attention.KERNELS`, one call for each shape of windows (four at most), or of
+            `RAGGED_KERNELS`, one call in all and without gradients.
+
+    Returns:
+        (n, h, D), dtype of `value`.
+    """
+    v_pad = value.new_zeros(value.shape[1:]) if pad_value is None else pad_value.to(value.dtype)
+    if kernel in RAGGED_KERNELS:
+        return ragged(query, key, value, v_pad, layout, RAGGED_KERNELS[kernel])
+    outputs = []
+    for group, places in layout.slices():
+        q, k, v = (  # (W * r, h, D) -> (W, h, r, D), a view
+            x[places].unflatten(0, (group.windows, group.tokens)).transpose(1, 2)
+            for x in (query, key, value)
+        )
+        out = padded_attention(q, k, v, v_pad, group.padded, kernel)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (W * r, h, D)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def padded_attention(
+    query: Tensor, key: Tensor, value: Tensor, pad_value: Tensor, padded: int, kernel: str
+) -> Tensor:
+    """Attention in windows of one shape.
+
+    Args:
+        query, key, value: (W, h, r, D), the real tokens.
+        pad_value: (h, D), dtype of `value`.
+        padded: p, padded tokens of each window.
+        kernel: of `ops.attention.KERNELS`.
+
+    Returns:
+        (W, h, r, D), dtype of `value`.
+    """
+    if padded == 0:
+        return attention(query, key, value, kernel=kernel)
+    if not torch.is_grad_enabled():
+        found = attention_with_lse(query, key, value, kernel=kernel)
+        if found is not None:
+            return _blend(*found, pad_value[:, None], math.log(padded))
+    windows, heads, _, dim = key.shape
+    key = torch.cat((key, key.new_zeros(1, 1, 1, 1).expand(windows, heads, padded, dim)), dim=2)
+    pads = pad_value[:, None].expand(windows, heads, padded, dim)
+    return attention(query, key, torch.cat((value, pads), dim=2), kernel=kernel)
+
+
+def ragged(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pad_value: Tensor,
+    layout: WindowLayout,
+    kernel: RaggedKernel,
+) -> Tensor:
+    """All windows, whatever their lengths, in one call; arguments as in `window_attention`."""
+    out, lse = kernel(query, key, value, layout.starts, layout.longest)
+    return _blend(out, lse, pad_value, layout.log_padded)
+
+
+def _blend(out: Tensor, lse: Tensor, pad_value: Tensor, log_padded: Tensor | float) -> Tensor:
+    """g out + (1 - g) pad_value; lse has the shape of `out` without the last dimension."""
+    gate = (lse - log_padded).sigmoid()[..., None].to(out.dtype)
+    return torch.lerp(pad_value.expand_as(out), out, gate)
