@@ -46,9 +46,9 @@ EXTRAS = {
     # The devkit's tracking metric. In one pip run with the rest: alone, pandas may bring numpy 2.
     "tracking": ["motmetrics>=1.4,<1.5", "pandas>=2.1"],
     "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
-    # Reserved, like export: this version does not use them. Attention uses torch's own kernels.
+    # Attention kernels for GPUs beside torch's own, which are the default (docs/performance.md).
     "xformers": ["xformers>=0.0.30"],
-    "flash-attn": ["flash-attn>=2.6"],
+    "flash-attn": ["flash-attn>=2.7"],
 }
 
 setup(

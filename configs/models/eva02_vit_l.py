@@ -23,8 +23,10 @@ net = L(ViT)(
     window_block_indexes=[i for i in range(24) if i not in GLOBAL_BLOCKS],
     qkv_bias=True,  # of queries and values
     drop_path_rate=0.3,  # of the last block, linear from 0
-    use_act_checkpoint=True,  # recompute blocks in training: less memory, a third more arithmetic
-    xattn=True,  # fused attention kernel
+    # In training, False keeps all activations; True recomputes blocks: least memory, a third more
+    # arithmetic; "selective" keeps matrix products and attention outputs, recomputes the rest.
+    use_act_checkpoint=True,
+    xattn=True,  # the quickest attention at hand, without padding; False is the plain maths
 )
 
 backbone = L(SingleScale)(net=net)

@@ -32,8 +32,9 @@ from streampetr_vit.modeling.backbone.selective_checkpoint import keep_products
 from streampetr_vit.modeling.backbone.token_plan import MAX_PLANS, PlanKey, TokenPlan
 from streampetr_vit.modeling.backbone.window_attention import WindowAttention
 from streampetr_vit.modeling.backbone.windows import WindowLayout
-from streampetr_vit.modeling.ops.padded_attention import AUTO, choose_kernel
+from streampetr_vit.modeling.ops.padded_attention import AUTO, KERNEL_NAMES, choose_kernel
 
+SELECTIVE = "selective"  # activation checkpointing that keeps products and attentions
 NormLayer = Callable[[int], nn.Module]
 LAYER_NORM: NormLayer = partial(nn.LayerNorm, eps=1e-6)
 
@@ -160,10 +161,12 @@ class ViT(Backbone):
             embed_dim, depth, num_heads, drop_path_rate, window_blocks, residual_block_indexes
         )
         _check_windows(window_size, global_window_size, len(window_blocks), depth)
+        _check_choices(use_act_checkpoint, xattn)
         self.patch_size, self.in_chans = patch_size, in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
-        self.kernel = None if xattn is False else AUTO if xattn is True else xattn
+        # Of the attention in window order; None for the plain form.
+        self.kernel = {False: None, True: AUTO}.get(xattn, xattn)  # type: ignore[arg-type]
         self._plans: dict[PlanKey, TokenPlan] = {}
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
@@ -189,17 +192,14 @@ class ViT(Backbone):
         if global_rope is not None and global_window_size == 0:
             self.required_map_size = (global_rope.size, global_rope.size)
 
+        self._windows: list[tuple[int, RotaryEmbedding2d | None]] = []  # of each block
         self.blocks = nn.ModuleList()
         for index in range(depth):
             local = index in window_blocks
-            attn = WindowAttention(
-                embed_dim,
-                num_heads,
-                window_size=window_size if local else global_window_size,
-                rope=local_rope if local else global_rope,
-                qkv_bias=qkv_bias,
-                subln=subln,
-            )
+            windows = window_size if local else global_window_size
+            rotary_table = local_rope if local else global_rope
+            self._windows.append((windows, rotary_table))
+            attn = WindowAttention(embed_dim, num_heads, windows, rotary_table, qkv_bias, subln)
             rate = drop_path_rate * index / max(depth - 1, 1)
             residual = index in residual_block_indexes
             self.blocks.append(Block(attn, embed_dim, mlp_ratio, rate, norm_layer, residual))
@@ -262,12 +262,11 @@ class ViT(Backbone):
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
         """A block, with the checkpointing of activations that training was asked for."""
-        if not self.training or self.use_act_checkpoint is False:
+        if not self.training or not self.use_act_checkpoint:
             return block(*arguments)
-        context = {}
-        if self.use_act_checkpoint == "selective":
-            context["context_fn"] = keep_products
-        return checkpoint(block, *arguments, use_reentrant=False, **context)
+        if self.use_act_checkpoint == SELECTIVE:
+            return checkpoint(block, *arguments, use_reentrant=False, context_fn=keep_products)
+        return checkpoint(block, *arguments, use_reentrant=False)
 
     def _plan(self, map_shape: Sequence[int], device: torch.device) -> TokenPlan:
         """The plan for (B, H, W) maps; made once for each of the last sizes."""
@@ -276,8 +275,7 @@ class ViT(Backbone):
         if key not in self._plans:
             while len(self._plans) >= MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))  # the oldest
-            windows = [(block.attn.window_size, block.attn.rope) for block in self.blocks]
-            self._plans[key] = TokenPlan.make(batch, (height, width), windows, device)
+            self._plans[key] = TokenPlan.make(batch, (height, width), self._windows, device)
         return self._plans[key]
 
     def _map_size(self, images: Tensor) -> tuple[int, int]:
@@ -350,6 +348,19 @@ def _check_arguments(
         outside = sorted(index for index in indexes if not 0 <= index < depth)
         if outside:
             raise ValueError(f"{name} names {outside}, but depth={depth} allows 0 to {depth - 1}")
+
+
+def _check_choices(use_act_checkpoint: bool | str, xattn: bool | str) -> None:
+    if use_act_checkpoint not in (False, True, SELECTIVE):
+        raise ValueError(
+            f"use_act_checkpoint={use_act_checkpoint!r} must be False, True (whole blocks) or "
+            f"{SELECTIVE!r}"
+        )
+    if xattn not in (False, True, *KERNEL_NAMES):
+        raise ValueError(
+            f"xattn={xattn!r} must be False (plain maths), True (the quickest kernel at hand) or "
+            f"one of {list(KERNEL_NAMES)}"
+        )
 
 
 def _check_windows(window_size: int, global_window_size: int, local: int, depth: int) -> None:

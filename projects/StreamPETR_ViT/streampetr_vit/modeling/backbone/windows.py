@@ -135,7 +135,7 @@ class WindowLayout:
             positions.append(position.repeat(len(tiles)))
         order = torch.cat(orders)
         lengths = [group.tokens for group in groups for _ in range(group.windows)]
-        padded = torch.tensor([g.padded for g in groups for _ in range(g.windows * g.tokens)])
+        counts = torch.tensor([g.padded for g in groups for _ in range(g.windows * g.tokens)])
         cos = sin = None
         if tables is not None:
             position = torch.cat(positions)
@@ -150,7 +150,7 @@ class WindowLayout:
             cos,
             sin,
             torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32),
-            padded.to(device).float().log()[:, None],
+            counts.to(device).float().log()[:, None],
         )
 
     @property

@@ -94,7 +94,7 @@ def _goes_to_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= _WORTH_IT
         and not torch.compiler.is_compiling()  # which chooses its own libraries
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
+KERNEL_NAMES = (AUTO, *sorted(KERNELS), *sorted(RAGGED_KERNELS))
 
 
 @cache  # so that each choice is logged once
@@ -59,10 +60,7 @@ def choose_kernel(wanted: str, device_type: str, dtype: torch.dtype, with_grad: 
     elif wanted in KERNELS:
         chosen = wanted
     elif wanted not in RAGGED_KERNELS:
-        raise ValueError(
-            f"attention kernel {wanted!r} is unknown; use one of "
-            f"{[AUTO, *sorted(KERNELS), *sorted(RAGGED_KERNELS)]}"
-        )
+        raise ValueError(f"attention kernel {wanted!r} is unknown; use one of {list(KERNEL_NAMES)}")
     elif problems[wanted] is not None:
         raise ValueError(f"attention kernel {wanted!r} cannot run: {problems[wanted]}")
     else:

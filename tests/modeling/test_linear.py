@@ -1,0 +1,96 @@
+"""Linear layers through oneDNN, joined and padded: torch's function and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from streampetr_vit.modeling.ops import linear as module
+from streampetr_vit.modeling.ops.linear import Linear, joined_linear, linear
+
+SHAPES = [(2, 60, 96), (300, 96)]  # of the input; both worth oneDNN, one with two batch dimensions
+
+
+def case(shape: tuple[int, ...], out: int = 130) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (shape, (out, shape[-1]), (out,))
+    return tuple(torch.randn(s, generator=generator) for s in sizes)  # type: ignore[return-value]
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts products through oneDNN."""
+    counted: list[int] = []
+    product = module._product
+
+    def count(*arguments: Tensor) -> Tensor:
+        counted.append(1)
+        return product(*arguments)
+
+    monkeypatch.setattr(module, "_product", count)
+    return counted
+
+
+needs_onednn = pytest.mark.skipif(not module._USABLE, reason="no oneDNN on this processor")
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", SHAPES)
+def test_onednn_gives_torchs_result(shape: tuple[int, ...], calls: list[int]) -> None:
+    x, weight, bias = case(shape)
+    for b in (bias, None):
+        expected = functional.linear(x.double(), weight.double(), None if b is None else b.double())
+        torch.testing.assert_close(linear(x, weight, b).double(), expected, atol=1e-4, rtol=1e-5)
+    assert len(calls) == 2
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_onednn_gives_torchs_gradients(
+    shape: tuple[int, ...], with_bias: bool, calls: list[int]
+) -> None:
+    tensors = [t for t in case(shape)[: 3 if with_bias else 2]]
+    cotangent = torch.randn(*shape[:-1], 130, generator=torch.Generator().manual_seed(1))
+    ours = [t.clone().requires_grad_() for t in tensors]
+    exact = [t.double().requires_grad_() for t in tensors]
+    linear(*ours).backward(cotangent)
+    functional.linear(*exact).backward(cotangent.double())
+    for a, b in zip(ours, exact, strict=True):
+        assert a.grad is not None and b.grad is not None
+        torch.testing.assert_close(a.grad.double(), b.grad, atol=1e-3, rtol=1e-5)
+    assert len(calls) == 3
+
+
+def test_everything_else_stays_with_torch(calls: list[int]) -> None:
+    x, weight, bias = case((300, 96))
+    linear(x.double(), weight.double(), bias.double())
+    linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
+    linear(x[:2], weight, bias)  # too little work
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight, bias).dtype == torch.bfloat16
+    torch.compile(linear, backend="eager", fullgraph=True)(x, weight, bias)
+    assert not calls
+
+
+def test_joined_layers_equal_single_ones() -> None:
+    x, weight, bias = case((300, 96), out=66)
+    weights, biases = weight.split(22), (bias[:22], None, bias[44:])
+    apart = joined_linear(x, weights, biases)
+    together = module._one_product(x, weights, biases, below=10)  # what a GPU does
+    padded = joined_linear(x, weights, biases, pad_to=16)
+    for single, joined, wide, w, b in zip(apart, together, padded, weights, biases, strict=True):
+        torch.testing.assert_close(single, functional.linear(x, w, b), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(joined[:, :22], single, atol=1e-4, rtol=1e-5)
+        assert joined.shape == wide.shape == (300, 32)
+        assert not joined[:, 22:].any() and not wide[:, 22:].any()
+        assert torch.equal(wide[:, :22], single)
+
+
+def test_the_layer_is_torchs_layer_with_another_product() -> None:
+    ours, theirs = Linear(96, 130), torch.nn.Linear(96, 130)
+    theirs.load_state_dict(ours.state_dict())
+    x = case((300, 96))[0]
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=1e-5)
