@@ -45,9 +45,10 @@ EXTRAS = {
     "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14"],
     # The devkit's tracking metric. In one pip run with the rest: alone, pandas may bring numpy 2.
     "tracking": ["motmetrics>=1.4,<1.5", "pandas>=2.1"],
+    # Reserved: this version does not use it.
     "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
     # Attention kernels for GPUs beside torch's own, which are the default (docs/performance.md).
-    "xformers": ["xformers>=0.0.30"],
+    "xformers": ["xformers>=0.0.35"],
     "flash-attn": ["flash-attn>=2.7"],
 }
 
