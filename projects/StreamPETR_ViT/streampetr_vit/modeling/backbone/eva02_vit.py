@@ -10,8 +10,7 @@ Shape letters: B images (streams x cameras), H W token map, C channels.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,73 +20,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from streampetr_vit.modeling.backbone.layers import (
-    BottleneckResidual,
-    DropPath,
-    PatchEmbed,
-    SwiGLU,
-)
+from streampetr_vit.modeling.backbone.block import Block, NormLayer
+from streampetr_vit.modeling.backbone.layers import PatchEmbed
 from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d
 from streampetr_vit.modeling.backbone.selective_checkpoint import keep_products
 from streampetr_vit.modeling.backbone.token_plan import MAX_PLANS, PlanKey, TokenPlan
+from streampetr_vit.modeling.backbone.vit_arguments import (
+    SELECTIVE,
+    check_arguments,
+    check_choices,
+    check_windows,
+    rotary_table,
+)
 from streampetr_vit.modeling.backbone.window_attention import WindowAttention
-from streampetr_vit.modeling.backbone.windows import WindowLayout
-from streampetr_vit.modeling.ops.padded_attention import AUTO, KERNEL_NAMES, choose_kernel
+from streampetr_vit.modeling.ops.padded_attention import AUTO, choose_kernel
 
-SELECTIVE = "selective"  # activation checkpointing that keeps products and attentions
-NormLayer = Callable[[int], nn.Module]
 LAYER_NORM: NormLayer = partial(nn.LayerNorm, eps=1e-6)
-
-
-class Block(nn.Module):
-    """Attention and MLP, each with a norm before it and a residual around it.
-
-    Args:
-        attn: maps (B, H, W, C) to the same shape.
-        dim: C.
-        mlp_ratio: width of the MLP's hidden layer over C (truncated).
-        drop_path_rate: probability of dropping either branch for an image.
-        norm_layer: makes a norm from a width.
-        residual: append a convolutional bottleneck block.
-    """
-
-    def __init__(
-        self,
-        attn: WindowAttention,
-        dim: int,
-        mlp_ratio: float,
-        drop_path_rate: float,
-        norm_layer: NormLayer,
-        residual: bool = False,
-    ) -> None:
-        super().__init__()
-        self.norm1 = norm_layer(dim)
-        self.attn = attn
-        self.norm2 = norm_layer(dim)
-        self.mlp = SwiGLU(dim, int(dim * mlp_ratio), norm_layer)
-        self.drop_path = DropPath(drop_path_rate)
-        self.residual = BottleneckResidual(dim) if residual else None
-
-    def forward(
-        self, x: Tensor, layout: WindowLayout | None = None, kernel: str = "sdpa"
-    ) -> Tensor:
-        """One block.
-
-        Args:
-            x: (B, H, W, C), or (n, C) in window order.
-            layout: of x in window order; None for a map, the plain form.
-            kernel: of the attention in window order.
-
-        Returns:
-            The shape of x.
-        """
-        if layout is None:
-            x = x + self.drop_path(self.attn(self.norm1(x)))
-            x = x + self.drop_path(self.mlp(self.norm2(x)))
-            return x if self.residual is None else self.residual(x)
-        x = x + self.drop_path(self.attn.attend(self.norm1(x), layout, kernel), layout)
-        x = x + self.drop_path(self.mlp.fused(self.norm2(x)), layout)
-        return x if self.residual is None else layout.arrange(self.residual(layout.restore(x)))
 
 
 class ViT(Backbone):
@@ -157,11 +105,11 @@ class ViT(Backbone):
     ) -> None:
         super().__init__()
         window_blocks = frozenset(window_block_indexes)
-        _check_arguments(
+        check_arguments(
             embed_dim, depth, num_heads, drop_path_rate, window_blocks, residual_block_indexes
         )
-        _check_windows(window_size, global_window_size, len(window_blocks), depth)
-        _check_choices(use_act_checkpoint, xattn)
+        check_windows(window_size, global_window_size, len(window_blocks), depth)
+        check_choices(use_act_checkpoint, xattn)
         self.patch_size, self.in_chans = patch_size, in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
@@ -179,7 +127,7 @@ class ViT(Backbone):
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
 
         local_rope = global_rope = None
-        rotary = partial(_rotary, embed_dim // num_heads, pt_hw_seq_len, intp_freq)
+        rotary = partial(rotary_table, embed_dim // num_heads, pt_hw_seq_len, intp_freq)
         if rope and window_blocks:
             local_rope = rotary(window_size, window_size, "window_size", "window_size")
         if rope and len(window_blocks) < depth:
@@ -197,9 +145,9 @@ class ViT(Backbone):
         for index in range(depth):
             local = index in window_blocks
             windows = window_size if local else global_window_size
-            rotary_table = local_rope if local else global_rope
-            self._windows.append((windows, rotary_table))
-            attn = WindowAttention(embed_dim, num_heads, windows, rotary_table, qkv_bias, subln)
+            table = local_rope if local else global_rope
+            self._windows.append((windows, table))
+            attn = WindowAttention(embed_dim, num_heads, windows, table, qkv_bias, subln)
             rate = drop_path_rate * index / max(depth - 1, 1)
             residual = index in residual_block_indexes
             self.blocks.append(Block(attn, embed_dim, mlp_ratio, rate, norm_layer, residual))
@@ -327,73 +275,3 @@ def resize_positions(pos_embed: Tensor, map_size: tuple[int, int], has_cls_row: 
     wide = table.permute(0, 3, 1, 2).to(torch.promote_types(table.dtype, torch.float32))
     resized = functional.interpolate(wide, size=map_size, mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1).to(table.dtype)
-
-
-def _check_arguments(
-    embed_dim: int,
-    depth: int,
-    num_heads: int,
-    drop_path_rate: float,
-    window_blocks: frozenset[int],
-    residual_blocks: Sequence[int],
-) -> None:
-    if embed_dim % num_heads:
-        raise ValueError(f"num_heads={num_heads} must divide embed_dim={embed_dim}")
-    if not 0.0 <= drop_path_rate < 1.0:
-        raise ValueError(f"drop_path_rate={drop_path_rate} must be at least 0 and less than 1")
-    for name, indexes in (
-        ("window_block_indexes", window_blocks),
-        ("residual_block_indexes", residual_blocks),
-    ):
-        outside = sorted(index for index in indexes if not 0 <= index < depth)
-        if outside:
-            raise ValueError(f"{name} names {outside}, but depth={depth} allows 0 to {depth - 1}")
-
-
-def _check_choices(use_act_checkpoint: bool | str, xattn: bool | str) -> None:
-    if use_act_checkpoint not in (False, True, SELECTIVE):
-        raise ValueError(
-            f"use_act_checkpoint={use_act_checkpoint!r} must be False, True (whole blocks) or "
-            f"{SELECTIVE!r}"
-        )
-    if xattn not in (False, True, *KERNEL_NAMES):
-        raise ValueError(
-            f"xattn={xattn!r} must be False (plain maths), True (the quickest kernel at hand) or "
-            f"one of {list(KERNEL_NAMES)}"
-        )
-
-
-def _check_windows(window_size: int, global_window_size: int, local: int, depth: int) -> None:
-    if local and window_size <= 0:
-        raise ValueError(
-            f"window_size={window_size} must be positive: window_block_indexes names {local} "
-            "blocks with local windows"
-        )
-    if global_window_size < 0:
-        raise ValueError(f"global_window_size={global_window_size} must be 0 (whole map) or more")
-    if 0 < local < depth and window_size == global_window_size:
-        warnings.warn(
-            f"global_window_size={global_window_size} equals window_size: global windows coincide "
-            "with local ones and no information crosses their borders",
-            stacklevel=3,
-        )
-
-
-def _rotary(
-    head_dim: int,
-    pretrain_size: int,
-    intp_freq: bool,
-    window: int,
-    grid: int,
-    window_name: str,
-    grid_name: str,
-) -> RotaryEmbedding2d:
-    """A table as wide as the window that it rotates (0, the whole map, is checked per image)."""
-    if not intp_freq:
-        grid, grid_name = pretrain_size, "pt_hw_seq_len (because intp_freq is False)"
-    if window not in (0, grid):
-        raise ValueError(
-            f"{window_name}={window} must equal {grid_name} = {grid}, the side of its rotary "
-            f"table; set {window_name}={grid}, or change what it must equal"
-        )
-    return RotaryEmbedding2d(head_dim, grid, pretrain_size)

@@ -1,0 +1,67 @@
+"""A block of the EVA-02 ViT, on a padded map or on tokens in window order.
+
+Shape letters: B images, H W token map, n tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from streampetr_vit.modeling.backbone.layers import BottleneckResidual, DropPath, SwiGLU
+from streampetr_vit.modeling.backbone.window_attention import WindowAttention
+from streampetr_vit.modeling.backbone.windows import WindowLayout
+
+NormLayer = Callable[[int], nn.Module]
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with a norm before it and a residual around it.
+
+    Args:
+        attn: maps (B, H, W, C) to the same shape.
+        dim: C.
+        mlp_ratio: width of the MLP's hidden layer over C (truncated).
+        drop_path_rate: probability of dropping either branch for an image.
+        norm_layer: makes a norm from a width.
+        residual: append a convolutional bottleneck block.
+    """
+
+    def __init__(
+        self,
+        attn: WindowAttention,
+        dim: int,
+        mlp_ratio: float,
+        drop_path_rate: float,
+        norm_layer: NormLayer,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm_layer(dim)
+        self.attn = attn
+        self.norm2 = norm_layer(dim)
+        self.mlp = SwiGLU(dim, int(dim * mlp_ratio), norm_layer)
+        self.drop_path = DropPath(drop_path_rate)
+        self.residual = BottleneckResidual(dim) if residual else None
+
+    def forward(
+        self, x: Tensor, layout: WindowLayout | None = None, kernel: str = "sdpa"
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            x: (B, H, W, C), or (n, C) in window order.
+            layout: of x in window order; None for a map, the plain form.
+            kernel: of the attention in window order.
+
+        Returns:
+            The shape of x.
+        """
+        if layout is None:
+            x = x + self.drop_path(self.attn(self.norm1(x)))
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
+            return x if self.residual is None else self.residual(x)
+        x = x + self.drop_path(self.attn.attend(self.norm1(x), layout, kernel), layout)
+        x = x + self.drop_path(self.mlp.fused(self.norm2(x)), layout)
+        return x if self.residual is None else layout.arrange(self.residual(layout.restore(x)))
