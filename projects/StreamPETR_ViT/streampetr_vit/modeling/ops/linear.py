@@ -120,10 +120,9 @@ class _OneDNNLinear(torch.autograd.Function):
         rows = grad.flatten(0, -2)  # (n, O)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = _product(rows, weight.t().contiguous(), None).view_as(x)
+            grad_x = _product(rows, weight.t(), None).view_as(x)
         if ctx.needs_input_grad[1]:
-            columns = x.flatten(0, -2).t().contiguous()  # (I, n)
-            grad_weight = _product(rows.t().contiguous(), columns, None)
+            grad_weight = _product(rows.t(), x.flatten(0, -2).t(), None)  # (O, n) (n, I)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = rows.sum(0)
         return grad_x, grad_weight, grad_bias
