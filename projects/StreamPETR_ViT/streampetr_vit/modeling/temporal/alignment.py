@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.ops.geometry import normalize_to_range
+from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
 from streampetr_vit.modeling.temporal.position_encoding import (
@@ -66,10 +67,10 @@ class TemporalAlignment(nn.Module):
         self.num_propagated = num_propagated
         self.register_buffer("point_cloud_range", torch.tensor(point_cloud_range), persistent=False)
         self.query_embed = nn.Sequential(
-            nn.Linear(embed_dim // 2 * 3, embed_dim), nn.ReLU(), nn.Linear(embed_dim, embed_dim)
+            Linear(embed_dim // 2 * 3, embed_dim), nn.ReLU(), Linear(embed_dim, embed_dim)
         )
         self.time_embed = (
-            nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim))
+            nn.Sequential(Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim))
             if with_time
             else None
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.ops.deformable_aggregation import KERNELS, deformable_aggregation
+from streampetr_vit.modeling.ops.linear import Linear, linear
 
 # Least depth that is divided by. Points behind a camera get it, and land far outside the picture.
 _MIN_DEPTH_M = 1e-5
@@ -73,13 +74,13 @@ class CameraSampling(nn.Module):
             raise ValueError(f"kernel {kernel!r} is unknown; use one of {sorted(KERNELS)}")
         self.num_groups, self.num_levels, self.num_points = num_groups, num_levels, num_points
         self.point_spread_m, self.max_queries, self.kernel = point_spread_m, max_queries, kernel
-        self.weights = nn.Linear(embed_dim, num_levels * num_points * num_groups)
-        self.output = nn.Linear(embed_dim, embed_dim)
-        self.points = nn.Linear(embed_dim, num_points * 3)
+        self.weights = Linear(embed_dim, num_levels * num_points * num_groups)
+        self.output = Linear(embed_dim, embed_dim)
+        self.points = Linear(embed_dim, num_points * 3)
         self.camera_embed = nn.Sequential(
-            nn.Linear(_PROJECTION_ENTRIES, embed_dim // 2),
+            Linear(_PROJECTION_ENTRIES, embed_dim // 2),
             nn.ReLU(),
-            nn.Linear(embed_dim // 2, embed_dim),
+            Linear(embed_dim // 2, embed_dim),
             nn.ReLU(),
             nn.LayerNorm(embed_dim),
         )
@@ -153,7 +154,7 @@ class CameraSampling(nn.Module):
         """
         cameras = self.camera_embed(lidar_to_image[:, :, :3].flatten(2))  # (B, N, E)
         # The layer is linear: once for the queries and once for the cameras, not for each pair.
-        of_queries = nn.functional.linear(query, self.weights.weight)[:, :, None]
+        of_queries = linear(query, self.weights.weight)[:, :, None]
         logits = of_queries + self.weights(cameras)[:, None]  # (B, Q, N, L * P * G)
         logits = logits.unflatten(-1, (self.num_levels * self.num_points, self.num_groups))
         weights = logits.flatten(2, 3).softmax(2).view_as(logits)  # over N * L * P

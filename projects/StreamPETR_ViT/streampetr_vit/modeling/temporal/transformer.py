@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from streampetr_vit.modeling.ops.attention import attention
+from streampetr_vit.modeling.ops.linear import Linear, linear
 from streampetr_vit.modeling.temporal.camera_sampling import CameraSampling
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,7 +53,7 @@ class MultiHeadAttention(nn.Module):
         self.num_heads, self.dropout, self.kernel = num_heads, dropout, kernel
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(
@@ -72,7 +72,7 @@ class MultiHeadAttention(nn.Module):
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, h, n, D)
+            linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, h, n, D)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         out = attention(
@@ -147,10 +147,10 @@ class DecoderLayer(nn.Module):
         self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout, kernel)
         self.cross_attention = cross_attention
         self.feedforward = nn.Sequential(
-            nn.Linear(embed_dim, feedforward_dim),
+            Linear(embed_dim, feedforward_dim),
             nn.ReLU(),
             nn.Dropout(feedforward_dropout),
-            nn.Linear(feedforward_dim, embed_dim),
+            Linear(feedforward_dim, embed_dim),
             nn.Dropout(feedforward_dropout),
         )
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(3))
