@@ -44,6 +44,10 @@ train = dict(
     seed=0,
     # CPU threads of each process; None leaves torch's choice.
     num_threads=None,
+    # torch.compile: the same function in fewer, larger kernels. The first step takes long, and so
+    # does each new image size or batch. backbone: the ViT, block by block. decoder: that of the 3D
+    # head, as one. mode: "default", or "max-autotune-no-cudagraphs", which tries more kernels.
+    compile=dict(backbone=False, decoder=False, mode="default"),
     # Of torch's DistributedDataParallel.
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
 )

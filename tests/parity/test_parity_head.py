@@ -64,7 +64,11 @@ def test_evaluation(path: Path, kernel: str) -> None:
                 check_intermediate(
                     compare, head, features, frame, aligned, indexes, expected["intermediate"]
                 )
+            height, width = (side * head.stride for side in features.shape[-2:])
+            code = head.encode_rig(frame.rig, (height, width))
+            coded, _ = head(features, frame, memory, token_indexes=indexes, rig_code=code)
             output, memory = head(features, frame, memory, token_indexes=indexes)
+        compare.check(coded.codes, expected["all_bbox_preds"], ".all_bbox_preds", 1e-4)
         compare.check(output.logits, expected["all_cls_scores"], ".all_cls_scores", 1e-5)
         compare.check(output.codes, expected["all_bbox_preds"], ".all_bbox_preds", 1e-4)
         if expected.get("outs_dec") is not None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
+from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.config import call, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device, wrap_distributed
 from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook, StreamStateHook
@@ -46,11 +47,12 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """Builds the model on this process's device."""
+    """Builds the model on this process's device, compiled where the configuration says so."""
     model = instantiate_model(cfg).to(resolve_device(cfg.train.device))
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
     logger.info("%s: parameters %s", type(model).__name__, parts)
+    compile_parts(model, **cfg.train.get("compile", {}))  # older config.yaml lack it
     return model
 
 

@@ -28,8 +28,9 @@ from streampetr_vit.modeling.queries import (
     YOLOXOutput,
 )
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.modeling.training_window import TrainingWindow
-from streampetr_vit.structures import Detections, Frame
+from streampetr_vit.structures import Detections, Frame, PaddedDetections
 
 Sample = dict[str, Any]
 
@@ -108,6 +109,7 @@ class StreamPETR(nn.Module):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
         report_loading(self)
+        self._rig_codes = RigCodeCache()
         self.reset_streams()
 
     @property
@@ -128,9 +130,19 @@ class StreamPETR(nn.Module):
             self._test_memory: TemporalMemory | None = None
             # (scene token, time) of the last frame in each row of an inference batch.
             self._test_position: list[tuple[str, float]] = []
+            self._rig_codes.clear()
+
+    def train(self, mode: bool = True) -> StreamPETR:
+        """Sets the mode, and drops what inference computed from the weights before."""
+        self._rig_codes.clear()
+        return super().train(mode)
 
     def step(
-        self, frame: Frame, memory: TemporalMemory, denoising: DenoisingQueries | None = None
+        self,
+        frame: Frame,
+        memory: TemporalMemory,
+        denoising: DenoisingQueries | None = None,
+        rig_code: RigCode | None = None,
     ) -> tuple[HeadOutput, TemporalMemory]:
         """One frame of B streams; keeps no state.
 
@@ -138,6 +150,8 @@ class StreamPETR(nn.Module):
             frame: on this module's device.
             memory: what the previous call returned, or `empty_memory(B)`.
             denoising: extra queries in training.
+            rig_code: of `head.encode_rig` for the frame's rig and padded size, which is the same
+                for many frames; None computes it.
 
         Returns:
             Predictions of all decoder layers, and the memory for the next frame.
@@ -145,7 +159,27 @@ class StreamPETR(nn.Module):
         features = self.image_features(frame.images)
         size = self.padded_size(frame.image_size)
         tokens = self.chosen_tokens(features, size)
-        return self.head(features, frame, memory, denoising, tokens, size)
+        code = rig_code or self.head.encode_rig(frame.rig, size)
+        return self.head(features, frame, memory, denoising, tokens, size, code)
+
+    @torch.no_grad()
+    def detect(
+        self, frame: Frame, memory: TemporalMemory, rig_code: RigCode | None = None
+    ) -> tuple[PaddedDetections, TemporalMemory]:
+        """One frame of inference, up to the boxes; keeps no state.
+
+        With `rig_code`, nothing in it waits for the device or depends on the values of a tensor in
+        its shapes, so that the whole of it can be captured in a graph. (The sampling kernel
+        "gather" does both.)
+
+        Args:
+            frame, memory, rig_code: as in `step`.
+
+        Returns:
+            Detections on the device, and the memory for the next frame.
+        """
+        output, memory = self.step(frame, memory, rig_code=rig_code)
+        return self.head.decode(output), memory
 
     def empty_memory(self, batch: int) -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""
@@ -205,9 +239,9 @@ class StreamPETR(nn.Module):
                 f"a batch needs windows of one length and at least one frame, not {sorted(lengths)}"
             )
         moments = list(zip(*windows, strict=True))
-        frames = [Frame.collate(moment).to(self.device) for moment in moments]
+        frames = [Frame.collate(moment) for moment in moments]
         if self.training:
-            return self._losses(moments, frames)
+            return self._losses(moments, [frame.to(self.device) for frame in frames])
         if len(frames) != 1:
             raise ValueError(f"inference takes one frame per stream at a time, not {len(frames)}")
         return [{"detections": found} for found in self._detect(moments[0], frames[0])]
@@ -256,17 +290,17 @@ class StreamPETR(nn.Module):
         results, self._training_memory = self.window.run(self, frames, memory, draws)
         return self.criterion(results, targets[-len(results) :])
 
-    @torch.no_grad()
     def _detect(self, samples: Sequence[Sample], frame: Frame) -> list[Detections]:
+        """Detects in a frame on the host. Waits for the device once, for the boxes."""
         position = [(s["scene_token"], float(s["timestamp_s"])) for s in samples]
-        continues = torch.tensor(self._continues(position), device=self.device)
-        frame = replace(frame, continues_stream=continues)
+        frame = replace(frame, continues_stream=torch.tensor(self._continues(position)))
         memory = self._test_memory
         if memory is None or len(memory.embedding) != len(samples):
             memory = self.empty_memory(len(samples))
-        output, self._test_memory = self.step(frame, memory)
+        code = self._rig_codes.get(self.head, frame.rig, self.padded_size(frame.image_size))
+        found, self._test_memory = self.detect(frame.to(self.device), memory, code)
         self._test_position = position
-        return self.head.detections(output)
+        return found.unpad()
 
     def _continues(self, position: list[tuple[str, float]]) -> list[bool]:
         """Whether each row of an inference batch continues the scene of the batch before."""

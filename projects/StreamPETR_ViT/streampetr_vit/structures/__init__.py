@@ -10,7 +10,7 @@ from streampetr_vit.structures.boxes3d import (
     rotate_scale_translate_boxes,
 )
 from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig, Frame
-from streampetr_vit.structures.detections import Detections
+from streampetr_vit.structures.detections import Detections, PaddedDetections
 from streampetr_vit.structures.pose import Pose, invert_rigid
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "CameraRig",
     "Detections",
     "Frame",
+    "PaddedDetections",
     "Pose",
     "box_corners",
     "boxes_from_bottom_center",

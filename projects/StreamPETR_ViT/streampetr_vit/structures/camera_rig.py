@@ -5,9 +5,9 @@ Shape letters: B streams in the batch, N cameras, H W image height and width in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,61 @@ CAMERA_NAMES = (
     "CAM_BACK_LEFT",
     "CAM_BACK_RIGHT",
 )
+
+T = TypeVar("T")
+
+
+def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
+    """Applies a function to every tensor of a value.
+
+    Args:
+        value: a tensor, None, or a dataclass whose fields are such values.
+        function: of a tensor.
+
+    Returns:
+        A new value of the same type; None stays None.
+    """
+
+    def apply(part: Any) -> Any:
+        if part is None or isinstance(part, Tensor):
+            return part if part is None else function(part)
+        return replace(part, **{f.name: apply(getattr(part, f.name)) for f in fields(part)})
+
+    return apply(value)
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors of a value that `map_tensors` takes, in the order of the fields."""
+    if value is None or isinstance(value, Tensor):
+        return [] if value is None else [value]
+    return [tensor for f in fields(value) for tensor in tensors_of(getattr(value, f.name))]
+
+
+def pinned(value: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor as it must lie to be copied to a device without waiting for it.
+
+    Args:
+        value: anywhere.
+        device: where it will be copied to.
+
+    Returns:
+        A copy in pinned memory on the way from pageable memory to a GPU, else `value` itself.
+    """
+    on_the_way_to_gpu = value.device.type == "cpu" and torch.device(device).type == "cuda"
+    return value.pin_memory() if on_the_way_to_gpu and not value.is_pinned() else value
+
+
+def move_tensor(value: Tensor, device: torch.device | str) -> Tensor:
+    """Copies to a device without waiting for what the device is doing.
+
+    Args:
+        value: anywhere.
+        device: where to.
+
+    Returns:
+        The tensor there, or `value` itself where it is there already.
+    """
+    return pinned(value, device).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -36,6 +91,10 @@ class CameraRig:
     lidar_to_image: Tensor
     intrinsics: Tensor
     lidar_to_camera: Tensor
+
+    def to(self, device: torch.device | str) -> CameraRig:
+        """The same rig on another device, see `move_tensor`."""
+        return map_tensors(self, lambda value: move_tensor(value, device))
 
 
 @dataclass(frozen=True)
@@ -64,14 +123,8 @@ class Frame:
         return tuple(self.images.shape[-2:])  # type: ignore[return-value]
 
     def to(self, device: torch.device | str) -> Frame:
-        """The same frame on another device; copies are asynchronous from pinned memory."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            return replace(value, **{f.name: move(getattr(value, f.name)) for f in fields(value)})
-
-        return move(self)
+        """The same frame on another device, see `move_tensor`."""
+        return map_tensors(self, lambda value: move_tensor(value, device))
 
     @staticmethod
     def collate(samples: Sequence[dict[str, Any]]) -> Frame:

@@ -1,4 +1,7 @@
-"""What the detector says about one frame."""
+"""What the detector says about a frame.
+
+Shape letters: B streams, K detections of a stream at most.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +30,26 @@ class Detections:
     def to(self, device: str) -> Detections:
         """The same detections on another device."""
         return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class PaddedDetections:
+    """Detections of B streams in tensors whose shapes do not depend on what was found.
+
+    Attributes:
+        boxes, scores, labels: (B, K, 9), (B, K), (B, K), as in `Detections`.
+        valid: (B, K) bool, False where there is no detection, whatever the other tensors say.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    valid: Tensor
+
+    def unpad(self) -> list[Detections]:
+        """The valid detections of each stream, on the CPU; waits for the device."""
+        boxes, scores, labels = self.boxes.cpu(), self.scores.cpu(), self.labels.cpu()
+        return [
+            Detections(boxes[row, valid], scores[row, valid], labels[row, valid])
+            for row, valid in enumerate(self.valid.cpu())
+        ]

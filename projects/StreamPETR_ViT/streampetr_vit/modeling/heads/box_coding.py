@@ -1,5 +1,6 @@
 """Between boxes and the ten numbers that the network regresses, and from logits to detections.
 
+Shape letters: B streams, Q queries, K detections of a stream at most.
 A code is (x, y, z, log l, log w, log h, sin yaw, cos yaw, vx, vy): gravity centre in metres.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from streampetr_vit.structures import Detections
+from streampetr_vit.modeling.ops.geometry import gather_tokens
+from streampetr_vit.structures import Detections, PaddedDetections
 
 CODE_SIZE = 10
 
@@ -25,6 +27,38 @@ def decode_boxes(codes: Tensor) -> Tensor:
     return torch.cat((center, log_size.exp(), torch.atan2(sin, cos), velocity), dim=-1)
 
 
+def decode_padded(
+    logits: Tensor,
+    codes: Tensor,
+    max_detections: int,
+    center_range: Tensor,
+    score_threshold: float | None = None,
+) -> PaddedDetections:
+    """Best (query, class) pairs; a query may appear with several classes. No NMS.
+
+    All shapes follow from those of the arguments, and nothing waits for the device.
+
+    Args:
+        logits: (B, Q, classes) of the last layer.
+        codes: (B, Q, 10).
+        max_detections: K, or all pairs if there are fewer.
+        center_range: (6,) metres; boxes whose centre lies outside (inclusive limits) are invalid.
+        score_threshold: pairs below are invalid; None or 0 keeps all.
+
+    Returns:
+        K pairs of each stream, best first.
+    """
+    num_classes = logits.shape[-1]
+    scores = logits.sigmoid().flatten(1)  # (B, Q * classes)
+    scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)
+    boxes = decode_boxes(gather_tokens(codes, indexes // num_classes))
+    center = boxes[..., :3]
+    valid = (center >= center_range[:3]).all(-1) & (center <= center_range[3:]).all(-1)
+    if score_threshold:
+        valid &= scores >= score_threshold
+    return PaddedDetections(boxes, scores, indexes % num_classes, valid)
+
+
 def decode_detections(
     logits: Tensor,
     codes: Tensor,
@@ -32,24 +66,15 @@ def decode_detections(
     center_range: Tensor,
     score_threshold: float | None = None,
 ) -> Detections:
-    """Best (query, class) pairs of one frame; a query may appear with several classes. No NMS.
+    """The valid pairs of one frame, on the CPU; see `decode_padded`.
 
     Args:
         logits: (Q, classes) of the last layer.
         codes: (Q, 10).
-        max_detections: pairs to keep at most.
-        center_range: (6,) metres; boxes whose centre lies outside (inclusive limits) are dropped.
-        score_threshold: drop pairs below; None or 0 keeps all.
+        max_detections, center_range, score_threshold: as there.
 
     Returns:
         Detections, best first.
     """
-    num_classes = logits.shape[-1]
-    scores = logits.sigmoid().flatten()
-    scores, indexes = scores.topk(min(max_detections, len(scores)))
-    boxes = decode_boxes(codes[indexes // num_classes])
-    center = boxes[:, :3]
-    keep = (center >= center_range[:3]).all(-1) & (center <= center_range[3:]).all(-1)
-    if score_threshold:
-        keep &= scores >= score_threshold
-    return Detections(boxes[keep], scores[keep], (indexes % num_classes)[keep])
+    found = decode_padded(logits[None], codes[None], max_detections, center_range, score_threshold)
+    return found.unpad()[0]

@@ -81,9 +81,9 @@ class FocalHead(nn.Module):
         """(T, 2) centres of the cells as fractions of the image's sides."""
         height, width = maps.shape[-2:]
         pixels = token_centers(height, width, self.stride, maps.device)
-        sides = torch.tensor(image_size[::-1], dtype=torch.float32)
-        # A blocking copy would wait for all work on the device.
-        return pixels / sides.to(maps.device, non_blocking=True)
+        # Made on the device: a copy from the host would wait for it.
+        sides = [pixels.new_full((1,), side) for side in image_size[::-1]]
+        return pixels / torch.cat(sides)
 
     @torch.no_grad()
     def token_indexes(self, output: ImageOutput, batch: int, ratio: float) -> Tensor:

@@ -37,5 +37,5 @@ def projection_bias(
         # |uv - pixel|^2 by its axes: the tokens form a grid, but this form needs no grid.
         squared = (uv[..., None, :] - pixels).square().sum(-1)  # (B, Q, N, T)
         bias = (squared / (-2 * sigma_px**2)).clamp(min=floor)
-        bias = torch.where(depth > _MIN_DEPTH_M, bias, bias.new_tensor(floor))
+        bias = torch.where(depth > _MIN_DEPTH_M, bias, floor)
         return bias.flatten(2)

@@ -5,16 +5,18 @@ Shape letters: B streams, N cameras, C feature channels, H W feature height and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps
 from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
+from streampetr_vit.modeling.temporal.rig_code import RigCode
 from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
-from streampetr_vit.structures import Frame
+from streampetr_vit.structures import CameraRig, Frame
 
 _CAMERA_DIM = 14  # two focal lengths, and a 3 x 4 pose
 
@@ -36,6 +38,17 @@ class RepDETR3DHead(TemporalHead):
         self._channels_last = decoder.sampling_kernel == "gather"
         self.token_modulation = MotionLayerNorm(_CAMERA_DIM, decoder.embed_dim, use_ln=False)
 
+    @property
+    def rig_parts(self) -> Sequence[nn.Module]:
+        """See `TemporalHead.rig_parts`."""
+        return (self.token_modulation,)
+
+    def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
+        """Of the maps; see `TemporalHead.encode_rig`."""
+        with torch.autocast(rig.intrinsics.device.type, enabled=False):
+            gain, offset = self.token_modulation.coefficients(_camera_condition(rig))
+            return RigCode(gain[..., None, None], offset[..., None, None])  # (B, N, E, 1, 1)
+
     def look(
         self,
         features: Features,
@@ -43,6 +56,7 @@ class RepDETR3DHead(TemporalHead):
         points_m: Tensor,
         token_indexes: Tensor | None,
         image_size: tuple[int, int],
+        rig_code: RigCode | None = None,
     ) -> CameraMaps:
         """The modulated maps of all cameras; see `TemporalHead.look`."""
         if isinstance(features, Tensor):
@@ -58,11 +72,8 @@ class RepDETR3DHead(TemporalHead):
                 f"the levels have {sorted(channels)} channels, the decoder {self.embed_dim}: set "
                 "model.backbone.out_channels to model.head.decoder.embed_dim"
             )
-        gain, offset = (
-            value[..., None, None]  # (B, N, E, 1, 1)
-            for value in self.token_modulation.coefficients(self._camera_condition(frame))
-        )
-        maps = [gain * level + offset for level in features]
+        code = rig_code or self.encode_rig(frame.rig, image_size)
+        maps = [code.gain * level + code.offset for level in features]
         if self._channels_last:  # as "gather" reads them; once for all layers
             maps = [_channels_last(level) for level in maps]
         return CameraMaps(
@@ -71,15 +82,16 @@ class RepDETR3DHead(TemporalHead):
             image_size=image_size,
         )
 
-    def _camera_condition(self, frame: Frame) -> Tensor:
-        """(B, N, 14): focal lengths in thousands of pixels, then lidar_to_camera by rows.
 
-        Quirk: the focal length across is negative in a flipped picture, and lidar_to_camera does
-        not follow the scene augmentation, as in the training of the released weights.
-        """
-        intrinsics, pose = frame.rig.intrinsics, frame.rig.lidar_to_camera
-        focal = torch.stack((intrinsics[..., 0, 0], intrinsics[..., 1, 1]), dim=-1) / 1e3
-        return torch.cat((focal, pose[..., :3, :].flatten(-2)), dim=-1)
+def _camera_condition(rig: CameraRig) -> Tensor:
+    """(B, N, 14): focal lengths in thousands of pixels, then lidar_to_camera by rows.
+
+    Quirk: the focal length across is negative in a flipped picture, and lidar_to_camera does not
+    follow the scene augmentation, as in the training of the released weights.
+    """
+    intrinsics, pose = rig.intrinsics, rig.lidar_to_camera
+    focal = torch.stack((intrinsics[..., 0, 0], intrinsics[..., 1, 1]), dim=-1) / 1e3
+    return torch.cat((focal, pose[..., :3, :].flatten(-2)), dim=-1)
 
 
 def _channels_last(level: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ tokens, E channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
@@ -15,8 +17,10 @@ from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.ops.geometry import gather_tokens, token_centers
 from streampetr_vit.modeling.temporal.motion_layer_norm import FeatureGate, MotionLayerNorm
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
+from streampetr_vit.modeling.temporal.rig_code import RigCode
 from streampetr_vit.modeling.temporal.transformer import ImageTokens, TemporalDecoder
-from streampetr_vit.structures import Frame
+from streampetr_vit.structures import CameraRig, Frame
+from streampetr_vit.structures.camera_rig import map_tensors
 
 
 class StreamPETRHead(TemporalHead):
@@ -58,6 +62,24 @@ class StreamPETRHead(TemporalHead):
         self.token_modulation = MotionLayerNorm(8, dim)
         self.position_gate = FeatureGate(dim)
 
+    @property
+    def rig_parts(self) -> Sequence[nn.Module]:
+        """See `TemporalHead.rig_parts`."""
+        return (self.position_encoder, self.token_modulation)
+
+    def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
+        """Of all tokens; see `TemporalHead.encode_rig`."""
+        height, width = (side // self.stride for side in image_size)
+        pixels = token_centers(height, width, self.stride, rig.lidar_to_image.device)
+        return self._encode(rig, pixels, None)
+
+    def _encode(self, rig: CameraRig, pixels: Tensor, token_indexes: Tensor | None) -> RigCode:
+        with torch.autocast(pixels.device.type, enabled=False):
+            position, cone = self.position_encoder(
+                rig.lidar_to_image, rig.intrinsics, pixels, token_indexes
+            )
+            return RigCode(*self.token_modulation.coefficients(cone), position)
+
     def look(
         self,
         features: Features,
@@ -65,6 +87,7 @@ class StreamPETRHead(TemporalHead):
         points_m: Tensor,
         token_indexes: Tensor | None,
         image_size: tuple[int, int],
+        rig_code: RigCode | None = None,
     ) -> ImageTokens:
         """The tokens of all cameras; see `TemporalHead.look`."""
         if not isinstance(features, Tensor):
@@ -74,20 +97,17 @@ class StreamPETRHead(TemporalHead):
             )
         height, width = features.shape[-2:]
         pixels = token_centers(height, width, self.stride, features.device)
-        tokens, position = self.embed_tokens(features, frame, pixels, token_indexes)
-        return ImageTokens(tokens, position, self._prior(points_m, frame, pixels, token_indexes))
-
-    def embed_tokens(
-        self, features: Tensor, frame: Frame, pixels: Tensor, token_indexes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Image tokens and their 3D position embedding, camera by camera: two of (B, T, E)."""
-        position, cone = self.position_encoder(
-            frame.rig.lidar_to_image, frame.rig.intrinsics, pixels, token_indexes
-        )
         tokens = features.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)  # (B, N * H * W, C)
+        if rig_code is None:
+            code = self._encode(frame.rig, pixels, token_indexes)
+        else:
+            _check_code(rig_code, tokens)
+            code = map_tensors(rig_code, lambda value: gather_tokens(value, token_indexes))
+        assert code.position is not None
         tokens = self.token_embed(gather_tokens(tokens, token_indexes))
-        tokens = self.token_modulation(tokens, cone)
-        return tokens, self.position_gate(position, tokens)
+        tokens = self.token_modulation.modulate(tokens, code.gain, code.offset)
+        position = self.position_gate(code.position, tokens)
+        return ImageTokens(tokens, position, self._prior(points_m, frame, pixels, token_indexes))
 
     def _prior(
         self, points_m: Tensor, frame: Frame, pixels: Tensor, token_indexes: Tensor | None
@@ -97,3 +117,12 @@ class StreamPETRHead(TemporalHead):
         sigma_px = self.prior_sigma_cells * self.stride
         bias = projection_bias(points_m, frame.rig.lidar_to_image, pixels, sigma_px)  # (B, Q, T)
         return gather_tokens(bias.transpose(1, 2), token_indexes).transpose(1, 2)
+
+
+def _check_code(code: RigCode, tokens: Tensor) -> None:
+    if code.gain.shape[:2] != tokens.shape[:2]:
+        raise ValueError(
+            f"the rig's code is of (streams, tokens) {tuple(code.gain.shape[:2])}, the features "
+            f"are of {tuple(tokens.shape[:2])}: it must be made for this batch, these cameras and "
+            "this image size, and model.head.stride must be the stride of model.in_feature"
+        )

@@ -15,14 +15,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_detections
+from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_padded
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range, inverse_sigmoid
 from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal import memory as temporal_memory
 from streampetr_vit.modeling.temporal.alignment import AlignedQueries, TemporalAlignment
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.temporal.rig_code import RigCode
 from streampetr_vit.modeling.temporal.transformer import Decoder
-from streampetr_vit.structures import Detections, Frame
+from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections
 
 _PRIOR_PROBABILITY = 0.01  # of a class before training; keeps the first focal losses small
 
@@ -31,7 +32,10 @@ Features = Tensor | Sequence[Tensor]
 
 
 class TemporalHead(nn.Module):
-    """Temporal 3D detection head; subclasses say how queries look at the image (`look`).
+    """Temporal 3D detection head.
+
+    Subclasses say how queries look at the image (`look`), and what of that depends on nothing but
+    the cameras (`encode_rig`).
 
     Args:
         decoder: its `embed_dim` is E.
@@ -103,6 +107,22 @@ class TemporalHead(nn.Module):
         bias = -math.log((1 - _PRIOR_PROBABILITY) / _PRIOR_PROBABILITY)
         nn.init.constant_(self.class_branch[-1].get_parameter("bias"), bias)
 
+    @property
+    @abstractmethod
+    def rig_parts(self) -> Sequence[nn.Module]:
+        """The modules whose weights `encode_rig` reads."""
+
+    @abstractmethod
+    def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
+        """What `look` needs that is the same for all frames of a rig.
+
+        Runs in float32 under any ambient autocast.
+
+        Args:
+            rig: on the device of the weights.
+            image_size: (height, width) in pixels of the padded pictures.
+        """
+
     @abstractmethod
     def look(
         self,
@@ -111,6 +131,7 @@ class TemporalHead(nn.Module):
         points_m: Tensor,
         token_indexes: Tensor | None,
         image_size: tuple[int, int],
+        rig_code: RigCode | None = None,
     ) -> object:
         """What the decoder's queries look at in one frame.
 
@@ -120,6 +141,7 @@ class TemporalHead(nn.Module):
             points_m: (B, S + Q + P, 3) reference points of the queries, metres, lidar frame.
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
             image_size: (height, width) in pixels of the padded pictures.
+            rig_code: of `encode_rig` for the frame's rig; None computes what of it is needed.
         """
 
     def empty_memory(self, batch: int, device: torch.device | str = "cpu") -> TemporalMemory:
@@ -134,6 +156,7 @@ class TemporalHead(nn.Module):
         denoising: DenoisingQueries | None = None,
         token_indexes: Tensor | None = None,
         image_size: tuple[int, int] | None = None,
+        rig_code: RigCode | None = None,
     ) -> tuple[HeadOutput, TemporalMemory]:
         """Detects in one frame.
 
@@ -147,6 +170,8 @@ class TemporalHead(nn.Module):
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
             image_size: (height, width) in pixels of the padded pictures; None if they are as in
                 `frame`.
+            rig_code: of `encode_rig` for the frame's rig and this size; None computes what of it is
+                needed.
 
         Returns:
             Predictions, and the memory for the next frame.
@@ -160,7 +185,7 @@ class TemporalHead(nn.Module):
             else:
                 features = [level.float() for level in features]
             size = image_size or frame.image_size
-            image = self.look(features, frame, points_m, token_indexes, size)
+            image = self.look(features, frame, points_m, token_indexes, size, rig_code)
             output = self._decode(queries, image, points_m, denoising)
             return output, self._remember(output, aligned, frame)
 
@@ -186,14 +211,19 @@ class TemporalHead(nn.Module):
         position = self.alignment.embed_points(reference_points)
         return self.alignment(torch.zeros_like(position), position, reference_points, memory)
 
+    def decode(self, output: HeadOutput) -> PaddedDetections:
+        """Detections of the last layer, on the device."""
+        return decode_padded(
+            output.logits[-1],
+            output.codes[-1],
+            self.max_detections,
+            self.center_range,
+            self.score_threshold,
+        )
+
     def detections(self, output: HeadOutput) -> list[Detections]:
-        """Detections of the last layer, one per stream."""
-        return [
-            decode_detections(
-                logits, codes, self.max_detections, self.center_range, self.score_threshold
-            )
-            for logits, codes in zip(output.logits[-1], output.codes[-1], strict=True)
-        ]
+        """Detections of the last layer, one per stream, on the CPU."""
+        return self.decode(output).unpad()
 
     def _decode(
         self,

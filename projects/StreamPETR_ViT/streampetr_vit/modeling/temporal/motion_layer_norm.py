@@ -30,7 +30,10 @@ class MotionLayerNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Modulates `x` (..., dim) by `condition` (..., condition_dim); shapes broadcast."""
-        gain, offset = self.coefficients(condition)
+        return self.modulate(x, *self.coefficients(condition))
+
+    def modulate(self, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        """Modulates `x` (..., dim) by coefficients that broadcast."""
         if self.use_ln:
             x = F.layer_norm(x, x.shape[-1:])
         return gain * x + offset

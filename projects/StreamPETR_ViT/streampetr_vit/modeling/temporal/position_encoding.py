@@ -128,7 +128,9 @@ class ImagePositionEncoder(nn.Module):
         Returns:
             (B, N * T, 3 * D), xyz innermost; not clamped.
         """
-        image_to_lidar = torch.inverse(lidar_to_image)
+        # Not torch.inverse, which waits for the device to check. A singular matrix shows in codes
+        # that are not finite.
+        image_to_lidar, _ = torch.linalg.inv_ex(lidar_to_image)
         homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
         # d * (u, v, 1) goes to lidar as d * (A (u, v, 1)) + b: one product for all depths.
         direction = homogeneous @ image_to_lidar[..., :3, :3].transpose(-1, -2)  # (B, N, T, 3)

@@ -1,0 +1,97 @@
+"""torch.compile for the parts of a detector that take the time, as the configuration asks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.modeling.backbone import ViT
+from streampetr_vit.modeling.temporal.transformer import Decoder
+
+logger = logging.getLogger(__name__)
+
+Part = TypeVar("Part", bound=nn.Module)
+
+# Not "reduce-overhead" and "max-autotune": they replay graphs of their own, block by block, whose
+# outputs the next block's replay may overwrite. `engine.streaming` captures whole frames.
+MODES = ("default", "max-autotune-no-cudagraphs")
+
+
+def compile_parts(
+    model: nn.Module,
+    backbone: bool = False,
+    decoder: bool = False,
+    mode: str = "default",
+    backend: str | Callable = "inductor",
+) -> None:
+    """Compiles parts of a model in place; each at its first call, which takes long.
+
+    Names, weights and state_dict keys stay, so that it may be done before or after weights are
+    loaded. Activation checkpointing goes around a compiled block, which is then computed again as
+    a whole; in the decoder, compilation goes around it.
+
+    Args:
+        model: a detector.
+        backbone: compile each block of its ViT, for the sizes that occur.
+        decoder: compile the decoder of its 3D head as one; the number of queries may change, as
+            that of denoising queries does.
+        mode: one of `MODES`, of torch.compile.
+        backend: of torch.compile.
+
+    Raises:
+        InputError: an unknown mode, a model without the part, or selective activation
+            checkpointing of the backbone.
+    """
+    if mode not in MODES:
+        raise InputError(f"train.compile.mode={mode!r}: allowed are {', '.join(map(repr, MODES))}")
+    options = dict(backend=backend, mode=mode if backend == "inductor" else None)
+    if backbone:
+        vits = _parts(model, ViT, "backbone")
+        for vit in vits:
+            _check_checkpointing(vit)
+        blocks = [block for vit in vits for block in vit.blocks]
+        _allow_variants(len(blocks))
+        for block in blocks:
+            block.compile(dynamic=False, **options)
+        logger.info("torch.compile: %d blocks of the backbone, mode %s", len(blocks), mode)
+    if decoder:
+        for part in _parts(model, Decoder, "decoder"):
+            part.compile(**options)
+        logger.info("torch.compile: the decoder, mode %s", mode)
+
+
+def _parts(model: nn.Module, kind: type[Part], name: str) -> list[Part]:
+    found = [module for module in model.modules() if isinstance(module, kind)]
+    if not found:
+        raise InputError(
+            f"train.compile.{name}=True, but {type(model).__name__} has no {kind.__name__}: set it "
+            "to False"
+        )
+    return found
+
+
+def _check_checkpointing(vit: ViT) -> None:
+    """Selective checkpointing keeps what single operations give: a compiled block hides most of
+    them, and may write over the memory of the others.
+    """
+    if vit.use_act_checkpoint == "selective":
+        raise InputError(
+            "train.compile.backbone=True does not go with "
+            "model.backbone.net.use_act_checkpoint='selective': set that to True or False"
+        )
+
+
+def _allow_variants(blocks: int) -> None:
+    """Lets torch keep enough compiled forms of the blocks.
+
+    They share one limit, because they share their code. Each window size, drop path rate, batch and
+    mode is a form of its own, and beyond the limit blocks would silently run uncompiled.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 8 * blocks)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 16 * blocks)
