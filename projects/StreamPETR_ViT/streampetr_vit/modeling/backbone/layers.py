@@ -104,7 +104,7 @@ class DropPath(nn.Module):
         Returns:
             The same shape; float32 at least when a draw is made.
         """
-        if self.rate == 0.0 or not self.training:
+        if not self.training or self.rate == 0.0:
             return x
         # 1 / keep is not representable in bfloat16: a half-precision scale would bias the branch.
         scale_dtype = torch.promote_types(x.dtype, torch.float32)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.ops.geometry import gather_tokens, token_centers
+from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.temporal.motion_layer_norm import FeatureGate, MotionLayerNorm
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
 from streampetr_vit.modeling.temporal.rig_code import RigCode
@@ -56,9 +57,7 @@ class StreamPETRHead(TemporalHead):
         self.stride, self.prior_sigma_cells = stride, prior_sigma_cells
         dim = decoder.embed_dim
         self.position_encoder = position_encoder
-        self.token_embed = nn.Sequential(
-            nn.Linear(in_channels, dim), nn.ReLU(), nn.Linear(dim, dim)
-        )
+        self.token_embed = nn.Sequential(Linear(in_channels, dim), nn.ReLU(), Linear(dim, dim))
         self.token_modulation = MotionLayerNorm(8, dim)
         self.position_gate = FeatureGate(dim)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_padded
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range, inverse_sigmoid
+from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal import memory as temporal_memory
 from streampetr_vit.modeling.temporal.alignment import AlignedQueries, TemporalAlignment
@@ -279,5 +280,5 @@ class TemporalHead(nn.Module):
 def _branch(dim: int, out_channels: int, num_layers: int, with_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(num_layers):
-        layers += [nn.Linear(dim, dim), *([nn.LayerNorm(dim)] if with_norm else []), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(dim, out_channels))
+        layers += [Linear(dim, dim), *([nn.LayerNorm(dim)] if with_norm else []), nn.ReLU()]
+    return nn.Sequential(*layers, Linear(dim, out_channels))

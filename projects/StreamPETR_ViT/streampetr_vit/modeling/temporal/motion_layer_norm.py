@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streampetr_vit.modeling.ops.linear import Linear
+
 
 class MotionLayerNorm(nn.Module):
     """Layer norm without affine weights, whose gain and offset come from a condition.
@@ -20,9 +22,9 @@ class MotionLayerNorm(nn.Module):
     def __init__(self, condition_dim: int, dim: int, use_ln: bool = True) -> None:
         super().__init__()
         self.use_ln = use_ln
-        self.reduce = nn.Linear(condition_dim, dim)
-        self.gamma = nn.Linear(dim, dim)
-        self.beta = nn.Linear(dim, dim)
+        self.reduce = Linear(condition_dim, dim)
+        self.gamma = Linear(dim, dim)
+        self.beta = Linear(dim, dim)
         nn.init.zeros_(self.gamma.weight)
         nn.init.ones_(self.gamma.bias)
         nn.init.zeros_(self.beta.weight)
@@ -49,8 +51,8 @@ class FeatureGate(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.reduce = nn.Linear(dim, dim)
-        self.expand = nn.Linear(dim, dim)
+        self.reduce = Linear(dim, dim)
+        self.expand = Linear(dim, dim)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """Gates `x` (..., dim) by `features` (..., dim)."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.ops.geometry import gather_tokens, inverse_sigmoid, normalize_to_range
+from streampetr_vit.modeling.ops.linear import Linear
 
 
 def sine_encoding(position: Tensor, num_feats: int) -> Tensor:
@@ -113,7 +114,7 @@ class ImagePositionEncoder(nn.Module):
         self.register_buffer("position_range", torch.tensor(position_range), persistent=False)
         self.tile_intrinsics = tile_intrinsics
         self.mlp = nn.Sequential(
-            nn.Linear(depth_num * 3, embed_dim * 4), nn.ReLU(), nn.Linear(embed_dim * 4, embed_dim)
+            Linear(depth_num * 3, embed_dim * 4), nn.ReLU(), Linear(embed_dim * 4, embed_dim)
         )
         with torch.no_grad():
             self.mlp[2].get_parameter("weight").mul_(gain)
