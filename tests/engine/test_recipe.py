@@ -70,7 +70,7 @@ def test_the_block_of_the_layer_decay_recipe() -> None:
     assert "lr scale       x0.5: 8 frames per step, optimizer.lr is for 16\n" in text
     assert "weight decay   1e-07 on 318.99 M parameters, 0 on 0.51 M parameters\n" in text
     assert "epochs         24 of 3516 iterations\n  iterations     84384\n" in text
-    assert "kernels        attention sdpa; fused AdamW; torch " in text
+    assert "kernels        attention auto, sdpa; fused AdamW; torch " in text
     assert "recomputed     backbone.net, head.decoder (activation checkpointing)" in text
 
 

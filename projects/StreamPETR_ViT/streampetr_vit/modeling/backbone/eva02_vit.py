@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.modeling.backbone import Backbone
@@ -113,8 +113,8 @@ class ViT(Backbone):
         self.patch_size, self.in_chans = patch_size, in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
-        # Of the attention in window order; None for the plain form.
-        self.kernel = {False: None, True: AUTO}.get(xattn, xattn)  # type: ignore[arg-type]
+        self.plain = xattn is False
+        self.kernel = xattn if isinstance(xattn, str) else AUTO if xattn else "math"
         self._plans: dict[PlanKey, TokenPlan] = {}
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
@@ -140,13 +140,11 @@ class ViT(Backbone):
         if global_rope is not None and global_window_size == 0:
             self.required_map_size = (global_rope.size, global_rope.size)
 
-        self._windows: list[tuple[int, RotaryEmbedding2d | None]] = []  # of each block
         self.blocks = nn.ModuleList()
         for index in range(depth):
             local = index in window_blocks
             windows = window_size if local else global_window_size
             table = local_rope if local else global_rope
-            self._windows.append((windows, table))
             attn = WindowAttention(embed_dim, num_heads, windows, table, qkv_bias, subln)
             rate = drop_path_rate * index / max(depth - 1, 1)
             residual = index in residual_block_indexes
@@ -183,7 +181,7 @@ class ViT(Backbone):
         positions = None
         if self.pos_embed is not None:
             positions = resize_positions(self.pos_embed, map_size, self.pretrain_use_cls_token)
-        if self.kernel is None or x.device.type != "cpu" or torch.is_grad_enabled():
+        if self.plain or x.device.type != "cpu" or torch.is_grad_enabled():
             maps = self._embed(x, positions)
         else:
             # One image at a time stays in a CPU's cache; the images do not see each other.
@@ -195,7 +193,7 @@ class ViT(Backbone):
         x = self.patch_embed(images)  # (B, H, W, C)
         if positions is not None:
             x = x + positions
-        if self.kernel is None:
+        if self.plain:
             for block in self.blocks:
                 x = self._run(block, x)
             return x
@@ -223,7 +221,9 @@ class ViT(Backbone):
         if key not in self._plans:
             while len(self._plans) >= MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))  # the oldest
-            self._plans[key] = TokenPlan.make(batch, (height, width), self._windows, device)
+            attentions = [cast(WindowAttention, block.attn) for block in self.blocks]
+            windows = [(attention.window_size, attention.rope) for attention in attentions]
+            self._plans[key] = TokenPlan.make(batch, (height, width), windows, device)
         return self._plans[key]
 
     def _map_size(self, images: Tensor) -> tuple[int, int]:
