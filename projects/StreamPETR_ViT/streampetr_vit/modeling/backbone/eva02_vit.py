@@ -22,7 +22,6 @@ from torch.utils.checkpoint import checkpoint
 
 from streampetr_vit.modeling.backbone.block import Block, NormLayer
 from streampetr_vit.modeling.backbone.layers import PatchEmbed
-from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d
 from streampetr_vit.modeling.backbone.selective_checkpoint import keep_products
 from streampetr_vit.modeling.backbone.token_plan import MAX_PLANS, PlanKey, TokenPlan
 from streampetr_vit.modeling.backbone.vit_arguments import (
