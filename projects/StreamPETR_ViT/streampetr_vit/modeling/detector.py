@@ -29,7 +29,7 @@ from streampetr_vit.modeling.queries import (
 )
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingWindow
-from streampetr_vit.structures import Detections, Frame
+from streampetr_vit.structures import Detections, Frame, packed_to
 
 Sample = dict[str, Any]
 
@@ -205,9 +205,12 @@ class StreamPETR(nn.Module):
                 f"a batch needs windows of one length and at least one frame, not {sorted(lengths)}"
             )
         moments = list(zip(*windows, strict=True))
-        frames = [Frame.collate(moment).to(self.device) for moment in moments]
+        frames = [Frame.collate(moment, images_to=self.device) for moment in moments]
         if self.training:
-            return self._losses(moments, frames)
+            trained = moments[-self.window.num_frame_head_grads :]
+            targets = [FrameTargets.collate(moment) for moment in trained]
+            return self._losses(*packed_to((frames, targets), self.device))
+        frames = packed_to(frames, self.device)
         if len(frames) != 1:
             raise ValueError(f"inference takes one frame per stream at a time, not {len(frames)}")
         return [{"detections": found} for found in self._detect(moments[0], frames[0])]
@@ -233,20 +236,16 @@ class StreamPETR(nn.Module):
         assert isinstance(output, ImageOutput)
         return self.image_head.token_indexes(output, len(features), self.token_ratio)
 
-    def _losses(
-        self, moments: Sequence[Sequence[Sample]], frames: list[Frame]
-    ) -> dict[str, Tensor]:
+    def _losses(self, frames: list[Frame], targets: list[FrameTargets]) -> dict[str, Tensor]:
         if self.criterion is None:
             raise InputError("training needs a criterion: set model.criterion in the config")
-        trained = moments[-self.window.num_frame_head_grads :]
-        targets = [FrameTargets.collate(moment, self.device) for moment in trained]
         if self.criterion.image is not None and targets[-1].boxes2d is None:
             raise InputError(
                 'the 2D head trains on "boxes2d", which the samples do not have: set '
                 "dataloader.train.mapper.boxes2d=True, or model.image_head and "
                 "model.criterion.image to None"
             )
-        memory, streams = self._training_memory, len(moments[0])
+        memory, streams = self._training_memory, len(targets[0].boxes)
         if memory is None or len(memory.embedding) != streams:
             memory = self.empty_memory(streams)
             # Whatever the samples say: after a reset there is nothing to continue.

@@ -6,11 +6,13 @@ Shape letters: B streams in the batch, N cameras, H W image height and width in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from streampetr_vit.structures.packed_copy import map_tensors
 
 CAMERA_NAMES = (
     "CAM_FRONT",
@@ -66,22 +68,25 @@ class Frame:
     def to(self, device: torch.device | str) -> Frame:
         """The same frame on another device; copies are asynchronous from pinned memory."""
 
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            return replace(value, **{f.name: move(getattr(value, f.name)) for f in fields(value)})
-
-        return move(self)
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     @staticmethod
-    def collate(samples: Sequence[dict[str, Any]]) -> Frame:
-        """Stacks the mapper's sample dicts (one per stream) into a frame."""
+    def collate(samples: Sequence[dict[str, Any]], images_to: torch.device | str = "cpu") -> Frame:
+        """Stacks the mapper's sample dicts (one per stream) into a frame.
+
+        Args:
+            samples: on the CPU.
+            images_to: where the images shall be. They travel as the samples hold them and are
+                stacked there: stacked on the CPU they would no longer be in page-locked memory, and
+                their copy would wait. All else stays where it is, see `packed_to`.
+        """
 
         def stack(key: str) -> Tensor:
             return torch.stack([sample[key] for sample in samples])
 
+        images = [sample["images"].to(images_to, non_blocking=True) for sample in samples]
         return Frame(
-            images=stack("images"),
+            images=torch.stack(images),
             rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
             lidar_to_global=stack("lidar_to_global"),
             global_to_lidar=stack("global_to_lidar"),
