@@ -1,5 +1,7 @@
 """CPU time of turning records into samples: reading, decoding and transforming six pictures.
 
+Also of packing the small tensors of two samples with 2D boxes, as for their copy to the device.
+
 Example:
     python tools/make_synthetic_nuscenes.py --scenes 1 --val-scenes 1 --frames 6 \\
         --image-size 1600x900 --out /tmp/full_size
@@ -23,6 +25,7 @@ from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes import load_split
 from streampetr_vit.data.projected_boxes import boxes2d_of_record
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.structures.packed_copy import carried, map_tensors
 
 
 def milliseconds_per_frame(mapper: NuScenesMapper, records: FrameRecords, frames: int) -> float:
@@ -47,6 +50,20 @@ def boxes2d_milliseconds(mapper: NuScenesMapper, records: FrameRecords, frames: 
             transform_boxes2d(boxes, draw)
         spent += (time.process_time() - started) * (number >= 0)
     return 1e3 * spent / frames
+
+
+def packing_milliseconds(mapper: NuScenesMapper, records: FrameRecords) -> tuple[int, float]:
+    """Tensors of two samples but the pictures, and CPU milliseconds of packing and unpacking."""
+    samples = [mapper(records[index], rng=np.random.default_rng(index)) for index in (0, 1)]
+    for sample, index in zip(samples, (0, 1), strict=True):
+        del sample["images"]
+        sample["boxes2d"] = boxes2d_of_record(records[index])
+    tensors: list[torch.Tensor] = []
+    map_tensors(samples, lambda tensor: tensors.append(tensor) or tensor)
+    calls, started = 200, time.process_time()
+    for _ in range(calls):
+        carried(samples, lambda packed: packed)
+    return len(tensors), 1e3 * (time.process_time() - started) / calls
 
 
 def main() -> int:
@@ -78,6 +95,8 @@ def main() -> int:
     cost = boxes2d_milliseconds(mapper, records, arguments.frames)
     boxes = np.mean([len(record.gt_boxes) for record in records])
     print(f"2D boxes of {boxes:.0f} objects: {cost:.1f} ms more")
+    count, cost = packing_milliseconds(mapper, records)
+    print(f"{count} small tensors of two samples: {cost:.2f} ms to pack and unpack")
     return 0
 
 

@@ -16,7 +16,7 @@ dataloader.train = L(build_window_loader)(
     window_length=8,
     window_drop=1,  # one of the 8 frames before the newest is left out at random
     lanes_per_rank=1,
-    num_workers=4,
+    num_workers=None,
     seed="${train.seed}",
 )
 model.window.num_frame_losses = 2

@@ -44,8 +44,8 @@ dataloader = dict(
         ),
         # Streams side by side in each process. The published recipes have 16 in all.
         lanes_per_rank=2,
-        # Loading processes for each training process.
-        num_workers=4,
+        # Loading processes for each training process; None shares out the cores there are.
+        num_workers=None,
         # Pieces that each scene is cut into: 2 makes training sequences of about 20 frames.
         sequence_split=2,
         seed="${train.seed}",
@@ -53,7 +53,7 @@ dataloader = dict(
     test=L(build_test_loader)(
         dataset="nuscenes_trainval_val",
         mapper=L(NuScenesMapper)(training=False, image_aug="${...train.mapper.image_aug}"),
-        num_workers=4,
+        num_workers=None,
         # "scene": every process evaluates whole scenes. "reference": equal blocks that cut scenes,
         # for the published numbers (with 8 processes and evaluator.allow_padding=True).
         sharding="scene",

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 from itertools import islice
 from pathlib import Path
 
 import handmade_tables
 import pytest
+import torch
+from detectron2.utils import comm
+from tiny_detector import make_sample
 
+from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.build import (
     build_test_loader,
     build_train_loader,
     build_window_loader,
+    default_workers,
 )
 from streampetr_vit.data.loaders import TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.structures.tensors import map_tensors
 
 IMAGE = ImageAugmentation((16, 40), (0.3, 0.5))
 
@@ -214,3 +221,58 @@ def test_mappers_and_seeds_are_checked(handmade_root: Path) -> None:
         build_window_loader(_dataset(handmade_root), evaluation, lanes_per_rank=1, window_length=2)
     with pytest.raises(ValueError, match="seed must be 0 or more, not -1"):
         _train_loader(handmade_root, seed=-1)
+
+
+def test_a_batch_arrives_from_a_worker_as_it_was_made(handmade_root: Path) -> None:
+    mapper = NuScenesMapper(
+        training=True, image_aug=IMAGE, scene_aug=SceneAugmentation(), boxes2d=True
+    )
+    options = {"lanes_per_rank": 2, "window_length": 2, "rank": 0, "world_size": 1}
+    here, there = (
+        next(iter(build_window_loader(_dataset(handmade_root), mapper, num_workers=n, **options)))
+        for n in (0, 1)
+    )
+    assert [len(window) for window in there] == [2, 2]
+    for made, arrived in zip(here.samples(), there.samples(), strict=True):
+        assert list(arrived) == list(made)
+        assert arrived["lidar_to_ego"].matrix().tolist() == made["lidar_to_ego"].matrix().tolist()
+        for name in ("images", "lidar_to_image", "timestamp_s", "continues_stream", "gt_labels"):
+            assert arrived[name].dtype == made[name].dtype
+            assert torch.equal(arrived[name], made[name])
+        for found, expected in zip(arrived["boxes2d"], made["boxes2d"], strict=True):
+            assert torch.equal(found.corners, expected.corners)
+            assert torch.equal(found.labels, expected.labels)
+
+
+def test_a_batch_travels_as_few_tensors() -> None:
+    sample = make_sample(0) | {"images": torch.zeros(6, 3, 80, 200, dtype=torch.uint8)}
+    _, (entries, packed, kinds) = Batch([sample, sample]).__reduce__()
+    alone: list[torch.Tensor] = []
+    map_tensors(entries, lambda tensor: alone.append(tensor) or tensor)
+    assert [tensor.shape for tensor in alone] == 2 * [sample["images"].shape]
+    assert len(kinds) == 2 * 33 and packed.numel() < 1 << 16
+
+
+def test_pinning_takes_the_pictures_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    samples = [make_sample(time) for time in range(3)]
+    pinned = Batch([samples[0], samples[1:]]).pin_memory()
+    for time, sample in enumerate(pinned.samples()):
+        made = make_sample(time)
+        assert torch.equal(sample["images"], made["images"] + 1)
+        assert torch.equal(sample["gt_boxes"], made["gt_boxes"])
+
+
+def test_evaluation_can_be_repeated_by_the_same_workers(handmade_root: Path) -> None:
+    mapper = NuScenesMapper(training=False, image_aug=IMAGE)
+    loader = build_test_loader(_dataset(handmade_root), mapper, num_workers=1)
+    next(iter(loader))  # an evaluation that is cut off
+    first, second = _digest(list(loader)), _digest(list(loader))
+    assert first == second and len(first) == len(loader)
+
+
+def test_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, processes, expected in ((1, 1, 0), (2, 1, 1), (8, 2, 3), (4, 8, 0), (64, 1, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(comm, "get_local_size", lambda processes=processes: processes)
+        assert default_workers() == expected

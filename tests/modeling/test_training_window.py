@@ -48,7 +48,7 @@ def test_each_loss_of_a_window_belongs_to_its_frame() -> None:
     detector = make_detector(window=TWO_OF_THREE).train()
     samples = [[sample] for sample in window()]
     results, _, _ = play(detector, samples)
-    targets = [FrameTargets.collate(moment, detector.device) for moment in samples[-2:]]
+    targets = [FrameTargets.collate(moment) for moment in samples[-2:]]
     both = detector.criterion(results, targets)
     newest, before = (
         detector.criterion([result], [true])
@@ -69,7 +69,7 @@ def test_forward_gives_each_frame_its_own_boxes(num_frame_losses: int) -> None:
     samples = list(zip(window("a"), window("b"), strict=True))
     results, _, _ = play(detector, samples)
     with_losses = samples[-num_frame_losses:]
-    targets = [FrameTargets.collate(moment, detector.device) for moment in with_losses]
+    targets = [FrameTargets.collate(moment) for moment in with_losses]
     expected = detector.criterion(results, targets)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, atol=1e-5, rtol=1e-5)
@@ -77,12 +77,12 @@ def test_forward_gives_each_frame_its_own_boxes(num_frame_losses: int) -> None:
 
 def test_pictures_of_all_streams_keep_their_2d_boxes() -> None:
     samples = [make_sample(0, "a"), make_sample(0, "b")]
-    targets = FrameTargets.collate(samples, torch.device("cpu"))
+    targets = FrameTargets.collate(samples)
     expected = [boxes for sample in samples for boxes in sample["boxes2d"]]
     for actual, wanted in zip(targets.boxes2d, expected, strict=True):
         assert torch.equal(actual.corners, wanted.corners)
     del samples[1]["boxes2d"]
-    assert FrameTargets.collate(samples, torch.device("cpu")).boxes2d is None
+    assert FrameTargets.collate(samples).boxes2d is None
 
 
 def test_denoising_is_drawn_from_each_trained_frame() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -14,6 +14,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from streampetr_vit.data.batch import Batch
+from streampetr_vit.data.cores import usable_cores
 from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.loaders import EvaluationLoader, FrameDataset, TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
@@ -39,7 +41,8 @@ def build_train_loader(
     mapper: NuScenesMapper,
     *,
     lanes_per_rank: int,
-    num_workers: int = 4,
+    num_workers: int | None = None,
+    prefetch_factor: int = 2,
     sequence_split: int = 1,
     sequence_length: int | None = None,
     seed: int = 0,
@@ -53,7 +56,8 @@ def build_train_loader(
         dataset: catalog name, or a description as `nuscenes.dataset_name` takes it.
         mapper: a training mapper.
         lanes_per_rank: streams per rank, the batch size.
-        num_workers: loading processes; 0 loads in this process.
+        num_workers: loading processes; 0 loads in this process, None is `default_workers`.
+        prefetch_factor: batches that each of them makes ahead.
         sequence_split, sequence_length: see `streaming_sampler.cut_sequences`.
         seed: of the order and of every random draw; the same on all ranks.
         start_iteration: batches to pass over (or use `load_state_dict`).
@@ -77,7 +81,8 @@ def build_train_loader(
         world_size,
         lanes_per_rank,
     )
-    return _train_loader(FrameDataset(records, mapper, seed), sampler, num_workers, rank)
+    options = _worker_options(num_workers, prefetch_factor, rank, seed)
+    return _train_loader(FrameDataset(records, mapper, seed), sampler, options)
 
 
 def build_window_loader(
@@ -87,7 +92,8 @@ def build_window_loader(
     lanes_per_rank: int,
     window_length: int,
     window_drop: int = 1,
-    num_workers: int = 4,
+    num_workers: int | None = None,
+    prefetch_factor: int = 2,
     seed: int = 0,
     start_iteration: int = 0,
     rank: int | None = None,
@@ -103,7 +109,8 @@ def build_window_loader(
         mapper: a training mapper.
         lanes_per_rank: windows per rank, the batch size.
         window_length, window_drop: see `window_sampler.WindowBatchSampler`.
-        num_workers: loading processes; 0 loads in this process.
+        num_workers: loading processes; 0 loads in this process, None is `default_workers`.
+        prefetch_factor: batches that each of them makes ahead.
         seed: of the order and of every random draw; the same on all ranks.
         start_iteration: batches to pass over (or use `load_state_dict`).
         rank, world_size: by default those of the process group.
@@ -132,14 +139,16 @@ def build_window_loader(
         world_size,
         lanes_per_rank,
     )
-    return _train_loader(FrameDataset(records, mapper, seed), sampler, num_workers, rank)
+    options = _worker_options(num_workers, prefetch_factor, rank, seed)
+    return _train_loader(FrameDataset(records, mapper, seed), sampler, options)
 
 
 def build_test_loader(
     dataset: str | Mapping[str, Any],
     mapper: NuScenesMapper,
     *,
-    num_workers: int = 4,
+    num_workers: int | None = None,
+    prefetch_factor: int = 2,
     rank: int | None = None,
     world_size: int | None = None,
     sharding: str = "scene",
@@ -149,7 +158,8 @@ def build_test_loader(
     Args:
         dataset: catalog name, or a description as `nuscenes.dataset_name` takes it.
         mapper: an evaluation mapper.
-        num_workers: loading processes; 0 loads in this process.
+        num_workers: loading processes; 0 loads in this process, None is `default_workers`.
+        prefetch_factor: batches that each of them makes ahead.
         rank, world_size: by default those of the process group.
         sharding: "scene" or "reference", see `streaming_sampler.evaluation_shard`.
 
@@ -161,11 +171,14 @@ def build_test_loader(
         raise InputError("build_test_loader needs a mapper with training=False")
     records = open_dataset(dataset)
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
+    options = _worker_options(num_workers, prefetch_factor, rank, seed=0)
+    # From one evaluation to the next the workers stay, with what they cached.
+    options["persistent_workers"] = options["num_workers"] > 0
     loader = DataLoader(
         FrameDataset(records, mapper),
         batch_size=1,
         sampler=items,
-        **_worker_options(num_workers, rank, seed=0),
+        **options,
     )
     return EvaluationLoader(loader)
 
@@ -194,24 +207,31 @@ def _training_records(
 def _train_loader(
     dataset: FrameDataset,
     sampler: StreamingBatchSampler | WindowBatchSampler,
-    num_workers: int,
-    rank: int,
+    options: dict[str, Any],
 ) -> TrainLoader:
-    options = _worker_options(num_workers, rank, dataset.seed)
+    # Its iterator is endless: the workers live as long as the run.
     return TrainLoader(DataLoader(dataset, batch_sampler=sampler, **options), sampler)
 
 
-def _worker_options(num_workers: int, rank: int, seed: int) -> dict[str, Any]:
+def default_workers() -> int:
+    """Loading processes for each training process: the machine's usable cores, shared out.
+
+    One core is left for the training process itself, and more than 8 wait for each other's turn.
+    """
+    return max(0, min(8, usable_cores() // comm.get_local_size() - 1))
+
+
+def _worker_options(
+    num_workers: int | None, prefetch_factor: int, rank: int, seed: int
+) -> dict[str, Any]:
+    workers = default_workers() if num_workers is None else num_workers
     return {
-        "num_workers": num_workers,
-        "collate_fn": _as_list,
+        "num_workers": workers,
+        "prefetch_factor": prefetch_factor if workers else None,
+        "collate_fn": Batch,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _WorkerSeed(num_workers * rank + seed),
+        "worker_init_fn": _WorkerSeed(workers * rank + seed),
     }
-
-
-def _as_list(entries: Iterable[Any]) -> list[Any]:
-    return list(entries)
 
 
 class _WorkerSeed:

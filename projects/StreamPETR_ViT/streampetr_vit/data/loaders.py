@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.mapper import NuScenesMapper, Sample
@@ -16,9 +17,6 @@ from streampetr_vit.data.streaming_sampler import StreamingBatchSampler, StreamI
 from streampetr_vit.data.window_sampler import Window, WindowBatchSampler
 
 _LOG = logging.getLogger(__name__)
-
-# One entry per lane: a sample, or the samples of a window in temporal order.
-Batch = list[Any]
 
 
 class FrameDataset(Dataset[Any]):
@@ -57,7 +55,7 @@ class SampleLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():
-            for sample in _samples(batch):
+            for sample in batch.samples():
                 self._count(sample["bad_images"])
             yield batch
 
@@ -72,11 +70,6 @@ class SampleLoader:
         except BadImageError as error:
             # From a worker process the message comes behind the traceback in that process.
             raise BadImageError(str(error).rpartition("BadImageError: ")[2].strip()) from error
-
-
-def _samples(batch: Batch) -> Iterator[Sample]:
-    for entry in batch:
-        yield from entry if isinstance(entry, list) else [entry]
 
 
 class EvaluationLoader(SampleLoader):

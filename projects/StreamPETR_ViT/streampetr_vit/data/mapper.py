@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -194,7 +195,7 @@ class NuScenesMapper:
         bad = []
         for camera, path in enumerate(record.camera_paths):
             try:
-                images[camera] = self._image(record, path, draw)
+                self._image(record, path, draw, images[camera])
             except BadImageError as error:
                 message = f"sample {record.token}: {error}"
                 if self.on_bad_image == "raise":
@@ -205,17 +206,17 @@ class NuScenesMapper:
                 bad.append(message)
         return torch.from_numpy(images), bad
 
-    def _image(self, record: FrameRecord, path: str, draw: ImageDraw) -> np.ndarray:
-        """(3, H, W) uint8 RGB."""
+    def _image(self, record: FrameRecord, path: str, draw: ImageDraw, rgb: np.ndarray) -> None:
+        """Writes a picture to (3, H, W) uint8."""
         file = str(record.root / path)
         if self._cache is not None and file in self._cache and self._cache[file][0] == draw:
-            return self._cache[file][1]
+            rgb[:] = self._cache[file][1]
+            return
         image = draw.apply(read_image(record.root / path, self._stored_size(record)))
-        image = image[:, :, ::-1].transpose(2, 0, 1)  # (H, W, 3) BGR -> (3, H, W) RGB
+        red, green, blue = rgb
+        cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
         if self._cache is not None:
-            image = np.ascontiguousarray(image)
-            self._cache[file] = (draw, image)
-        return image
+            self._cache[file] = (draw, rgb.copy())
 
 
 def _is_fixed(augmentation: ImageAugmentation) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from PIL import Image
 
+from streampetr_vit.data.resized_crop import resized_crop
 from streampetr_vit.errors import InputError
 
 
@@ -59,11 +60,17 @@ class ImageDraw:
             (H, W, 3) uint8. The resize is Pillow's antialiased bicubic filter, which released
             weights expect.
         """
+        (x, y), (height, width) = self.crop_origin, self.final_size
         if (image.shape[1], image.shape[0]) != self.resized_size:
-            resample = Image.Resampling.BICUBIC
-            image = np.asarray(Image.fromarray(image).resize(self.resized_size, resample))
-        cropped = _crop(image, self.crop_origin, self.final_size)
-        return cropped[:, ::-1] if self.flip else cropped
+            limits = (*self.resized_size, *self.resized_size)
+            corners = (x, y, x + width, y + height)
+            left, top, right, bottom = (
+                min(max(corner, 0), limit) for corner, limit in zip(corners, limits, strict=True)
+            )
+            image = resized_crop(image, self.resized_size, (left, top, right, bottom))
+            x, y = x - left, y - top
+        cropped = _crop(image, (x, y), self.final_size)
+        return cv2.flip(cropped, 1) if self.flip else cropped
 
 
 def _crop(image: np.ndarray, origin: tuple[int, int], size: tuple[int, int]) -> np.ndarray:

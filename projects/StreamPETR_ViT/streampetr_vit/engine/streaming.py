@@ -19,7 +19,7 @@ from streampetr_vit.modeling.temporal.camera_sampling import CameraSampling
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.structures import Frame, PaddedDetections
-from streampetr_vit.structures.camera_rig import map_tensors, pinned, tensors_of
+from streampetr_vit.structures.tensors import map_tensors, pinned, tensors_of
 
 logger = logging.getLogger(__name__)
 

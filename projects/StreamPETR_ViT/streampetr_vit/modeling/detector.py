@@ -30,7 +30,7 @@ from streampetr_vit.modeling.queries import (
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.modeling.training_window import TrainingWindow
-from streampetr_vit.structures import Detections, Frame, PaddedDetections
+from streampetr_vit.structures import Detections, Frame, PaddedDetections, packed_to
 
 Sample = dict[str, Any]
 
@@ -239,9 +239,11 @@ class StreamPETR(nn.Module):
                 f"a batch needs windows of one length and at least one frame, not {sorted(lengths)}"
             )
         moments = list(zip(*windows, strict=True))
-        frames = [Frame.collate(moment) for moment in moments]
+        frames = [Frame.collate(moment, images_to=self.device) for moment in moments]
         if self.training:
-            return self._losses(moments, [frame.to(self.device) for frame in frames])
+            trained = moments[-self.window.num_frame_head_grads :]
+            targets = [FrameTargets.collate(moment) for moment in trained]
+            return self._losses(*packed_to((frames, targets), self.device))
         if len(frames) != 1:
             raise ValueError(f"inference takes one frame per stream at a time, not {len(frames)}")
         return [{"detections": found} for found in self._detect(moments[0], frames[0])]
@@ -267,20 +269,16 @@ class StreamPETR(nn.Module):
         assert isinstance(output, ImageOutput)
         return self.image_head.token_indexes(output, len(features), self.token_ratio)
 
-    def _losses(
-        self, moments: Sequence[Sequence[Sample]], frames: list[Frame]
-    ) -> dict[str, Tensor]:
+    def _losses(self, frames: list[Frame], targets: list[FrameTargets]) -> dict[str, Tensor]:
         if self.criterion is None:
             raise InputError("training needs a criterion: set model.criterion in the config")
-        trained = moments[-self.window.num_frame_head_grads :]
-        targets = [FrameTargets.collate(moment, self.device) for moment in trained]
         if self.criterion.image is not None and targets[-1].boxes2d is None:
             raise InputError(
                 'the 2D head trains on "boxes2d", which the samples do not have: set '
                 "dataloader.train.mapper.boxes2d=True, or model.image_head and "
                 "model.criterion.image to None"
             )
-        memory, streams = self._training_memory, len(moments[0])
+        memory, streams = self._training_memory, len(targets[0].boxes)
         if memory is None or len(memory.embedding) != streams:
             memory = self.empty_memory(streams)
             # Whatever the samples say: after a reset there is nothing to continue.
@@ -291,14 +289,17 @@ class StreamPETR(nn.Module):
         return self.criterion(results, targets[-len(results) :])
 
     def _detect(self, samples: Sequence[Sample], frame: Frame) -> list[Detections]:
-        """Detects in a frame on the host. Waits for the device once, for the boxes."""
+        """Detects in a frame whose pictures are on the device, and whose calibration is not yet.
+
+        Waits for the device once, for the boxes.
+        """
         position = [(s["scene_token"], float(s["timestamp_s"])) for s in samples]
         frame = replace(frame, continues_stream=torch.tensor(self._continues(position)))
         memory = self._test_memory
         if memory is None or len(memory.embedding) != len(samples):
             memory = self.empty_memory(len(samples))
         code = self._rig_codes.get(self.head, frame.rig, self.padded_size(frame.image_size))
-        found, self._test_memory = self.detect(frame.to(self.device), memory, code)
+        found, self._test_memory = self.detect(packed_to(frame, self.device), memory, code)
         self._test_position = position
         return found.unpad()
 

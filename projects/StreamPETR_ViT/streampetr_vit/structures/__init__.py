@@ -11,6 +11,7 @@ from streampetr_vit.structures.boxes3d import (
 )
 from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig, Frame
 from streampetr_vit.structures.detections import Detections, PaddedDetections
+from streampetr_vit.structures.packed_copy import packed_to
 from streampetr_vit.structures.pose import Pose, invert_rigid
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "boxes_from_bottom_center",
     "boxes_to_bottom_center",
     "invert_rigid",
+    "packed_to",
     "rotate_scale_translate_boxes",
 ]

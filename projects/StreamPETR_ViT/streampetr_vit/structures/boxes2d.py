@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -29,13 +28,3 @@ class Boxes2D:
 
     def __getitem__(self, rows: Tensor) -> Boxes2D:
         return Boxes2D(self.corners[rows], self.centers[rows], self.labels[rows], self.depths[rows])
-
-    def pin_memory(self) -> Boxes2D:
-        """The same objects in page-locked memory; torch's loaders call it."""
-        values = (self.corners, self.centers, self.labels, self.depths)
-        return Boxes2D(*(value.pin_memory() for value in values))
-
-    def to(self, device: torch.device | str) -> Boxes2D:
-        """The same objects on another device; copies are asynchronous from pinned memory."""
-        values = (self.corners, self.centers, self.labels, self.depths)
-        return Boxes2D(*(value.to(device, non_blocking=True) for value in values))

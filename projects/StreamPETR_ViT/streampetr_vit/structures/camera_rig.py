@@ -5,12 +5,14 @@ Shape letters: B streams in the batch, N cameras, H W image height and width in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from streampetr_vit.structures.tensors import map_tensors, move_tensor
 
 CAMERA_NAMES = (
     "CAM_FRONT",
@@ -20,61 +22,6 @@ CAMERA_NAMES = (
     "CAM_BACK_LEFT",
     "CAM_BACK_RIGHT",
 )
-
-T = TypeVar("T")
-
-
-def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
-    """Applies a function to every tensor of a value.
-
-    Args:
-        value: a tensor, None, or a dataclass whose fields are such values.
-        function: of a tensor.
-
-    Returns:
-        A new value of the same type; None stays None.
-    """
-
-    def apply(part: Any) -> Any:
-        if part is None or isinstance(part, Tensor):
-            return part if part is None else function(part)
-        return replace(part, **{f.name: apply(getattr(part, f.name)) for f in fields(part)})
-
-    return apply(value)
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors of a value that `map_tensors` takes, in the order of the fields."""
-    if value is None or isinstance(value, Tensor):
-        return [] if value is None else [value]
-    return [tensor for f in fields(value) for tensor in tensors_of(getattr(value, f.name))]
-
-
-def pinned(value: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor as it must lie to be copied to a device without waiting for it.
-
-    Args:
-        value: anywhere.
-        device: where it will be copied to.
-
-    Returns:
-        A copy in pinned memory on the way from pageable memory to a GPU, else `value` itself.
-    """
-    on_the_way_to_gpu = value.device.type == "cpu" and torch.device(device).type == "cuda"
-    return value.pin_memory() if on_the_way_to_gpu and not value.is_pinned() else value
-
-
-def move_tensor(value: Tensor, device: torch.device | str) -> Tensor:
-    """Copies to a device without waiting for what the device is doing.
-
-    Args:
-        value: anywhere.
-        device: where to.
-
-    Returns:
-        The tensor there, or `value` itself where it is there already.
-    """
-    return pinned(value, device).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -127,14 +74,22 @@ class Frame:
         return map_tensors(self, lambda value: move_tensor(value, device))
 
     @staticmethod
-    def collate(samples: Sequence[dict[str, Any]]) -> Frame:
-        """Stacks the mapper's sample dicts (one per stream) into a frame."""
+    def collate(samples: Sequence[dict[str, Any]], images_to: torch.device | str = "cpu") -> Frame:
+        """Stacks the mapper's sample dicts (one per stream) into a frame.
+
+        Args:
+            samples: on the CPU.
+            images_to: where the images shall be. They travel as the samples hold them and are
+                stacked there: stacked on the CPU they would no longer be in page-locked memory, and
+                their copy would wait. All else stays where it is, see `packed_to`.
+        """
 
         def stack(key: str) -> Tensor:
             return torch.stack([sample[key] for sample in samples])
 
+        images = [sample["images"].to(images_to, non_blocking=True) for sample in samples]
         return Frame(
-            images=stack("images"),
+            images=torch.stack(images),
             rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
             lidar_to_global=stack("lidar_to_global"),
             global_to_lidar=stack("global_to_lidar"),

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
+from streampetr_vit.data.cores import usable_cores
 from streampetr_vit.data.synthetic import tables
 from streampetr_vit.data.synthetic.config import GENERATOR_VERSION, SyntheticConfig
 from streampetr_vit.data.synthetic.render import render_scene
@@ -107,13 +108,6 @@ def _make_scenes(
                 raise
 
 
-def _usable_cores() -> int:
-    """CPU cores that this process may use; fewer than the machine has in many containers."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _merge(out: Path, names: list[str]) -> dict[str, list[tables.Row]]:
     merged = tables.static_tables()
     for name in names:
@@ -160,7 +154,7 @@ def generate(
         for index, name in enumerate(names)
         if not (out / PARTS_FOLDER / f"{name}.json").is_file()
     ]
-    _make_scenes(config, jobs, out, workers or _usable_cores())
+    _make_scenes(config, jobs, out, workers or usable_cores())
     folder = out / config.version
     tables.write_tables(folder, _merge(out, names))
     tables.write_json(folder / "splits.json", {"synth_train": train, "synth_val": val})

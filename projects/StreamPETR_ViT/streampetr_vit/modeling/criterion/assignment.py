@@ -14,6 +14,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from streampetr_vit.structures import packed_to
+
 
 def assign(costs: Sequence[Tensor]) -> list[Tensor]:
     """Pairs rows with columns, one to one, at least total cost.
@@ -37,7 +39,7 @@ def assign(costs: Sequence[Tensor]) -> list[Tensor]:
             solution = linear_sum_assignment(on_host[start:end].reshape(rows, columns))
             pairs.append(np.stack(solution, axis=-1))
             start = end
-    solved = torch.from_numpy(np.concatenate(pairs)).to(costs[0].device)
+    solved = packed_to(torch.from_numpy(np.concatenate(pairs)), costs[0].device)
     shapes = [(*cost.shape[:-2], min(cost.shape[-2:]), 2) for cost in costs]
     parts = solved.split([torch.Size(shape[:-1]).numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from streampetr_vit.modeling.ops.geometry import normalize_to_range
 from streampetr_vit.modeling.queries import DenoisingQueries
+from streampetr_vit.structures import packed_to
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class DenoisingNoise:
         too_far = noise.norm(dim=1) > self.max_positive_distance
 
         stream = torch.repeat_interleave(torch.tensor(counts))
-        stream = stream.to(device, non_blocking=True).repeat(self.groups)
         within = torch.cat([torch.arange(count) for count in counts])
-        within = within.to(device, non_blocking=True)
+        stream, within = packed_to((stream, within), device)
+        stream = stream.repeat(self.groups)
         group = torch.arange(self.groups, device=device).repeat_interleave(len(within))
         slot = within.repeat(self.groups) + group * slots
         reference_points = centers.new_zeros(len(counts), self.groups * slots, 3)

@@ -81,7 +81,7 @@ class DetectionLoss:
         num_matched = sum(pair.shape[1] for pair in pairs)
         num_noised = 0 if denoising is None else len(denoising.labels)
         # One reduction, whatever this rank's boxes are: every rank must make the same calls.
-        counts = constant([float(num_matched), float(num_noised)], output.codes)
+        counts = torch.stack([output.codes.new_full((), n) for n in (num_matched, num_noised)])
         mean_matched, mean_noised = self.reduce_mean(counts).clamp(min=1.0)
 
         matched = self._matched_losses(output, boxes, labels, pairs, num_matched, mean_matched)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.losses import focal_cost
+from streampetr_vit.modeling.criterion.losses import constant, focal_cost
 from streampetr_vit.modeling.ops.boxes2d import (
     center_form_from_corners,
     corners_from_center_form,
     giou,
 )
 from streampetr_vit.modeling.queries import ImageOutput
-from streampetr_vit.structures import Boxes2D
+from streampetr_vit.structures import Boxes2D, packed_to
 
 _BAD_COST = 100.0  # stands for NaN and infinite costs
 
@@ -49,14 +49,12 @@ class ImageTargets:
         counts = torch.tensor([len(boxes) for boxes in targets])
         image = torch.arange(len(targets)).repeat_interleave(counts)
         corners = torch.cat([boxes.corners for boxes in targets])
-        sides = torch.tensor(image_size[::-1], dtype=corners.dtype)
         return cls(
             corners=corners,
             centers=torch.cat([boxes.centers for boxes in targets]),
             labels=torch.cat([boxes.labels for boxes in targets]),
-            # A blocking copy would wait for all work on the device.
-            image=image.to(corners.device, non_blocking=True),
-            sides=sides.to(corners.device, non_blocking=True),
+            image=packed_to(image, corners.device),
+            sides=constant(image_size[::-1], corners),
             image_size=image_size,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,15 @@ _LEAST_IOU = 1e-16
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """Numbers as a tensor like another, on its device, without waiting for that device."""
-    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+    """Fixed numbers as a tensor like another, copied to its device once; not to be written to."""
+    return _kept(tuple(values), like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Made in inference mode it could not take part in a training step later.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def of_one_process(value: Tensor) -> Tensor:

@@ -33,14 +33,14 @@ class FrameTargets:
     boxes2d: list[Boxes2D] | None = None
 
     @staticmethod
-    def collate(samples: Sequence[dict[str, Any]], device: torch.device) -> FrameTargets:
-        """Takes the targets out of the mapper's samples, one per stream."""
+    def collate(samples: Sequence[dict[str, Any]]) -> FrameTargets:
+        """Takes the targets out of the mapper's samples, one per stream; copies nothing."""
         boxes2d = None
         if all("boxes2d" in sample for sample in samples):
-            boxes2d = [boxes.to(device) for sample in samples for boxes in sample["boxes2d"]]
+            boxes2d = [boxes for sample in samples for boxes in sample["boxes2d"]]
         return FrameTargets(
-            boxes=[sample["gt_boxes"].to(device, non_blocking=True) for sample in samples],
-            labels=[sample["gt_labels"].to(device, non_blocking=True) for sample in samples],
+            boxes=[sample["gt_boxes"] for sample in samples],
+            labels=[sample["gt_labels"] for sample in samples],
             boxes2d=boxes2d,
         )
 

@@ -21,7 +21,7 @@ from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEnco
 from streampetr_vit.modeling.temporal.rig_code import RigCode
 from streampetr_vit.modeling.temporal.transformer import ImageTokens, TemporalDecoder
 from streampetr_vit.structures import CameraRig, Frame
-from streampetr_vit.structures.camera_rig import map_tensors
+from streampetr_vit.structures.tensors import map_tensors
 
 
 class StreamPETRHead(TemporalHead):

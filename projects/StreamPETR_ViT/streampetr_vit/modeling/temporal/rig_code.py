@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.structures import CameraRig
-from streampetr_vit.structures.camera_rig import map_tensors, tensors_of
+from streampetr_vit.structures.tensors import map_tensors, tensors_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""What a loader delivers, and how it travels from a worker process and into page-locked memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.structures.packed_copy import pack, unpack
+from streampetr_vit.structures.tensors import map_leaves
+
+Sample = dict[str, Any]
+
+_SMALL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Stands for a packed tensor."""
+
+    number: int
+
+
+class Batch(list[Any]):
+    """One entry per lane: a sample, or the samples of a window in temporal order.
+
+    From a worker process its small tensors travel as one. Each on its own would be a file that both
+    processes map: with 2D boxes there are 33 in a sample.
+    """
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples, entry by entry."""
+        for entry in self:
+            yield from entry if isinstance(entry, list) else [entry]
+
+    def pin_memory(self) -> Batch:
+        """Moves the pictures to page-locked memory; torch's loaders call it.
+
+        The small tensors stay: they are packed into such memory together, for their one copy to the
+        device.
+        """
+        for sample in self.samples():
+            sample["images"] = sample["images"].pin_memory()
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        small: list[Tensor] = []
+
+        def take(tensor: Tensor) -> Tensor | _Slot:
+            if tensor.nbytes > _SMALL_BYTES:
+                return tensor
+            small.append(tensor)
+            return _Slot(len(small) - 1)
+
+        entries = map_leaves(list(self), Tensor, take)
+        kinds = [(tuple(tensor.shape), tensor.dtype) for tensor in small]
+        return _restored, (entries, pack(small), kinds)
+
+
+def _restored(
+    entries: list[Any], packed: Tensor, kinds: list[tuple[tuple[int, ...], torch.dtype]]
+) -> Batch:
+    like = [torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in kinds]
+    tensors = unpack(packed, like)
+    return Batch(map_leaves(entries, _Slot, lambda slot: tensors[slot.number]))

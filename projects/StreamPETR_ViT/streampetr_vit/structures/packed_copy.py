@@ -1,0 +1,118 @@
+"""Many small tensors to the device in one copy.
+
+A training step has dozens of them (calibration, boxes, labels), a few kB in all. Each copy of its
+own would cost a call of the driver, and from pageable memory a wait as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.structures.tensors import map_tensors
+
+T = TypeVar("T")
+
+# A tensor of its own begins at such an address at least. Kernels are chosen by the alignment of
+# their inputs (cuBLAS's by up to 256 bytes, compiled code's by 16): the same values must meet the
+# same kernel, packed or not.
+_ALIGNMENT = 256
+
+
+def packed_to(values: T, device: torch.device) -> T:
+    """The same values on another device, all their tensors in one asynchronous copy.
+
+    On the CPU nothing is copied.
+
+    Args:
+        values: a tensor, or dataclasses, lists and tuples of them, nested as you like. Only what is
+            on the CPU moves: the rest must be on `device` already.
+        device: where to.
+
+    Returns:
+        Equal values. Their tensors share memory: nobody may write to them in place.
+    """
+    if device.type == "cpu":
+        return map_tensors(values, lambda tensor: tensor.to(device))
+    return carried(
+        values, lambda packed: packed.to(device, non_blocking=True), pin=device.type == "cuda"
+    )
+
+
+def carried(values: T, carry: Callable[[Tensor], Tensor], pin: bool = False) -> T:
+    """Packs what is on the CPU, carries the packed bytes, and unpacks them.
+
+    Args:
+        values: as for `packed_to`. Tensors that are on a device already stay as they are.
+        carry: maps the (n,) uint8 bytes on the CPU to equal bytes elsewhere.
+        pin: pack into page-locked memory.
+    """
+    on_host: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.device.type == "cpu":
+            on_host.append(tensor)
+        return tensor
+
+    map_tensors(values, note)
+    # A fresh buffer each time: torch keeps freed page-locked memory for the next step, and holds it
+    # back until the device has read it. A buffer of our own would need an event for that.
+    moved = iter(unpack(carry(pack(on_host, pin)), on_host))
+    return map_tensors(
+        values, lambda tensor: next(moved) if tensor.device.type == "cpu" else tensor
+    )
+
+
+def pack(tensors: Sequence[Tensor], pin: bool = False) -> Tensor:
+    """The bytes of tensors of any shapes and dtypes, one after the other.
+
+    Args:
+        tensors: on the CPU.
+        pin: into page-locked memory.
+
+    Returns:
+        (n,) uint8; each tensor begins at a multiple of 256 bytes, and n is one too.
+    """
+    starts = _starts(tensors)
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pin)
+    for tensor, place in zip(tensors, _places(packed, tensors, starts), strict=True):
+        place.copy_(tensor)
+    return packed
+
+
+def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Undoes `pack`.
+
+    Args:
+        packed: of `pack`, on any device.
+        like: what was packed, or tensors of the same shapes and dtypes.
+
+    Returns:
+        Views of `packed`, contiguous, in the order, shapes and dtypes of `like`.
+    """
+    return _places(packed, like, _starts(like))
+
+
+def _starts(tensors: Sequence[Tensor]) -> list[int]:
+    """The first byte of each tensor, and the number of bytes of all."""
+    sizes = (tensor.nbytes + -tensor.nbytes % _ALIGNMENT for tensor in tensors)
+    return [0, *accumulate(sizes)]
+
+
+def _places(packed: Tensor, like: Sequence[Tensor], starts: Sequence[int]) -> list[Tensor]:
+    """Where each tensor lies, as contiguous views."""
+    by_dtype: dict[torch.dtype, Tensor] = {}
+    places = []
+    for tensor, start in zip(like, starts, strict=False):
+        dtype = tensor.dtype
+        if dtype not in by_dtype:
+            by_dtype[dtype] = packed.view(dtype)
+        if not tensor.is_contiguous():
+            tensor = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        place = (tensor.shape, tensor.stride(), start // dtype.itemsize)
+        places.append(by_dtype[dtype].as_strided(*place))
+    return places
