@@ -1,0 +1,1 @@
+"""Measuring speed and memory: what tools/benchmark.py calls. Nothing here changes a result."""

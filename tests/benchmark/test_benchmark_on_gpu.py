@@ -1,0 +1,50 @@
+"""What times and counts memory on a GPU; needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from streampetr_vit.benchmark.latency import measure_latency
+from streampetr_vit.benchmark.memory import PeakMemory
+from streampetr_vit.benchmark.session import Session
+from streampetr_vit.benchmark.timing import Repeats, Stopwatch
+from streampetr_vit.benchmark.training import measure_training
+
+QUICKSTART = str(Path(__file__).resolve().parents[2] / "configs" / "quickstart.py")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def session(precision: str) -> Session:
+    options = dict(precision=precision, repeats=Repeats(2, 1), peak_seconds=0.1)
+    return Session.open(QUICKSTART, [], "cuda", None, **options)
+
+
+def test_laps_and_memory() -> None:
+    device = torch.device("cuda")
+    watch, memory = Stopwatch(device), PeakMemory(device)
+    watch.start()
+    torch.zeros(2**28, device=device)  # 1 GiB
+    watch.lap("fill")
+    watch.lap("nothing")
+    laps = watch.seconds()
+    assert laps["fill"] > laps["nothing"] >= 0
+    peak = memory.gib()
+    assert peak is not None and peak >= 1
+
+
+def test_latency() -> None:
+    tables = measure_latency(session("bf16"), compare_plain=True).tables
+    assert len(tables["stages, plain"]) == 5
+    assert tables["fast against plain"][0]["features_rel_diff"] < 0.05
+
+
+def test_training() -> None:
+    rows = measure_training(session("bf16"), policies=("off", "block")).tables["step"]
+    off, block = (row["peak_memory_gib"] for row in rows)
+    assert 0 < block < off

@@ -1,0 +1,247 @@
+"""tools/benchmark.py: every sub-command on the quick start's model, and its errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import benchmark
+import pytest
+import torch
+
+from streampetr_vit.benchmark.latency import plain_form
+from streampetr_vit.benchmark.session import Session
+from streampetr_vit.modeling.ops import attention
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMON = ["--config-file", str(REPOSITORY / "configs" / "quickstart.py"), "--device", "cpu"]
+QUICK = [*COMMON, "--repeats", "1", "--warmup", "0", "--peak-seconds", "0.02"]
+
+
+@pytest.fixture(autouse=True)
+def restored_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def measured(tmp_path: Path, *arguments: str, status: int = 0) -> dict[str, Any]:
+    """Runs a sub-command; its JSON."""
+    output = tmp_path / "report.json"
+    command, *options = arguments
+    returned = benchmark.main([command, *QUICK, "--output", str(output), *options])
+    content = json.loads(output.read_text())
+    assert returned == status
+    assert content["benchmark"] == command
+    assert content["settings"]["repeats"] == 1
+    return content
+
+
+def failure(*arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(list(arguments))
+    return str(stop.value.code)
+
+
+def data_overrides(root: Path, split: str) -> list[str]:
+    part = "train" if split == "mini_train" else "test"
+    values = {"root": root, "version": "v1.0-mini", "split": split}
+    return [f"dataloader.{part}.dataset.{name}={value}" for name, value in values.items()]
+
+
+def assert_arithmetic(row: dict[str, Any], peak: float, batch: int = 1) -> None:
+    seconds = row["p50_ms"] / 1e3
+    assert row["tflops"] == pytest.approx(row["tflop"] / seconds)
+    assert row["share_of_peak"] == pytest.approx(row["tflop"] / (seconds * peak))
+    if "fps" in row:
+        assert row["fps"] == pytest.approx(batch / seconds)
+
+
+def test_latency_beside_the_plain_form(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    content = measured(tmp_path, "latency", "--compare", "plain", "--batch", "2", "--threads", "1")
+    tables = content["tables"]
+    assert content["machine"]["threads"] == 1 and content["settings"]["weights"] == "random"
+    peak = tables["matrix peak"][0]["peak_tflops"]
+    fast, plain = tables["frame"]
+    assert (fast["form"], plain["form"]) == ("fast", "plain")
+    for row in (fast, plain):
+        assert_arithmetic(row, peak, batch=2)
+        assert row["peak_memory_gib"] > 0
+    stages = tables["stages, fast"]
+    names = ["preprocess", "backbone", "position embedding", "head", "decode"]
+    assert [row["stage"] for row in stages] == names
+    # One run: the shares are of the sum of its stages, which is all of it but the hooks.
+    assert sum(row["share_of_frame"] for row in stages) == pytest.approx(1)
+    assert sum(row["p50_ms"] for row in stages) <= fast["p50_ms"]
+    tflop = sum(row.get("tflop", 0) for row in stages)
+    assert tflop == pytest.approx(fast["tflop"])
+    difference = tables["fast against plain"][0]
+    assert difference["plain_over_fast"] == pytest.approx(plain["p50_ms"] / fast["p50_ms"])
+    assert difference["features_rel_diff"] < 1e-4 and difference["scores_rel_diff"] < 1e-4
+    printed = capsys.readouterr().out
+    assert "fast against plain" in printed and torch.__version__ in printed
+
+
+def test_plain_form_has_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    build, forms = Session.build, []
+    monkeypatch.setattr(Session, "build", lambda *args: forms.append(args[1:]) or build(*args))
+    session = Session(COMMON[1])
+    fast = session.build()
+    plain = plain_form(session, fast)
+    pairs = zip(fast.named_parameters(), plain.named_parameters(), strict=True)
+    for (name, weight), (other, shared) in pairs:
+        assert name == other and weight.data_ptr() == shared.data_ptr() and weight.any()
+    assert not forms[1][0].model.backbone.net.xattn and session.cfg.model.backbone.net.xattn
+
+
+def test_latency_on_a_data_set_in_bf16(tmp_path: Path, tiny_nuscenes: Path) -> None:
+    overrides = data_overrides(tiny_nuscenes, "mini_val")
+    content = measured(tmp_path, "latency", "--data", "--precision", "bf16", *overrides)
+    assert content["settings"]["data"] and content["settings"]["cameras"] == 6
+    row = content["tables"]["matrix peak"][0]
+    assert row["precision"] == "bf16" and row["onednn_tflops"] is None
+    assert_arithmetic(content["tables"]["frame"][0], row["peak_tflops"])
+
+
+def test_latency_takes_given_weights(tmp_path: Path) -> None:
+    missing = failure("latency", *QUICK, f"train.init_checkpoint={tmp_path / 'none.pth'}")
+    assert "none.pth" in missing
+
+
+def test_train_under_each_policy(tmp_path: Path) -> None:
+    content = measured(tmp_path, "train", "--checkpointing", "off,block", "--peak-tflops", "0.5")
+    tables = content["tables"]
+    assert tables["matrix peak"][0]["best_product"] == "given"
+    rows = tables["step"], tables["milliseconds of a step, p50"], tables["shares of all steps"]
+    for whole, parts, shares in zip(*rows, strict=True):
+        assert whole["checkpointing"] == parts.pop("checkpointing") == shares.pop("checkpointing")
+        assert_arithmetic(whole, 0.5)
+        assert sum(parts.values()) == pytest.approx(whole["p50_ms"])  # of one run
+        assert sum(shares.values()) == pytest.approx(1)
+        assert 0 < shares["loss_backward"] < shares["backward"]
+    assert [row["checkpointing"] for row in tables["step"]] == ["off", "block"]
+
+
+def test_train_on_a_data_set(tmp_path: Path, tiny_nuscenes: Path) -> None:
+    overrides = data_overrides(tiny_nuscenes, "mini_train")
+    content = measured(tmp_path, "train", "--data", "--checkpointing", "off", *overrides)
+    assert content["tables"]["shares of all steps"][0]["data"] > 0
+
+
+def test_a_policy_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streampetr_vit.benchmark import training
+
+    run = training.TrainingStep.run
+
+    def out_of_memory(step: training.TrainingStep) -> dict[str, float]:
+        if step._model.backbone.net.use_act_checkpoint is False:
+            raise torch.OutOfMemoryError("80 GiB are not enough\nsecond line")
+        return run(step)
+
+    monkeypatch.setattr(training.TrainingStep, "run", out_of_memory)
+    content = measured(tmp_path, "train", "--checkpointing", "off,block", status=1)
+    off, block = content["tables"]["step"]
+    assert off["error"] == "OutOfMemoryError: 80 GiB are not enough"
+    assert "error" not in block and block["p50_ms"] > 0
+
+
+def test_data(tmp_path: Path, tiny_nuscenes: Path) -> None:
+    overrides = data_overrides(tiny_nuscenes, "mini_train")
+    options = ["--workers", "0,1", "--frames", "3"]
+    content = measured(tmp_path, "data", *options, *overrides)
+    rows = content["tables"]["loader"]
+    assert [row["workers"] for row in rows] == [0, 1]
+    for row in rows:
+        assert row["images_per_s"] == pytest.approx(6 * row["frames_per_s"])
+        assert row["ms_per_frame"] == pytest.approx(1e3 / row["frames_per_s"])
+    parts = {row["part"]: row for row in content["tables"]["parts, one process"]}
+    assert list(parts) == ["read and decode", "resize and crop", "annotations", "whole sample"]
+    assert all(r["ms_per_image"] == pytest.approx(r["ms_per_frame"] / 6) for r in parts.values())
+    assert "cache_images" in content["notes"][0]
+
+
+def test_scale(tmp_path: Path) -> None:
+    content = measured(
+        tmp_path,
+        "scale",
+        *("--series", "cameras,resolution,memory,queries,batch"),
+        *("--cameras", "1,2", "--resolutions", "400x160,416x192", "--memory", "16,64"),
+        *("--queries", "50", "--batches", "2", "--num-cameras", "1"),
+        status=1,
+    )
+    tables = content["tables"]
+    one, two = tables["time against cameras"]
+    assert (one["real_tokens"], two["real_tokens"]) == (250, 500)
+    for row in (one, two, *tables["time against resolution"]):
+        assert row["tflops"] == pytest.approx(1e3 * row["tflop"] / row["p50_ms"])
+        assert row["us_per_token"] == pytest.approx(1e3 * row["p50_ms"] / row["real_tokens"])
+    assert tables["time against resolution"][1]["real_tokens"] == 26 * 12
+    short, configured = tables["time against memory"]
+    assert "memory_length" in short["error"] and configured["tflop"] == one["tflop"]
+    assert tables["time against queries"][0]["tflop"] < one["tflop"]
+    assert tables["time against batch"][0]["real_tokens"] == 500
+
+
+def test_scale_of_the_backbone(tmp_path: Path) -> None:
+    options = ["--series", "cameras", "--cameras", "1", "--stage", "backbone"]
+    backbone = measured(tmp_path, "scale", *options)["tables"]["time against cameras"][0]
+    frame = measured(tmp_path, "scale", *options[:4])["tables"]["time against cameras"][0]
+    assert 0 < backbone["tflop"] < frame["tflop"]
+
+
+def test_attention_kernels_by_window(tmp_path: Path) -> None:
+    tables = measured(tmp_path, "attention")["tables"]
+    assert "24 windows of 36 tokens, 0 padded keys" in tables and len(tables) == 6
+    for rows in tables.values():
+        assert [row["kernel"] for row in rows] == list(attention.KERNELS)
+        assert all(row["rel_diff"] < 1e-5 for row in rows if "error" not in row)
+
+
+def test_a_kernel_that_cannot_run_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such library")
+
+    monkeypatch.setitem(attention.KERNELS, "absent", absent)
+    content = measured(tmp_path, "attention", "--shapes", "2x8+4", status=1)
+    rows = content["tables"]["2 windows of 8 tokens, 4 padded keys"]
+    errors = {row["kernel"]: row["error"] for row in rows if "error" in row}
+    assert errors["absent"] == "RuntimeError: no such library"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scale", *QUICK, "--series", "colour"], "--series 'colour' is unknown; use any of"),
+        (["scale", *QUICK, "--series", "resolution", "--resolutions", "40"], "WIDTHxHEIGHT"),
+        (["scale", *QUICK, "--series", "batch", "--batches", "0"], "a number above 0"),
+        (
+            ["scale", *QUICK, "--series", "batch", "--num-cameras", "-1"],
+            "--num-cameras must be 1 or more",
+        ),
+        (["train", *QUICK, "--checkpointing", "all"], "--checkpointing 'all' is unknown"),
+        (["train", *QUICK, "--batch", "0"], "--batch must be 1 or more, not 0"),
+        (["data", *QUICK, "--workers", "two"], "--workers 'two' must be numbers"),
+        (["data", *QUICK, "--frames", "0"], "--frames must be 1 or more"),
+        (["attention", *QUICK, "--shapes", "4x"], "WINDOWSxTOKENS+PADDED"),
+        (["attention", *QUICK, "--shapes", "0x4+1"], "at least one window"),
+        (["latency", *QUICK, "--batch", "0"], "--batch must be 1 or more"),
+        (["latency", *QUICK, "--threads", "0"], "--threads must be 1 or more"),
+        (["latency", *QUICK, "--cuda-graph"], "--cuda-graph needs a GPU"),
+        (["latency", *COMMON, "--peak-seconds", "0"], "--peak-seconds must be above 0"),
+        (["latency", *QUICK, "--output", "no/such/folder.json"], "that folder does not exist"),
+        (["latency", *QUICK, "model.colour=1"], "no key 'colour'"),
+    ],
+)
+def test_wrong_options(arguments: list[str], message: str) -> None:
+    assert message in failure(*arguments)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in benchmark.COMMANDS)])
+def test_help(command: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main([*command, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--config-file" in printed if command else "examples:" in printed
