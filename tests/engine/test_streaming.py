@@ -15,7 +15,7 @@ from streampetr_vit.engine.streaming import StepInputs, StepOutputs, StreamingSt
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import Frame
-from streampetr_vit.structures.camera_rig import map_tensors, tensors_of
+from streampetr_vit.structures.tensors import map_tensors, tensors_of
 
 both_heads = pytest.mark.parametrize("make", [make_detector, make_repdetr3d])
 

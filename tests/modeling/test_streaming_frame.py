@@ -15,7 +15,7 @@ from torch import Tensor
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections
-from streampetr_vit.structures.camera_rig import map_tensors, tensors_of
+from streampetr_vit.structures.tensors import map_tensors, tensors_of
 
 SIZE = (32, 64)
 Sample = dict[str, Any]
