@@ -17,7 +17,7 @@ from streampetr_vit.benchmark.machine import describe_machine
 from streampetr_vit.benchmark.memory import PeakMemory
 from streampetr_vit.benchmark.peak import MatrixPeak, measure_peak, onednn_is_available
 from streampetr_vit.benchmark.report import Report
-from streampetr_vit.benchmark.stages import EagerStep, stage_laps, streaming_step
+from streampetr_vit.benchmark.stages import stage_laps, streaming_step
 from streampetr_vit.benchmark.timing import Repeats, Stopwatch, alternately, percentile
 from streampetr_vit.errors import InputError, OutputError
 
@@ -70,25 +70,25 @@ def test_stages_of_a_step_cover_it_in_order() -> None:
     watch = Stopwatch(CPU)
     with stage_laps(detector, watch):
         watch.start()
-        EagerStep(detector, "float32").step(frame, detector.empty_memory(1))
+        streaming_step(detector, "float32").step(frame, detector.empty_memory(1))
         watch.lap("decode")
     stages = watch.seconds()
-    assert list(stages) == ["preprocess", "backbone", "head", "position embedding", "decode"]
+    assert list(stages) == ["preprocess", "position embedding", "backbone", "head", "decode"]
     assert not detector.backbone._forward_hooks and not detector.head._forward_hooks
 
 
-def test_eager_step_is_the_detectors_step() -> None:
+def test_the_step_is_the_detectors_step() -> None:
     detector = tiny_detector.make_detector().eval()
     frame = made_up_frame((32, 64), 6, 2, CPU)
     found, memory = streaming_step(detector, "float32").step(frame, detector.empty_memory(2))
     with torch.no_grad():
         output, expected = detector.step(frame, detector.empty_memory(2))
-    assert torch.equal(found[1].scores, detector.head.detections(output)[1].scores)
+    assert torch.equal(found.unpad()[1].scores, detector.head.detections(output)[1].scores)
     assert torch.equal(memory.embedding, expected.embedding)
 
 
 def test_a_graph_needs_a_gpu() -> None:
-    with pytest.raises(InputError, match="--cuda-graph needs a GPU"):
+    with pytest.raises(InputError, match="needs the detector on a GPU"):
         streaming_step(tiny_detector.make_detector(), "float32", cuda_graph=True)
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
-from streampetr_vit.modeling.ops import padded_attention, ragged_attention
+from streampetr_vit.modeling.ops import kernel_choice, padded_attention, ragged_attention
 from streampetr_vit.modeling.ops.attention import attention
-from streampetr_vit.modeling.ops.padded_attention import choose_kernel, window_attention
+from streampetr_vit.modeling.ops.kernel_choice import choose_kernel
+from streampetr_vit.modeling.ops.padded_attention import window_attention
 
 HEADS, DIM, CPU = 2, 8, torch.device("cpu")
 SHAPES = [(2, (8, 12), 4), (2, (9, 10), 4), (1, (2, 3), 4), (2, (5, 7), 0)]
@@ -143,7 +144,7 @@ def test_half_precision_keeps_its_dtype() -> None:
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(ragged_attention.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(kernel_choice.importlib.util, "find_spec", lambda name: object())
     choose_kernel.cache_clear()
 
 
@@ -172,7 +173,7 @@ def test_a_gpu_uses_one_call_in_inference_with_half_precision() -> None:
 def test_what_is_not_installed_is_not_chosen(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = {"torch.nn.attention.varlen": "flash-attn", "flash_attn": "varlen"}
     monkeypatch.setattr(
-        ragged_attention.importlib.util, "find_spec", lambda name: None if name == missing else 1
+        kernel_choice.importlib.util, "find_spec", lambda name: None if name == missing else 1
     )
     assert choose_kernel("auto", "cuda", torch.bfloat16, False) == find[missing]
 
@@ -182,6 +183,8 @@ def test_a_kernel_that_cannot_run_is_an_error() -> None:
         choose_kernel("flash-attn", "cpu", torch.float32, False)
     with pytest.raises(ValueError, match="'varlen' cannot run: it needs a GPU"):
         choose_kernel("varlen", "cpu", torch.bfloat16, False)
+    with pytest.raises(ValueError, match="'xformers' cannot run: xformers is not installed"):
+        choose_kernel("xformers", "cuda", torch.float16, True)
     with pytest.raises(ValueError, match="'flash' is unknown; use one of"):
         choose_kernel("flash", "cpu", torch.float32, False)
 

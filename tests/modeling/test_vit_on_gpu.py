@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from streampetr_vit.modeling.backbone import ViT
-from streampetr_vit.modeling.ops.padded_attention import choose_kernel
+from streampetr_vit.modeling.ops.kernel_choice import why_not
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,12 +32,9 @@ def make_vit(xattn: bool | str) -> ViT:
 @pytest.mark.parametrize("kernel", ["sdpa", "varlen", "flash-attn", "xformers"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_each_kernel_equals_the_plain_form(kernel: str, dtype: torch.dtype) -> None:
-    if kernel == "xformers":
-        pytest.importorskip("xformers")
-    try:
-        choose_kernel(kernel, "cuda", dtype, False)
-    except ValueError as error:
-        pytest.skip(str(error))
+    problem = why_not(kernel, "cuda", dtype)
+    if problem is not None:
+        pytest.skip(problem)
     images = torch.randn(2, 3, 80, 208, generator=torch.Generator().manual_seed(1)).cuda()
     runs = []
     for xattn in (False, kernel):

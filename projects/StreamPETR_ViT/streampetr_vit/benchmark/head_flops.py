@@ -27,11 +27,11 @@ class HeadFlops:
     """Operations of one stream's frame.
 
     Attributes:
-        position: embedding of the image tokens' positions.
-        rest: everything else, the decoder above all.
+        rig: of what a rig fixes: the positions of the image tokens, and their modulation's factors.
+        rest: of everything else, in every frame; the decoder above all.
     """
 
-    position: float
+    rig: float
     rest: float
 
 
@@ -44,11 +44,11 @@ def head_flops(head: Mapping[str, Any], cameras: int, tokens: int) -> HeadFlops:
         tokens: of all images that the head sees; unused by heads that sample.
     """
     settings = with_defaults(TemporalHead, head)
-    position = 0.0
+    rig = 0.0
     if "position_encoder" in head:
         settings |= with_defaults(StreamPETRHead, head)
         decoder = with_defaults(TemporalDecoder, head["decoder"])
-        position, image = _tokens(settings, decoder["embed_dim"], tokens)
+        rig, image = _tokens(settings, decoder["embed_dim"], tokens)
         look = _token_attention(settings, decoder["embed_dim"], tokens)
     else:
         decoder = with_defaults(SamplingDecoder, head["decoder"])
@@ -63,7 +63,7 @@ def head_flops(head: Mapping[str, Any], cameras: int, tokens: int) -> HeadFlops:
         * (2 * settings["num_branch_layers"] * dim + settings["num_classes"] + CODE_SIZE)
     )
     rest = image + _alignment(settings, dim) + decoder["num_layers"] * (layer + branches)
-    return HeadFlops(position, rest)
+    return HeadFlops(rig, rest)
 
 
 def _queries(head: Mapping[str, Any]) -> int:
@@ -71,13 +71,12 @@ def _queries(head: Mapping[str, Any]) -> int:
 
 
 def _tokens(head: Mapping[str, Any], dim: int, tokens: int) -> tuple[float, float]:
-    """Positions of the image tokens; and their content, its modulation by the cone, and the gate
-    on the positions."""
+    """What the rig fixes of the image tokens; and their content, and the gate on positions."""
     depths = with_defaults(ImagePositionEncoder, head["position_encoder"])["depth_num"]
-    position = tokens * 2 * 4 * dim * (3 * depths + dim)
-    content = head["in_channels"] * dim + dim**2
+    position = 4 * dim * (3 * depths + dim)
     modulation = _CONE_CODE * dim + 2 * dim**2
-    return float(position), float(tokens * 2 * (content + modulation + 2 * dim**2))
+    content = head["in_channels"] * dim + dim**2
+    return float(tokens * 2 * (position + modulation)), float(tokens * 2 * (content + 2 * dim**2))
 
 
 def _token_attention(head: Mapping[str, Any], dim: int, tokens: int) -> float:

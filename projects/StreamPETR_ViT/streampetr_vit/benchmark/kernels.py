@@ -1,13 +1,14 @@
 """The attention kernels against each other, by the shape of the windows.
 
-Padded keys are zeros, and every kernel gets them: this compares kernels, not forms of the ViT.
-Shape letters: B windows of all images, h heads, r real tokens, m keys (real and padded), D head
-dimension.
+Each as inference uses it, without padded keys; the results are compared with the plain maths, which
+has them.
+Shape letters: W windows of all images, h heads, r real tokens, p padded ones, D head dimension.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,11 +20,13 @@ from streampetr_vit.benchmark.report import Report, Row, first_line
 from streampetr_vit.benchmark.session import Session, require_positive
 from streampetr_vit.benchmark.timing import alternately, percentile
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.ops.attention import KERNELS, attention
+from streampetr_vit.modeling.backbone.windows import WindowLayout
+from streampetr_vit.modeling.ops.attention import attention
+from streampetr_vit.modeling.ops.kernel_choice import AUTO, KERNEL_NAMES, why_not
+from streampetr_vit.modeling.ops.padded_attention import window_attention
 from streampetr_vit.modeling.temporal.transformer import PRECISIONS
 
 Shape = tuple[int, int, int]  # windows, real tokens of each, padded keys of each
-REFERENCE = "math"
 
 
 def parse_shape(text: str) -> Shape:
@@ -53,7 +56,7 @@ def configured_shapes(session: Session, cameras: int) -> list[Shape]:
 
 
 def measure_kernels(session: Session, *, shapes: Sequence[Shape] = (), cameras: int = 6) -> Report:
-    """Times every kernel of `ops.attention.KERNELS` on every shape, forward.
+    """Times every kernel of `ops.kernel_choice` on every shape, forward.
 
     Args:
         session: device, precision, and heads of the ViT.
@@ -73,45 +76,70 @@ def measure_kernels(session: Session, *, shapes: Sequence[Shape] = (), cameras: 
 
 
 def _shape_rows(session: Session, vit: ViTShape, shape: Shape) -> list[Row]:
-    """A row for each kernel; those that cannot run here have an error."""
+    """A row for each kernel. One that this machine lacks says so; one that fails has an error."""
     windows, real, padded = shape
-    query, key, value = _inputs(session, vit, shape)
+    dtype = PRECISIONS[session.precision]
+    query, key, value, pad_value = _inputs(session, vit, shape)
+    layout = _layout(shape, session.device)
     calls: dict[str, Callable[[], Tensor]] = {}
-    outputs: dict[str, Tensor] = {}
     rows: dict[str, Row] = {}
     with torch.no_grad():
-        for kernel in KERNELS:
-            call = partial(attention, query, key, value, kernel=kernel)
+        expected = _plain(query, key, value, pad_value, shape)
+        for kernel in KERNEL_NAMES:
+            if kernel == AUTO:
+                continue
+            missing = why_not(kernel, session.device.type, dtype)
+            if missing is not None:
+                rows[kernel] = {"not_run": missing}
+                continue
+            call = partial(window_attention, query, key, value, pad_value, layout, kernel)
             try:
-                outputs[kernel], calls[kernel] = call(), call
-            except (RuntimeError, ValueError, TypeError, ImportError) as error:
+                difference = relative_difference(call().float(), expected)
+            except (RuntimeError, ValueError, TypeError) as error:
                 rows[kernel] = {"error": first_line(error)}
+                continue
+            calls[kernel], rows[kernel] = call, {"rel_diff": difference}
         timed = alternately(list(calls.values()), session.device, session.repeats)
-    flops = 4.0 * windows * real * (real + padded) * vit.embed_dim
+    flops = 4.0 * windows * real * real * vit.embed_dim  # useful ones
     for kernel, seconds in zip(calls, timed, strict=True):
         median = percentile(seconds, 50)
         rows[kernel] = {
             "p50_ms": 1e3 * median,
             "p90_ms": 1e3 * percentile(seconds, 90),
             "tflops": 1e-12 * flops / median,
+            **rows[kernel],
         }
-        if REFERENCE in outputs:
-            expected = outputs[REFERENCE].float()
-            rows[kernel]["rel_diff"] = relative_difference(outputs[kernel].float(), expected)
-    return [{"kernel": kernel, **rows[kernel]} for kernel in KERNELS]
+    return [{"kernel": kernel, **row} for kernel, row in rows.items()]
 
 
-def _inputs(session: Session, vit: ViTShape, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """query (B, h, r, D); key and value (B, h, m, D)."""
-    windows, real, padded = shape
+def _inputs(session: Session, vit: ViTShape, shape: Shape) -> tuple[Tensor, ...]:
+    """query, key and value (W * r, h, D), and the value of a padded token (h, D)."""
+    windows, real, _ = shape
     heads, dim = vit.num_heads, vit.embed_dim // vit.num_heads
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(windows, heads, real, dim, generator=generator) for _ in range(3)
-    )
-    keys = torch.nn.functional.pad(key, (0, 0, 0, padded))
-    bias = torch.randn(heads, 1, dim, generator=generator)  # a padded value is the layer's bias
-    values = torch.cat((value, bias.expand(windows, -1, padded, -1)), dim=2)
+    sizes = [(windows * real, heads, dim)] * 3 + [(heads, dim)]
     dtype = PRECISIONS[session.precision]
-    query, keys, values = (x.to(session.device, dtype) for x in (query, keys, values))
-    return query, keys, values
+    drawn = [torch.randn(size, generator=generator) for size in sizes]
+    return tuple(x.to(session.device, dtype) for x in drawn)
+
+
+def _layout(shape: Shape, device: torch.device) -> WindowLayout:
+    """Windows of one shape, in their order."""
+    windows, real, padded = shape
+    one = WindowLayout.make(windows, (1, real), 0, None, device)
+    log_padded = torch.full_like(one.log_padded, padded).log()
+    groups = tuple(replace(group, padded=padded) for group in one.groups)
+    return replace(one, groups=groups, log_padded=log_padded)
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, pad_value: Tensor, shape: Shape) -> Tensor:
+    """The specification, in float32: (W * r, h, D)."""
+    windows, real, padded = shape
+    q, k, v = (
+        x.float().unflatten(0, (windows, real)).transpose(1, 2)  # (W, h, r, D)
+        for x in (query, key, value)
+    )
+    k = torch.nn.functional.pad(k, (0, 0, 0, padded))
+    pads = pad_value.float()[:, None].expand(windows, -1, padded, -1)
+    out = attention(q, k, torch.cat((v, pads), dim=2), kernel="math")
+    return out.transpose(1, 2).flatten(0, 1)

@@ -16,7 +16,6 @@ from streampetr_vit.benchmark.report import Report, Row
 from streampetr_vit.benchmark.session import Session, frame_tflop, require_positive
 from streampetr_vit.benchmark.stages import (
     STAGES,
-    EagerStep,
     image_branch_end,
     stage_laps,
     streaming_step,
@@ -77,7 +76,8 @@ class Candidate:
         )
         peak = PeakMemory(self._session.device)
         try:
-            step = EagerStep(self.detector, self._session.precision)
+            graph_free = streaming_step(self.detector, self._session.precision)
+            step = graph_free if self._cuda_graph else self._step
             detections, _ = step.step(self._frames[0], self._memory)
         finally:
             handle.remove()
@@ -87,7 +87,18 @@ class Candidate:
         wanted = self.detector.in_feature
         names = (wanted,) if isinstance(wanted, str) else wanted
         features = [kept[name].float() for name in names]
-        return FirstFrame(features, [found.scores for found in detections], peak.gib())
+        return FirstFrame(features, [found.scores for found in detections.unpad()], peak.gib())
+
+    def rig_seconds(self, repeats: Repeats) -> list[float]:
+        """Of computing what is the same for all frames of a rig."""
+        head, rig = self.detector.head, self._frames[0].rig
+        size = self.detector.padded_size(self._frames[0].image_size)
+
+        @torch.no_grad()
+        def encode() -> None:
+            head.encode_rig(rig, size)
+
+        return alternately([encode], self._session.device, repeats)[0]
 
     def run(self) -> None:
         """The next frame of the stream."""
@@ -161,6 +172,7 @@ def measure_latency(
         report.tables["frame"].append(row)
         if candidate.laps:
             rows = stage_rows(candidate.laps, tflop, session)
+            rows.append(rig_row(candidate.rig_seconds(session.repeats)))
             report.tables[f"stages, {candidate.name}"] = rows
     if compare_plain:
         report.tables["fast against plain"] = [comparison(samples, firsts)]
@@ -218,6 +230,15 @@ def stage_rows(
             row["share_of_peak"] = tflop[stage] / (median * session.peak.tflops)
         rows.append(row)
     return rows
+
+
+def rig_row(seconds: list[float]) -> Row:
+    """What a new rig costs: the 3D position embedding, which other frames find computed."""
+    return {
+        "stage": "position embedding, once per rig",
+        "p50_ms": 1e3 * percentile(seconds, 50),
+        "p90_ms": 1e3 * percentile(seconds, 90),
+    }
 
 
 def comparison(samples: list[list[float]], firsts: list[FirstFrame]) -> Row:

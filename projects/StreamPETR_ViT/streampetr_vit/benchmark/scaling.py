@@ -14,7 +14,7 @@ from streampetr_vit.benchmark.flops import ViTShape
 from streampetr_vit.benchmark.inputs import continuing, made_up_frame
 from streampetr_vit.benchmark.report import Report, Row, first_line
 from streampetr_vit.benchmark.session import Session, frame_tflop, require_positive
-from streampetr_vit.benchmark.stages import EagerStep
+from streampetr_vit.benchmark.stages import streaming_step
 from streampetr_vit.benchmark.timing import alternately, percentile
 from streampetr_vit.engine.trainer import autocast
 from streampetr_vit.errors import InputError
@@ -156,8 +156,8 @@ def _call(session: Session, detector: StreamPETR, point: Point, stage: str) -> C
     """What is timed: the next frame of a stream, or its image branch."""
     frame = made_up_frame(point.size, point.cameras, point.batch, session.device)
     if stage == "frame":
-        step, memory = EagerStep(detector, session.precision), detector.empty_memory(point.batch)
-        _, memory = step.step(frame, memory)
+        step = streaming_step(detector, session.precision)
+        _, memory = step.step(frame, detector.empty_memory(point.batch))
         following = continuing(frame)
         return lambda: step.step(following, memory)
 

@@ -162,7 +162,8 @@ def frame_tflop(
         batch: streams.
 
     Returns:
-        "backbone" (with pyramid and neck), "position embedding", "head" and "frame", their sum.
+        "backbone" (with pyramid and neck), "head" and "frame", their sum. What the head computes
+        once for a rig is not in it.
     """
     backbone = batch * cameras * image_branch_flops(cfg.model, padded_size)
     stride = cfg.model.head.get("stride", 16)
@@ -170,7 +171,6 @@ def frame_tflop(
     head = head_flops(cfg.model.head, cameras, int(cells * cfg.model.token_ratio))
     parts = {
         "backbone": backbone,
-        "position embedding": batch * head.position,
         "head": batch * head.rest,
     }
     return {name: 1e-12 * flops for name, flops in {**parts, "frame": sum(parts.values())}.items()}

@@ -126,10 +126,12 @@ class StreamingStep:
     @torch.no_grad()
     def _run(self, inputs: StepInputs) -> StepOutputs:
         detector = self._detector
-        # A cache of cast weights would pay for nothing, as each is used once, and must not outlive
-        # the capture of a graph, in whose memory it would lie.
+        # A cache of cast weights must not outlive the capture of a graph, in whose memory it lies.
         with torch.autocast(
-            detector.device.type, self._dtype, self._dtype is not None, cache_enabled=False
+            detector.device.type,
+            self._dtype,
+            self._dtype is not None,
+            cache_enabled=not self._cuda_graph,
         ):
             frame = inputs.frame.to(detector.device)
             return StepOutputs(*detector.detect(frame, inputs.memory, inputs.rig_code))

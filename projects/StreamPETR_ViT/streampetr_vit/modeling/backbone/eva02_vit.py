@@ -32,7 +32,7 @@ from streampetr_vit.modeling.backbone.vit_arguments import (
     rotary_table,
 )
 from streampetr_vit.modeling.backbone.window_attention import WindowAttention
-from streampetr_vit.modeling.ops.padded_attention import AUTO, choose_kernel
+from streampetr_vit.modeling.ops.kernel_choice import AUTO, choose_kernel
 
 LAYER_NORM: NormLayer = partial(nn.LayerNorm, eps=1e-6)
 
@@ -68,7 +68,7 @@ class ViT(Backbone):
         subln: normalise the attention heads before the output projection.
         xattn: False is the plain form: zero-padded windows and plain maths. Else the same function
             without the padding and with fused kernels: True chooses the attention kernel, a name
-            of `ops.padded_attention.choose_kernel` sets it.
+            of `ops.kernel_choice.KERNEL_NAMES` sets it.
         out_feature: name of the output map.
 
     Raises:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d
-from streampetr_vit.modeling.ops.padded_attention import KERNEL_NAMES
+from streampetr_vit.modeling.ops.kernel_choice import KERNEL_NAMES
 
 SELECTIVE = "selective"  # activation checkpointing that keeps products and attentions
 

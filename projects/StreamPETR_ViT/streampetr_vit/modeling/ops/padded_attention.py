@@ -17,57 +17,17 @@ tokens in a group.
 
 from __future__ import annotations
 
-import logging
 import math
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.ops import ragged_attention
-from streampetr_vit.modeling.ops.attention import KERNELS, attention, attention_with_lse
+from streampetr_vit.modeling.ops.attention import attention, attention_with_lse
 from streampetr_vit.modeling.ops.ragged_attention import RAGGED_KERNELS, RaggedKernel
 
 if TYPE_CHECKING:
     from streampetr_vit.modeling.backbone.windows import WindowLayout
-
-logger = logging.getLogger(__name__)
-
-AUTO = "auto"
-KERNEL_NAMES = (AUTO, *sorted(KERNELS), *sorted(RAGGED_KERNELS))
-
-
-@cache  # so that each choice is logged once
-def choose_kernel(wanted: str, device_type: str, dtype: torch.dtype, with_grad: bool) -> str:
-    """The kernel that attends inside the windows.
-
-    Args:
-        wanted: a kernel of `window_attention`, or "auto" for the first that can run of: torch's
-            variable-length attention, flash-attn, and torch's scaled_dot_product_attention, which
-            always can. A ragged kernel leaves training to the latter.
-        device_type: "cpu" or "cuda".
-        dtype: of query, key and value.
-        with_grad: gradients are needed.
-
-    Raises:
-        ValueError: unknown kernel, or one that cannot run here.
-    """
-    problems = {name: ragged_attention.missing(name, device_type, dtype) for name in RAGGED_KERNELS}
-    if wanted == AUTO:
-        usable = [] if with_grad else [name for name, why in problems.items() if why is None]
-        chosen = (usable or ["sdpa"])[0]
-    elif wanted in KERNELS:
-        chosen = wanted
-    elif wanted not in RAGGED_KERNELS:
-        raise ValueError(f"attention kernel {wanted!r} is unknown; use one of {list(KERNEL_NAMES)}")
-    elif problems[wanted] is not None:
-        raise ValueError(f"attention kernel {wanted!r} cannot run: {problems[wanted]}")
-    else:
-        chosen = "sdpa" if with_grad else wanted
-    purpose = "training" if with_grad else "inference"
-    logger.info("window attention in %s (%s, %s): %s", purpose, device_type, dtype, chosen)
-    return chosen
 
 
 def window_attention(

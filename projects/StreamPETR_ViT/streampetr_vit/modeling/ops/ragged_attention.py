@@ -1,40 +1,20 @@
 """Attention within sequences of different lengths in one call, by optional GPU kernels.
 
 They take half precision and give no gradients here; where no kernel is at hand, nothing is lost but
-time (see `ops.padded_attention.choose_kernel`).
+time (see `ops.kernel_choice`).
 
 Letters: n tokens of all sequences, h heads, D head dimension, S sequences.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 # (query, key, value (n, h, D), starts (S + 1,) int32, tokens of the longest sequence) ->
 # attention (n, h, D), log-sum-exp of the scaled logits (n, h) float32
 RaggedKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-
-
-def missing(kernel: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why a kernel cannot run, or None if it can.
-
-    Args:
-        kernel: of `RAGGED_KERNELS`.
-        device_type: "cpu" or "cuda".
-        dtype: of query, key and value.
-    """
-    module = {"varlen": "torch.nn.attention.varlen", "flash-attn": "flash_attn"}[kernel]
-    if importlib.util.find_spec(module) is None:
-        return f"{module} is not installed"
-    if device_type != "cuda" or torch.cuda.get_device_capability()[0] < 8:
-        return "it needs a GPU of compute capability 8.0 or more"
-    if dtype not in (torch.float16, torch.bfloat16):
-        return f"it needs half precision, not {dtype}"
-    return None
 
 
 def _varlen(
