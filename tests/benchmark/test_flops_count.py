@@ -22,6 +22,9 @@ from streampetr_vit.engine import instantiate_model, load_config
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone import CPFPN, ViT
 
+# torch says so of a setting that it reads when oneDNN is switched off.
+pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = dict(
     img_size=64,
