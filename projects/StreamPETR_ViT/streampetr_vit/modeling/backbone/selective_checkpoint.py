@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from streampetr_vit.modeling.ops.linear import ONEDNN_PRODUCT
+
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 _ATTENTIONS = (
     "_scaled_dot_product_flash_attention",
@@ -19,6 +21,8 @@ _KEPT = {
     for name in (*_PRODUCTS, *_ATTENTIONS)
     if (operator := getattr(torch.ops.aten, name, None)) is not None
 }
+if ONEDNN_PRODUCT is not None:
+    _KEPT.add(ONEDNN_PRODUCT.default)
 
 
 def keep_products() -> Any:

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 # Below so many multiplications the call itself costs more than the product.
 _WORTH_IT = 1 << 20
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+# Private to torch, so that a version may not have it.
+ONEDNN_PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _USABLE = (
-    _ONEDNN is not None
+    ONEDNN_PRODUCT is not None
     and torch.backends.mkldnn.is_available()
     and platform.machine() in ("x86_64", "AMD64")
 )
@@ -100,8 +101,8 @@ def _goes_to_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    assert _ONEDNN is not None
-    return _ONEDNN(x, weight, bias, "none", [], "")
+    assert ONEDNN_PRODUCT is not None
+    return ONEDNN_PRODUCT(x, weight, bias, "none", [], "")
 
 
 class _OneDNNLinear(torch.autograd.Function):
