@@ -12,7 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_argument_parser
-from toy_task import ToyDetector
+from toy_task import ToyDataset, ToyDetector
 
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.engine.trainer import StreamingTrainer
@@ -146,6 +146,28 @@ def test_evaluation_alone_gives_the_metrics_of_the_end_of_training(tmp_path: Pat
     last = lazyconfig_train_net.evaluate_only(cfg, resume=True)
     assert last == again
     assert cfg.dataloader.evaluator.output_dir == f"{tmp_path / 'run'}/inference"
+
+
+def test_evaluation_in_half_precision_leaves_the_data_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tool(tmp_path / "run")
+    seen: dict[str, set[bool]] = {"data": set(), "model": set()}
+
+    def note(owner: type, method: str, place: str) -> None:
+        original = getattr(owner, method)
+
+        def noting(self, *arguments):
+            seen[place].add(torch.is_autocast_enabled("cpu"))
+            return original(self, *arguments)
+
+        monkeypatch.setattr(owner, method, noting)
+
+    note(ToyDataset, "__getitem__", "data")
+    note(ToyDetector, "forward", "model")
+    overrides = ["train.eval_precision=bf16", f"train.output_dir={tmp_path / 'run'}"]
+    lazyconfig_train_net.evaluate_only(load_config(CONFIG, overrides), resume=True)
+    assert seen == {"data": {False}, "model": {True}}
 
 
 def test_evaluation_without_a_head_or_without_weights_is_an_error(tmp_path: Path) -> None:

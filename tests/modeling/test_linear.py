@@ -10,7 +10,7 @@ from torch.nn import functional
 from streampetr_vit.modeling.ops import linear as module
 from streampetr_vit.modeling.ops.linear import Linear, joined_linear, linear
 
-SHAPES = [(2, 60, 96), (300, 96)]  # of the input; both worth oneDNN, one with two batch dimensions
+SHAPES = [(2, 60, 96), (300, 96), (96,)]  # of the input: two batch dimensions, one, none
 
 
 def case(shape: tuple[int, ...], out: int = 130) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,10 +33,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN however little there is to do."""
+    monkeypatch.setattr(module, "_WORTH_IT", 0)
+
+
 needs_onednn = pytest.mark.skipif(not module._USABLE, reason="no oneDNN on this processor")
 
 
 @needs_onednn
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_onednn_gives_torchs_result(shape: tuple[int, ...], calls: list[int]) -> None:
     x, weight, bias = case(shape)
@@ -47,6 +54,7 @@ def test_onednn_gives_torchs_result(shape: tuple[int, ...], calls: list[int]) ->
 
 
 @needs_onednn
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_onednn_gives_torchs_gradients(

@@ -27,12 +27,18 @@ from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindo
 from streampetr_vit.structures import Boxes2D, boxes_from_bottom_center
 
 
-def make_detector(data: dict[str, Any], checkpointing: bool = False) -> StreamPETR:
-    """Our detector with the file's weights; every tensor of the file finds its place."""
+def make_detector(data: dict[str, Any], fast: bool, checkpointing: bool = False) -> StreamPETR:
+    """Our detector with the file's weights; every tensor of the file finds its place.
+
+    Args:
+        data: of the file.
+        fast: the ViT's fast form, whatever the file says of its kernel.
+        checkpointing: of activations, in ViT and decoder.
+    """
     config, head = data["config"], data["config"]["head"]
     vit_arguments, pyramid = backbone_arguments_from_streampetr(config["backbone"])
     assert pyramid is None
-    vit = ViT(**{**vit_arguments, "use_act_checkpoint": checkpointing})
+    vit = ViT(**{**vit_arguments, "use_act_checkpoint": checkpointing, "xattn": fast})
     neck, image_head, image_loss = config.get("neck"), None, None
     if config.get("roi_head"):
         image_head, image_loss = make_image_head(config["roi_head"], head)

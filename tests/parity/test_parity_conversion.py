@@ -65,7 +65,7 @@ def test_a_detector_file_comes_back_as_it_was(path: Path, ending: str, tmp_path:
 def test_a_file_without_settings_takes_them_from_the_model(path: Path, tmp_path: Path) -> None:
     """As a state_dict that a user saved: what the reference needs beside it is the model's."""
     data = golden.load(path)
-    detector = make_detector(data)
+    detector = make_detector(data, fast=True)
     torch.save(detector.state_dict(), tmp_path / "ours.pth")
     conversion = convert_file(tmp_path / "ours.pth", target="streampetr", model=detector)
     state_dict = {k: v.float() for k, v in data["state_dict"].items()}

@@ -50,10 +50,10 @@ def check_outputs(compare: Comparison, seen: tuple[Tensor, Any], expected: dict,
 
 @pytest.mark.filterwarnings("ignore:global_window_size")
 @pytest.mark.parametrize("path", files_in_mode("test"), ids=lambda path: path.stem)
-def test_inference(path: Path) -> None:
+def test_inference(path: Path, fast: bool) -> None:
     """detectron2's contract: sample dicts in, detections out; scenes end streams."""
     data = golden.load(path)
-    detector = make_detector(data).eval()
+    detector = make_detector(data, fast).eval()
     recorder = Recorder(detector)
     for index, (inputs, expected) in enumerate(zip(data["inputs"], data["outputs"], strict=True)):
         compare = Comparison(data["sensitivity"], f"frame {index} ")
@@ -81,12 +81,12 @@ def test_inference(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:global_window_size")
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["all kept", "checkpointing"])
 @pytest.mark.parametrize("path", files_in_mode("train"), ids=lambda path: path.stem)
-def test_training(path: Path, checkpointing: bool) -> None:
+def test_training(path: Path, checkpointing: bool, fast: bool) -> None:
     data = golden.load(path)
     config = data["config"]
-    detector = make_detector(data, checkpointing).train()
+    detector = make_detector(data, fast, checkpointing).train()
     recorder, memory = Recorder(detector), detector.empty_memory(config["batch"])
     for index, (window, expected) in enumerate(zip(data["inputs"], data["outputs"], strict=True)):
         compare = Comparison(data["sensitivity"], f"iteration {index} ")

@@ -33,21 +33,19 @@ def build(case: dict[str, Any], **changes: Any) -> SingleScale | SimpleFeaturePy
 
 # Golden windows of 4 and 4 tokens coincide: the warning is tested with the ViT.
 @pytest.mark.filterwarnings("ignore:global_window_size")
-@pytest.mark.parametrize("xattn", [False, True], ids=["plain", "fast"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_evavit_agrees_with_the_reference(path: Path, xattn: bool) -> None:
+def test_evavit_agrees_with_the_reference(path: Path, fast: bool) -> None:
     case = golden.load(path)
-    backbone = build(case, xattn=xattn).eval()
+    backbone = build(case, xattn=fast).eval()
     check_run(backbone, case, backbone_from_streampetr(case["grads"]["params"]))
 
 
 @pytest.mark.filterwarnings("ignore:global_window_size")
-@pytest.mark.parametrize("xattn", [False, True], ids=["plain", "fast"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("policy", [True, "selective"], ids=["per block", "selective"])
 def test_activation_checkpointing_changes_nothing(
-    path: Path, xattn: bool, policy: bool | str
+    path: Path, fast: bool, policy: bool | str
 ) -> None:
     case = golden.load(path)
-    backbone = build(case, xattn=xattn, use_act_checkpoint=policy, drop_path_rate=0.0).train()
+    backbone = build(case, xattn=fast, use_act_checkpoint=policy, drop_path_rate=0.0).train()
     check_run(backbone, case, backbone_from_streampetr(case["grads"]["params"]))

@@ -20,6 +20,8 @@ from streampetr_vit.modeling.ops.geometry import token_centers
 from streampetr_vit.modeling.queries import ImageOutput
 from streampetr_vit.structures import Boxes2D
 
+pytestmark = pytest.mark.usefixtures("fast")
+
 PATHS = golden.files_of("focal_losses")
 OUTPUTS = {
     "enc_cls_scores": "logits",

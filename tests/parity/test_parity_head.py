@@ -27,6 +27,8 @@ from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame, boxes_to_bottom_center
 
+pytestmark = pytest.mark.usefixtures("fast")
+
 
 def build(data: dict[str, Any], kernel: str = "sdpa") -> StreamPETRHead:
     head = make_head(data["config"], data["state_dict"], kernel)

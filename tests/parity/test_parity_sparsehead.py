@@ -21,6 +21,8 @@ from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
 from streampetr_vit.structures import boxes_from_bottom_center, boxes_to_bottom_center
 
+pytestmark = pytest.mark.usefixtures("fast")
+
 FILES = golden.files_of("sparsehead")
 
 

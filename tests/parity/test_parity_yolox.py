@@ -20,6 +20,8 @@ from streampetr_vit.modeling.criterion.yolox_loss import YOLOXLoss
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.structures import Boxes2D
 
+pytestmark = pytest.mark.usefixtures("fast")
+
 PATHS = golden.files_of("yolox_losses")
 OUTPUTS = {
     "enc_cls_scores": "logits",

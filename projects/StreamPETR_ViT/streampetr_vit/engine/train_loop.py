@@ -24,7 +24,7 @@ from streampetr_vit.engine.distributed import resolve_device, wrap_distributed
 from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook, StreamStateHook
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.reporting import MEMORY_OFF, write_run_report
-from streampetr_vit.engine.trainer import StreamingTrainer, autocast
+from streampetr_vit.engine.trainer import InPrecision, StreamingTrainer
 from streampetr_vit.solver import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -75,12 +75,11 @@ def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -
     reset_streams = getattr(bare, "reset_streams", None)
     if reset_streams is not None:
         reset_streams(training=False)
-    device_type = next(bare.parameters()).device.type
     evaluator = call(
         cfg.dataloader.evaluator, output_dir=output_dir or cfg.dataloader.evaluator.output_dir
     )
-    with autocast(cfg.train.eval_precision, device_type):
-        results = inference_on_dataset(bare, loader, evaluator)
+    # Not around the loop: the loader may prepare samples in this process.
+    results = inference_on_dataset(InPrecision(bare, cfg.train.eval_precision), loader, evaluator)
     if comm.is_main_process() and results:
         print_csv_format(results)
     return results or {}

@@ -42,6 +42,29 @@ def autocast(precision: str, device_type: str) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
 
 
+class InPrecision(nn.Module):
+    """Calls a model in a precision, and leaves the caller in its own.
+
+    What reads and prepares the data beside it, in the same process, keeps float32 that way.
+
+    Args:
+        model: on its device.
+        precision: see `autocast`.
+    """
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model, self._precision = model, precision
+        self._device_type = next(model.parameters()).device.type
+        autocast(precision, self._device_type)  # refuses an impossible precision now
+        self.training = model.training
+
+    def forward(self, *inputs: Any) -> Any:
+        """As the model."""
+        with autocast(self._precision, self._device_type):
+            return self.model(*inputs)
+
+
 class NonFiniteTrainingError(UserError, FloatingPointError):
     """Losses or gradients were NaN or infinite for too many steps in a row."""
 

@@ -118,12 +118,12 @@ class _OneDNNLinear(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)  # (n, O)
+        rows, inputs = (t.reshape(-1, t.shape[-1]) for t in (grad, x))  # (n, O), (n, I)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _product(rows, weight.t(), None).view_as(x)
         if ctx.needs_input_grad[1]:
-            grad_weight = _product(rows.t(), x.flatten(0, -2).t(), None)  # (O, n) (n, I)
+            grad_weight = _product(rows.t(), inputs.t(), None)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = rows.sum(0)
         return grad_x, grad_weight, grad_bias
