@@ -135,7 +135,7 @@ def parts(plan: Plan, peak_tflops: float, data: list[str]) -> list[Part]:
     Args:
         plan: what is measured.
         peak_tflops: the machine's matrix peak.
-        data: overrides that name a data set, for the parts that read pictures.
+        data: overrides that name a data set; empty leaves out the parts that read pictures.
     """
 
     def part(name: str, limit_s: float, rows: Callable[[Tables], list[Row]], *options: str) -> Part:
@@ -152,24 +152,35 @@ def parts(plan: Plan, peak_tflops: float, data: list[str]) -> list[Part]:
         found.append(part(f"{size} frame", 80, frame_rows, *frame, "--compare", "plain"))
         if plan.graphs:
             found.append(part(f"{size} frame, graph", 60, frame_rows, *frame, "--cuda-graph"))
+    if plan.graphs:
+        both = ("latency", plan.small, "--compile", "--cuda-graph")
+        found.append(part("small frame, compiled, graph", 150, frame_rows, *both))
     few = ("--repeats", f"{min(plan.repeats, 5)}")
     for batch in ("1", "2"):
         step = ("train", plan.small, "--batch", batch, *few)
         found.append(part(f"training, batch {batch}", 80, training_rows, *step))
     found.append(part("attention", 60, kernel_rows, "attention", plan.small))
-    loader = ("data", plan.small, "--workers", f"0,{plan.workers}", *data)
-    found.append(part("data", 60, loading_rows, *loader))
-    step = ("train", plan.small, "--batch", "2", "--data", "--checkpointing", "block", *few)
-    found.append(part("training, pictures", 60, training_rows, *step, *data))
+    if data:
+        found += reading_parts(part, plan, data)
     for size, recipe in (("small", plan.small), ("large", plan.large)):
-        frame = ("latency", recipe, "--compile")
-        found.append(part(f"{size} frame, compiled", 120, frame_rows, *frame))
+        compiled = part(f"{size} frame, compiled", 120, frame_rows, "latency", recipe, "--compile")
+        found.append(replace(compiled, optional=size == "large"))
     for kernel in ("grid_sample", "gather"):
         option = f"model.head.decoder.sampling_kernel={kernel}"
         frame = ("latency", plan.sampling, option)
         extra = part(f"RepDETR3D, {kernel}", 45, frame_rows, *frame)
         found.append(replace(extra, optional=True))
     return found
+
+
+def reading_parts(part: Callable[..., Part], plan: Plan, data: list[str]) -> list[Part]:
+    """The parts that read pictures; arguments as in `parts`, and its maker of a part."""
+    loader = ("data", plan.small, "--workers", f"0,{plan.workers}", *data)
+    step = ("train", plan.small, "--batch", "2", "--data", "--checkpointing", "block", *data)
+    return [
+        part("data", 60, loading_rows, *loader),
+        part("training, pictures", 60, training_rows, *step),
+    ]
 
 
 def run_part(part: Part, left_s: float, output: Path) -> list[Row]:
@@ -200,12 +211,15 @@ def run_part(part: Part, left_s: float, output: Path) -> list[Row]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    lines = log.read_text().strip().splitlines() or ["no output"]
+    lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
     if part.rows is not None and result.exists():  # also of a run in which one row failed
         try:
-            return part.rows(json.loads(result.read_text())["tables"])
+            rows = part.rows(json.loads(result.read_text())["tables"])
         except (KeyError, ValueError) as error:
             return [{"error": f"{result}: {first_line(error)}"}]
+        if status and not any("error" in row for row in rows):
+            rows.append({"error": f"exit status {status}; see {log}"})
+        return rows
     if status:
         return [{"error": f"exit status {status}: {lines[-1]}"}]
     return [{"passed": lines[-1], "seconds": time.monotonic() - start}]
@@ -261,10 +275,14 @@ def check(plan: Plan, seconds: float, tests: Part) -> list[Row]:
         table.append({"part": f"matrix peak, {plan.precision}", "TFLOP/s": peak})
         if plan.device == "cuda":
             torch.cuda.empty_cache()
-        todo = parts(plan, peak, small_data_set(plan))
     except Exception as error:  # whatever it is, the table is still wanted
-        return [*table, {"part": "preparation", "error": first_line(error)}]
-    for part in todo:
+        return [*table, {"part": "matrix peak", "error": first_line(error)}]
+    data: list[str] = []
+    try:
+        data = small_data_set(plan)
+    except Exception as error:
+        table.append({"part": "data set", "error": first_line(error)})
+    for part in parts(plan, peak, data):
         rows = run_part(part, end - time.monotonic(), plan.output)
         table += [{"part": part.name, **row} for row in rows]
     left = end - time.monotonic() - 120  # for its data and two evaluations

@@ -25,7 +25,8 @@ from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes import load_split
 from streampetr_vit.data.projected_boxes import boxes2d_of_record
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
-from streampetr_vit.structures.packed_copy import carried, map_tensors
+from streampetr_vit.structures.packed_copy import carried
+from streampetr_vit.structures.tensors import tensors_of
 
 
 def milliseconds_per_frame(mapper: NuScenesMapper, records: FrameRecords, frames: int) -> float:
@@ -58,8 +59,7 @@ def packing_milliseconds(mapper: NuScenesMapper, records: FrameRecords) -> tuple
     for sample, index in zip(samples, (0, 1), strict=True):
         del sample["images"]
         sample["boxes2d"] = boxes2d_of_record(records[index])
-    tensors: list[torch.Tensor] = []
-    map_tensors(samples, lambda tensor: tensors.append(tensor) or tensor)
+    tensors = tensors_of(samples)
     calls, started = 200, time.process_time()
     for _ in range(calls):
         carried(samples, lambda packed: packed)

@@ -17,6 +17,9 @@ REFUSED = {
     aten.masked_select: "has a shape that depends on values",
     aten.bincount: "has a shape that depends on values",
     aten._unique2: "has a shape that depends on values",
+    aten.unique_dim: "has a shape that depends on values",
+    aten.unique_consecutive: "has a shape that depends on values",
+    aten.equal: "reads a comparison back",
     aten._linalg_check_errors: "reads back whether a matrix was singular",
     aten.lift_fresh: "copies a fresh tensor from the host",
 }

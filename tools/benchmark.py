@@ -80,7 +80,7 @@ def _latency_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", action="store_true", help="frames of dataloader.test, not a made-up one")
     add("--compare", choices=("plain",), help="run the padded plain form alternately")
-    add("--compile", action="store_true", help="torch.compile for blocks and decoder layers")
+    add("--compile", action="store_true", help="torch.compile for the ViT's blocks and the decoder")
     add("--cuda-graph", action="store_true", help="capture the step and replay it")
 
 

@@ -13,7 +13,7 @@ import torch
 
 from streampetr_vit.benchmark.latency import plain_form
 from streampetr_vit.benchmark.session import Session
-from streampetr_vit.modeling.ops import attention
+from streampetr_vit.modeling.ops import attention, kernel_choice
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMON = ["--config-file", str(REPOSITORY / "configs" / "quickstart.py"), "--device", "cpu"]
@@ -199,7 +199,8 @@ def test_attention_kernels_by_window(tmp_path: Path) -> None:
         assert set(by_kernel) == {"math", "sdpa", "xformers", "varlen", "flash-attn"}
         for kernel in ("math", "sdpa"):
             assert by_kernel[kernel]["rel_diff"] < 1e-5 and by_kernel[kernel]["p50_ms"] > 0
-        assert by_kernel["xformers"]["not_run"] == "xformers is not installed"
+        why = kernel_choice.why_not("xformers", "cpu", torch.float32)
+        assert by_kernel["xformers"]["not_run"] == why
 
 
 def test_a_kernel_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +233,7 @@ def test_a_kernel_that_fails_is_a_row(tmp_path: Path, monkeypatch: pytest.Monkey
         (["latency", *QUICK, "--batch", "0"], "--batch must be 1 or more"),
         (["latency", *QUICK, "--threads", "0"], "--threads must be 1 or more"),
         (["latency", *QUICK, "--cuda-graph"], "needs the detector on a GPU"),
+        (["latency", *COMMON, "--peak-tflops", "0"], "--peak-tflops must be above 0"),
         (["latency", *COMMON, "--peak-seconds", "0"], "--peak-seconds must be above 0"),
         (["latency", *QUICK, "--output", "no/such/folder.json"], "that folder does not exist"),
         (["latency", *QUICK, "model.colour=1"], "no key 'colour'"),

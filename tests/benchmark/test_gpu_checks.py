@@ -52,7 +52,20 @@ def test_every_part_is_a_command_that_the_tool_understands(
         assert args.precision == "bf16" and args.peak_tflops == 500
     commands = [part.command[2] for part in found]
     assert set(commands) == {"latency", "train", "attention", "data"}
-    assert sum("--cuda-graph" in part.command for part in found) == 2
+    assert sum("--cuda-graph" in part.command for part in found) == 3
+    assert any({"--cuda-graph", "--compile"} <= set(part.command) for part in found)
+    without_pictures = checks.parts(checks.Plan(output=tmp_path), 500.0, [])
+    assert len(without_pictures) == len(found) - 2
+
+
+def test_a_row_that_failed_without_saying_so_is_an_error(
+    checks: ModuleType, tmp_path: Path
+) -> None:
+    result = tmp_path / "quiet.json"
+    code = f"open({str(result)!r}, 'w').write('{{\"tables\": {{}}}}'); raise SystemExit(1)"
+    part = script(checks, "quiet", code, rows=lambda tables: [{"fine": 1}])
+    rows = checks.run_part(part, 60, tmp_path)
+    assert rows[0] == {"fine": 1} and "exit status 1" in rows[1]["error"]
 
 
 def test_parts_fail_alone(checks: ModuleType, tmp_path: Path) -> None:

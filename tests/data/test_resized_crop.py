@@ -27,6 +27,7 @@ def expected(image: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
         ((400, 225), (80, 200), (0.47, 0.625)),
         ((400, 225), (160, 400), (0.94, 1.25)),
         ((160, 90), (90, 240), (1.5, 2.1)),
+        ((78, 235), (100, 40), (0.45, 0.62)),  # tall: filtered along the columns first
     ],
 )
 def test_draws_of_the_recipes_are_exact(

@@ -12,9 +12,10 @@ import torch
 from anchor_fill import IMAGE_INDEX, fill_parameters, filled_image, signed_hash
 from detectron2.config import LazyConfig, instantiate
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from streampetr_vit.modeling.backbone import SingleScale, ViT
+from streampetr_vit.modeling.backbone import SingleScale, ViT, eva02_vit
 from streampetr_vit.modeling.backbone.eva02_vit import resize_positions
 from streampetr_vit.modeling.backbone.layers import DropPath, SwiGLU
 from streampetr_vit.modeling.backbone.token_plan import MAX_PLANS
@@ -375,7 +376,12 @@ def test_whole_map_attention_refuses_maps_without_a_table() -> None:
 
 # --- The fast form --------------------------------------------------------------------------------
 
-PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, ONEDNN_PRODUCT}
+PRODUCTS = {
+    torch.ops.aten.mm,
+    torch.ops.aten.addmm,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    ONEDNN_PRODUCT,
+}
 FORMS: dict[str, dict[str, Any]] = {
     "as published": {},
     "whole map": {"img_size": 80, "global_window_size": 0},
@@ -423,7 +429,7 @@ def test_the_plan_of_a_size_is_made_once_and_old_ones_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["torch", "oneDNN"])
-def test_selective_checkpointing_recomputes_no_product(dtype: torch.dtype) -> None:
+def test_selective_checkpointing_recomputes_no_product_and_no_attention(dtype: torch.dtype) -> None:
     class Products(TorchDispatchMode):
         count = 0
 
@@ -479,3 +485,50 @@ def test_the_fused_mlp_is_the_plain_one(pad_to: int, with_grad: bool) -> None:
             strict=True,
         ):
             torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
+def test_a_plan_made_in_inference_mode_serves_training() -> None:
+    vit, images = small_vit(), torch.randn(1, 3, 80, 80)
+    with torch.inference_mode():
+        vit.eval()(images)
+    vit.train()(images)["last_feat"].sum().backward()
+    assert len(vit.plans) == 1
+
+
+def test_a_tracers_stand_ins_are_not_remembered() -> None:
+    vit = small_vit().eval()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        vit(torch.empty(1, 3, 80, 80))
+    assert not vit.plans
+    assert type(vit(torch.zeros(1, 3, 80, 80))["last_feat"]) is Tensor
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_no_images_and_tracing_give_maps_as_before() -> None:
+    vit = small_vit().eval()
+    assert vit(torch.zeros(0, 3, 80, 96))["last_feat"].shape == (0, 64, 5, 6)
+    images = torch.randn(4, 3, 80, 208, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        traced = torch.jit.trace(vit, images, strict=False)  # its output is a dict
+        torch.testing.assert_close(traced(images)["last_feat"], vit(images)["last_feat"])
+
+
+def test_the_kernel_is_chosen_for_the_precision_of_autocast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(eva02_vit, "choose_kernel", lambda *a: asked.append(a) or "math")
+    vit = small_vit(xattn="sdpa").eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        vit(torch.zeros(1, 3, 80, 80))
+    vit(torch.zeros(1, 3, 80, 80))
+    assert asked == [("sdpa", "cpu", torch.bfloat16, False), ("sdpa", "cpu", torch.float32, True)]
+
+
+def test_selective_checkpointing_goes_with_weights_that_autocast_has_cast() -> None:
+    vit = small_vit(use_act_checkpoint="selective").train()
+    images = torch.randn(1, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        vit(images)
+        vit(images)["last_feat"].float().sum().backward()
+    assert all(p.grad is not None for p in vit.parameters())

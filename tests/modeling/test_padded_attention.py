@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -142,10 +143,12 @@ def test_half_precision_keeps_its_dtype() -> None:
 
 
 @pytest.fixture
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(kernel_choice.importlib.util, "find_spec", lambda name: object())
     choose_kernel.cache_clear()
+    yield
+    choose_kernel.cache_clear()  # nothing of this holds elsewhere
 
 
 def test_a_cpu_uses_torchs_kernel_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -178,7 +181,10 @@ def test_what_is_not_installed_is_not_chosen(missing: str, monkeypatch: pytest.M
     assert choose_kernel("auto", "cuda", torch.bfloat16, False) == find[missing]
 
 
-def test_a_kernel_that_cannot_run_is_an_error() -> None:
+def test_a_kernel_that_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {"torch.nn.attention.varlen": object()}
+    monkeypatch.setattr(kernel_choice.importlib.util, "find_spec", present.get)
+    choose_kernel.cache_clear()
     with pytest.raises(ValueError, match="'flash-attn' cannot run: flash_attn is not installed"):
         choose_kernel("flash-attn", "cpu", torch.float32, False)
     with pytest.raises(ValueError, match="'varlen' cannot run: it needs a GPU"):

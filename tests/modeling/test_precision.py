@@ -64,7 +64,7 @@ def test_losses_are_float32_and_near_those_of_float32(dtype: torch.dtype) -> Non
     assert set(exact) == set(rounded)
     assert all(value.dtype == torch.float32 for value in rounded.values())
     assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
-    total, near = (float(sum(values.values())) for values in (exact, rounded))
+    total, near = (float(sum(values.values()).detach()) for values in (exact, rounded))
     assert near == pytest.approx(total, rel=8 * ROUNDOFF[dtype])
 
 

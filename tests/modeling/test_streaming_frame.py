@@ -13,6 +13,7 @@ from tiny_detector import make_detector, make_repdetr3d, make_sample
 from torch import Tensor
 
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.heads.box_coding import decode_padded
 from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections
 from streampetr_vit.structures.tensors import map_tensors, tensors_of
@@ -127,6 +128,29 @@ def test_a_stream_makes_one_code_and_one_more_for_each_change_of_the_rig(
         detector.eval()  # forgets the code, not the stream
         assert same(detector([frame])[0]["detections"], before)
     assert len(made) == 3 + 5
+
+
+@pytest.mark.parametrize("key", ["intrinsics", "lidar_to_camera", "lidar_to_image"])
+def test_any_part_of_another_calibration_makes_another_code(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = make_detector().eval()
+    made = counted(detector, monkeypatch)
+    frames = [make_sample(0), make_sample(1), make_sample(2)]
+    frames[1][key] = frames[1][key] * 1.01
+    for frame in frames:
+        detector([frame])
+    assert len(made) == 3
+
+
+def test_detections_below_the_threshold_are_not_valid() -> None:
+    logits = torch.tensor([[[2.0, -2.0], [0.5, -3.0]]])
+    codes, limits = torch.zeros(1, 2, 10), torch.tensor([-1.0, -1, -1, 1, 1, 1])
+    every = decode_padded(logits, codes, 4, limits)
+    some = decode_padded(logits, codes, 4, limits, score_threshold=0.6)
+    assert every.valid.tolist() == [[True] * 4]
+    assert some.valid.tolist() == [[True, True, False, False]]
+    assert torch.equal(every.scores, some.scores)
 
 
 def test_another_batch_or_image_size_makes_another_code(monkeypatch: pytest.MonkeyPatch) -> None:

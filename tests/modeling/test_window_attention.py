@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d, rotate_pairs
-from streampetr_vit.modeling.backbone.window_attention import (
-    WindowAttention,
-    merge_windows,
-    split_windows,
-)
+from streampetr_vit.modeling.backbone.window_attention import WindowAttention
+from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
 
 
 @pytest.mark.parametrize(
@@ -60,6 +59,9 @@ def test_merge_inverts_split(map_size: tuple[int, int]) -> None:
     assert torch.equal(merge_windows(split_windows(x, 4), map_size), x)
 
 
+Form = Callable[[WindowAttention, Tensor], Tensor]
+
+
 def attention_module(window_size: int, table_size: int, **options: object) -> WindowAttention:
     torch.manual_seed(0)
     module = WindowAttention(
@@ -93,23 +95,40 @@ def attend_to(module: WindowAttention, x: Tensor, padded_keys: int) -> Tensor:
     return module.proj((weights @ value).transpose(0, 1).flatten(1))
 
 
-@pytest.mark.parametrize("kernel", ["math", "sdpa"])
-def test_padding_enters_the_softmax_with_zero_keys_and_bias_values(kernel: str) -> None:
+def padded(module: WindowAttention, x: Tensor) -> Tensor:
+    """The plain form."""
+    return module(x)
+
+
+def without_padding(module: WindowAttention, x: Tensor) -> Tensor:
+    """The fast form, from map to map."""
+    assert module.rope is not None
+    tables = (module.rope.cos, module.rope.sin)
+    map_size = (x.shape[1], x.shape[2])
+    layout = WindowLayout.make(len(x), map_size, module.window_size, tables, x.device)
+    return layout.restore(module.attend(layout.arrange(x), layout, "sdpa"))
+
+
+both_forms = pytest.mark.parametrize("form", [padded, without_padding])
+
+
+@both_forms
+def test_padding_enters_the_softmax_with_zero_keys_and_bias_values(form: Form) -> None:
     # A map of 2 full rows in a window of 4: tokens keep their places, 8 padding keys follow.
     module = attention_module(window_size=4, table_size=4)
     x = torch.randn(1, 2, 4, 32, generator=torch.Generator().manual_seed(1)).double()
-    out = module(x).view(8, 32)
+    out = form(module, x).view(8, 32)
     torch.testing.assert_close(out, attend_to(module, x.view(8, 32), 8), atol=1e-10, rtol=1e-10)
     masked = attend_to(module, x.view(8, 32), 0)
     assert not torch.allclose(out, masked, atol=0.1)  # masking the padding is another function
 
 
-@pytest.mark.parametrize("kernel", ["math", "sdpa"])
-def test_a_window_of_the_map_equals_the_whole_map(kernel: str) -> None:
+@both_forms
+def test_a_window_of_the_map_equals_the_whole_map(form: Form) -> None:
     whole = attention_module(window_size=0, table_size=5)
     window = attention_module(window_size=5, table_size=5)
     x = torch.randn(2, 5, 5, 32, generator=torch.Generator().manual_seed(1)).double()
-    torch.testing.assert_close(whole(x), window(x))
+    torch.testing.assert_close(form(whole, x), form(window, x))
 
 
 @pytest.mark.parametrize("options", [{}, {"qkv_bias": False}, {"subln": True}])

@@ -62,6 +62,7 @@ def measure_peak(device: torch.device, precision: str, seconds: float = 5.0) -> 
     """
     if seconds <= 0:
         raise InputError(f"--peak-seconds must be above 0, not {seconds:g}")
+    _rates(SHAPES[0], device, precision, 0.0)  # starting a GPU's libraries is not the matrix peak
     best: dict[str, tuple[float, tuple[int, int, int]]] = {}
     end, slowest = time.perf_counter() + seconds, float("inf")
     for shape in SHAPES:

@@ -16,7 +16,8 @@ from streampetr_vit.benchmark.report import Report, Row, first_line
 from streampetr_vit.benchmark.session import Session, frame_tflop, require_positive
 from streampetr_vit.benchmark.stages import streaming_step
 from streampetr_vit.benchmark.timing import alternately, percentile
-from streampetr_vit.engine.trainer import autocast
+from streampetr_vit.engine.streaming import cast_weights
+from streampetr_vit.engine.trainer import AUTOCAST_DTYPES, autocast
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.detector import StreamPETR
 
@@ -160,6 +161,10 @@ def _call(session: Session, detector: StreamPETR, point: Point, stage: str) -> C
         _, memory = step.step(frame, detector.empty_memory(point.batch))
         following = continuing(frame)
         return lambda: step.step(following, memory)
+
+    dtype = AUTOCAST_DTYPES[session.precision]
+    if dtype is not None:
+        cast_weights(detector.backbone, dtype)
 
     def image_branch() -> object:
         with torch.no_grad(), autocast(session.precision, session.device.type):

@@ -69,6 +69,9 @@ class Session:
             InputError: no such device or precision here.
         """
         use_threads(threads)
+        given_peak = options.get("given_peak")
+        if given_peak is not None and given_peak <= 0:
+            raise InputError(f"--peak-tflops must be above 0, not {given_peak:g}")
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(
                 f"--device cuda, but torch {torch.__version__} sees no GPU; use --device cpu"

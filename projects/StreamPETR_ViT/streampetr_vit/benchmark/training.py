@@ -13,6 +13,9 @@ from streampetr_vit.benchmark.memory import PeakMemory
 from streampetr_vit.benchmark.report import Report, Row, first_line
 from streampetr_vit.benchmark.session import Session, frame_tflop, require_positive
 from streampetr_vit.benchmark.timing import Stopwatch, percentile
+from streampetr_vit.data.batch import Batch
+from streampetr_vit.data.build import default_workers
+from streampetr_vit.engine.compile import check_checkpointing
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.recipe import build_optimizer
 from streampetr_vit.engine.trainer import autocast
@@ -148,9 +151,16 @@ def measure_training(
     peak_row = session.peak_row()
     model = session.build()
     step = TrainingStep(session, model, _batches(session, batch, from_data))
+    if from_data:
+        # What the workers have made ahead by now says nothing about their pace.
+        settings = session.cfg.dataloader.train
+        workers = default_workers() if settings.num_workers is None else settings.num_workers
+        for _ in range(workers * settings.get("prefetch_factor", 2)):
+            step.run()
     size = model.padded_size(session.image_size)
     # Backward is twice forward; what a policy computes anew is no useful work.
     tflop = 3 * frame_tflop(session.cfg, size, 6, batch)["frame"]
+    compiled = (session.cfg.train.get("compile") or {}).get("backbone", False)
     report = session.report("train", input=f"{size[1]}x{size[0]}", batch=batch, data=from_data)
     report.tables["matrix peak"] = [peak_row]
     names = ("step", "milliseconds of a step, p50", "shares of all steps")
@@ -158,8 +168,10 @@ def measure_training(
     for policy in policies:
         try:
             set_policy(model, policy)
+            if compiled:
+                check_checkpointing(model.backbone.net)
             rows = _policy_rows(session, step, tflop)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, TypeError, InputError) as error:
             rows = [{"error": first_line(error)}]
             step.free()
         for name, row in zip(names, rows, strict=False):
@@ -175,7 +187,9 @@ def _batches(session: Session, batch: int, from_data: bool) -> Iterator[Any]:
     if from_data:
         settings = session.cfg.dataloader.train
         yield from call(settings, lanes_per_rank=batch, rank=0, world_size=1)
-    made_up = made_up_batch(session.cfg, session.image_size, batch)
+    made_up = Batch(made_up_batch(session.cfg, session.image_size, batch))
+    if session.device.type == "cuda":
+        made_up.pin_memory()
     while True:
         yield made_up
 

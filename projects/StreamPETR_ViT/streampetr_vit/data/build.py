@@ -172,8 +172,6 @@ def build_test_loader(
     records = open_dataset(dataset)
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
     options = _worker_options(num_workers, prefetch_factor, rank, seed=0)
-    # From one evaluation to the next the workers stay, with what they cached.
-    options["persistent_workers"] = options["num_workers"] > 0
     loader = DataLoader(
         FrameDataset(records, mapper),
         batch_size=1,
@@ -217,8 +215,10 @@ def default_workers() -> int:
     """Loading processes for each training process: the machine's usable cores, shared out.
 
     One core is left for the training process itself, and more than 8 wait for each other's turn.
+    Where there is a GPU at least one loads beside it.
     """
-    return max(0, min(8, usable_cores() // comm.get_local_size() - 1))
+    least = 1 if torch.cuda.is_available() else 0
+    return max(least, min(8, usable_cores() // comm.get_local_size() - 1))
 
 
 def _worker_options(

@@ -6,7 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use; fewer than the machine has in many containers."""
+    """CPU cores that this process may run on; a quota of their time is not looked at."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

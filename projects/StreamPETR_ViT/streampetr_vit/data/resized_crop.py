@@ -44,12 +44,12 @@ def resized_crop(
 def _is_filtered_along_rows_first(stored: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether every version of Pillow does so, for (width, height) before and after the resize.
 
-    Current ones filter along the columns first where the height shrinks much more than the width
-    (Pillow 13: more than about 3.5 times as much, or where the width grows). The sizes of one scale
-    for both sides, cut to whole pixels, are far from that.
+    Current ones filter along the columns first where the height shrinks by more than twice as many
+    pixels as the width (Pillow 13). One scale for both sides of a picture that is not taller than
+    twice its width is no such case.
     """
-    across, down = (after / before for before, after in zip(stored, size, strict=True))
-    return down >= 1 or 1 - down <= 2 * (1 - across)
+    lost_columns, lost_rows = (before - after for before, after in zip(stored, size, strict=True))
+    return lost_rows <= 0 or lost_rows <= 2 * lost_columns
 
 
 def _rows_needed(top: int, bottom: int, height: int, scale: float) -> tuple[int, int]:

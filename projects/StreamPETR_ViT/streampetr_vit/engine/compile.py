@@ -11,6 +11,7 @@ from torch import nn
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone import ViT
+from streampetr_vit.modeling.backbone.vit_arguments import SELECTIVE
 from streampetr_vit.modeling.temporal.transformer import Decoder
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def compile_parts(
     if backbone:
         vits = _parts(model, ViT, "backbone")
         for vit in vits:
-            _check_checkpointing(vit)
+            check_checkpointing(vit)
         blocks = [block for vit in vits for block in vit.blocks]
         _allow_variants(len(blocks))
         for block in blocks:
@@ -75,11 +76,19 @@ def _parts(model: nn.Module, kind: type[Part], name: str) -> list[Part]:
     return found
 
 
-def _check_checkpointing(vit: ViT) -> None:
-    """Selective checkpointing keeps what single operations give: a compiled block hides most of
-    them, and may write over the memory of the others.
+def check_checkpointing(vit: ViT) -> None:
+    """Refuses selective checkpointing of compiled blocks.
+
+    It keeps what single operations give: a compiled block hides most of them, and may write over
+    the memory of the others.
+
+    Args:
+        vit: that will be compiled, or has been.
+
+    Raises:
+        InputError: the policy is "selective".
     """
-    if vit.use_act_checkpoint == "selective":
+    if vit.use_act_checkpoint == SELECTIVE:
         raise InputError(
             "train.compile.backbone=True does not go with "
             "model.backbone.net.use_act_checkpoint='selective': set that to True or False"

@@ -14,6 +14,7 @@ from torch import nn
 
 from streampetr_vit.engine.trainer import AUTOCAST_DTYPES, autocast
 from streampetr_vit.errors import InputError
+from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.temporal.camera_sampling import CameraSampling
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
@@ -141,7 +142,7 @@ class StreamingStep:
             self._captured = None  # its memory may serve the new one
             shape = tuple(inputs.frame.images.shape)
             logger.info("capturing a CUDA graph of a frame with images %s", shape)
-            self._captured = CapturedStep(self._run, inputs, self._detector.device)
+            self._captured = CapturedStep(self._run, inputs, self._detector)
         return self._captured.replay(inputs)
 
 
@@ -154,9 +155,10 @@ class InputBuffers:
     """
 
     def __init__(self, inputs: StepInputs, device: torch.device) -> None:
-        self.inputs = map_tensors(
-            inputs, lambda value: torch.empty(value.shape, dtype=value.dtype, device=device)
-        )
+        with torch.inference_mode(False):  # whoever calls may be in it, and not for ever
+            self.inputs = map_tensors(
+                inputs, lambda value: torch.empty(value.shape, dtype=value.dtype, device=device)
+            )
         self._code: RigCode | None = None
         self.fill(inputs)
 
@@ -180,12 +182,14 @@ class CapturedStep:
     Args:
         run: what to capture. It must read nothing that changes but its inputs and weights.
         inputs: of the first frame.
-        device: a GPU.
+        detector: that `run` calls, on a GPU.
     """
 
-    def __init__(self, run: Run, inputs: StepInputs, device: torch.device) -> None:
-        self.buffers = InputBuffers(inputs, device)
+    def __init__(self, run: Run, inputs: StepInputs, detector: nn.Module) -> None:
+        self.buffers = InputBuffers(inputs, next(detector.parameters()).device)
         self._launch, self._outputs = capture(run, self.buffers.inputs)
+        # The graph reads their tensors, which a ViT forgets when it meets other sizes.
+        self._plans = [vit.plans for vit in detector.modules() if isinstance(vit, ViT)]
 
     def replay(self, inputs: StepInputs) -> StepOutputs:
         """The outputs for inputs that fit the buffers, in memory of their own."""
@@ -212,7 +216,8 @@ def capture(run: Run, inputs: StepInputs) -> tuple[Callable[[], None], StepOutpu
             for _ in range(_WARM_UP_CALLS):
                 run(inputs)
         torch.cuda.current_stream().wait_stream(side)
-        with torch.cuda.graph(graph):
+        # A loader may pin memory in a thread of its own meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = run(inputs)
     return graph.replay, outputs
 

@@ -52,7 +52,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
     logger.info("%s: parameters %s", type(model).__name__, parts)
-    compile_parts(model, **cfg.train.get("compile", {}))  # older config.yaml lack it
+    compile_parts(model, **(cfg.train.get("compile") or {}))  # older config.yaml lack it
     return model
 
 

@@ -241,6 +241,8 @@ class StreamPETR(nn.Module):
         moments = list(zip(*windows, strict=True))
         frames = [Frame.collate(moment, images_to=self.device) for moment in moments]
         if self.training:
+            if self.criterion is None:
+                raise InputError("training needs a criterion: set model.criterion in the config")
             trained = moments[-self.window.num_frame_head_grads :]
             targets = [FrameTargets.collate(moment) for moment in trained]
             return self._losses(*packed_to((frames, targets), self.device))
@@ -270,8 +272,7 @@ class StreamPETR(nn.Module):
         return self.image_head.token_indexes(output, len(features), self.token_ratio)
 
     def _losses(self, frames: list[Frame], targets: list[FrameTargets]) -> dict[str, Tensor]:
-        if self.criterion is None:
-            raise InputError("training needs a criterion: set model.criterion in the config")
+        assert self.criterion is not None
         if self.criterion.image is not None and targets[-1].boxes2d is None:
             raise InputError(
                 'the 2D head trains on "boxes2d", which the samples do not have: set '

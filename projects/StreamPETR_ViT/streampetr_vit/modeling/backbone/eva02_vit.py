@@ -11,6 +11,7 @@ Shape letters: B images (streams x cameras), H W token map, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -68,7 +69,8 @@ class ViT(Backbone):
         subln: normalise the attention heads before the output projection.
         xattn: False is the plain form: zero-padded windows and plain maths. Else the same function
             without the padding and with fused kernels: True chooses the attention kernel, a name
-            of `ops.kernel_choice.KERNEL_NAMES` sets it.
+            of `ops.kernel_choice.KERNEL_NAMES` sets it. It reads the weights of most linear layers
+            without calling these: hooks on them, or adapters in their place, need the plain form.
         out_feature: name of the output map.
 
     Raises:
@@ -112,7 +114,7 @@ class ViT(Backbone):
         self.patch_size, self.in_chans = patch_size, in_chans
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
-        self.plain = xattn is False
+        self.plain = not xattn
         self.kernel = xattn if isinstance(xattn, str) else AUTO if xattn else "math"
         self._plans: dict[PlanKey, TokenPlan] = {}
         self._out_features = [out_feature]
@@ -187,6 +189,11 @@ class ViT(Backbone):
             maps = torch.cat([self._embed(image, positions) for image in x.split(1)])
         return {self._out_features[0]: maps.permute(0, 3, 1, 2)}
 
+    @property
+    def plans(self) -> tuple[TokenPlan, ...]:
+        """The plans that it remembers. A captured graph must hold those that it reads."""
+        return tuple(self._plans.values())
+
     def _embed(self, images: Tensor, positions: Tensor | None) -> Tensor:
         """Images to the last map, (B, H, W, C)."""
         x = self.patch_embed(images)  # (B, H, W, C)
@@ -202,7 +209,7 @@ class ViT(Backbone):
         )
         x = x.flatten(0, 2)  # (n, C), row by row
         for block, layout, move in zip(self.blocks, plan.layouts, plan.moves, strict=True):
-            x = self._run(block, x if move is None else x[move], layout, kernel)
+            x = self._run(block, x if move is None else x.index_select(0, move), layout, kernel)
         return plan.layouts[-1].restore(x)
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
@@ -210,20 +217,26 @@ class ViT(Backbone):
         if not self.training or not self.use_act_checkpoint:
             return block(*arguments)
         if self.use_act_checkpoint == SELECTIVE:
-            return checkpoint(block, *arguments, use_reentrant=False, context_fn=keep_products)
+            with _without_cast_cache(arguments[0].device.type):
+                return checkpoint(block, *arguments, use_reentrant=False, context_fn=keep_products)
         return checkpoint(block, *arguments, use_reentrant=False)
 
     def _plan(self, map_shape: Sequence[int], device: torch.device) -> TokenPlan:
         """The plan for (B, H, W) maps; made once for each of the last sizes."""
         batch, height, width = map_shape
         key = (batch, height, width, device)
-        if key not in self._plans:
+        if key in self._plans:
+            return self._plans[key]
+        attentions = [cast(WindowAttention, block.attn) for block in self.blocks]
+        windows = [(attention.window_size, attention.rope) for attention in attentions]
+        # Tensors made in inference mode could not take part in a training step later.
+        with torch.inference_mode(False):
+            plan = TokenPlan.make(batch, (height, width), windows, device)
+        if type(plan.layouts[0].order) is Tensor:  # and not a stand-in of a tracer
             while len(self._plans) >= MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)))  # the oldest
-            attentions = [cast(WindowAttention, block.attn) for block in self.blocks]
-            windows = [(attention.window_size, attention.rope) for attention in attentions]
-            self._plans[key] = TokenPlan.make(batch, (height, width), windows, device)
-        return self._plans[key]
+            self._plans[key] = plan
+        return plan
 
     def _map_size(self, images: Tensor) -> tuple[int, int]:
         """(H, W) in tokens, after checking that the images fit the network."""
@@ -245,6 +258,13 @@ class ViT(Backbone):
                 f"that are not square set global_window_size = img_size // {self.patch_size}"
             )
         return map_size
+
+
+def _without_cast_cache(kind: str) -> AbstractContextManager:
+    """Autocast as it is, but for its cache: what it has cast already is no operation to keep."""
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -160,11 +160,12 @@ class WindowLayout:
 
     def arrange(self, x: Tensor) -> Tensor:
         """A map (B, H, W, C) in window order: (n, C)."""
-        return x.flatten(0, 2)[self.order]
+        return x.flatten(0, 2).index_select(0, self.order)
 
     def restore(self, x: Tensor) -> Tensor:
         """The inverse of `arrange`: (n, C) -> (B, H, W, C)."""
-        return x[self.inverse].view(self.batch, *self.map_size, -1)
+        x = x.index_select(0, self.inverse)
+        return x.view(self.batch, *self.map_size, x.shape[-1])
 
     def slices(self) -> Iterator[tuple[WindowGroup, slice]]:
         """Each group, and the places of its tokens."""

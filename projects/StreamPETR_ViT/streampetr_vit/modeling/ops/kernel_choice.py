@@ -61,11 +61,16 @@ def choose_kernel(wanted: str, device_type: str, dtype: torch.dtype, with_grad: 
     if wanted not in KERNEL_NAMES:
         raise ValueError(f"attention kernel {wanted!r} is unknown; use one of {list(KERNEL_NAMES)}")
     candidates = [*RAGGED_KERNELS, "sdpa"] if wanted == AUTO else [wanted]
+    if with_grad and candidates[0] in RAGGED_KERNELS:
+        candidates = ["sdpa"]
     problems = {kernel: why_not(kernel, device_type, dtype) for kernel in candidates}
     usable = [kernel for kernel, problem in problems.items() if problem is None]
     if not usable:
-        raise ValueError(f"attention kernel {wanted!r} cannot run: {problems[wanted]}")
-    chosen = "sdpa" if with_grad and usable[0] in RAGGED_KERNELS else usable[0]
+        raise ValueError(
+            f"attention kernel {wanted!r} cannot run: {problems[wanted]}; set the ViT's xattn=True "
+            "for the quickest that can"
+        )
+    chosen = usable[0]
     purpose = "training" if with_grad else "inference"
     logger.info("window attention in %s (%s, %s): %s", purpose, device_type, dtype, chosen)
     return chosen

@@ -71,13 +71,18 @@ def joined_linear(
 def _one_product(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], below: int
 ) -> list[Tensor]:
-    weight = torch.cat([functional.pad(weight, (0, 0, 0, below)) for weight in weights])
     bias = None
     if any(b is not None for b in biases):
         zeros = weights[0].new_zeros(len(weights[0]))
         full = [zeros if b is None else b for b in biases]
-        bias = torch.cat([functional.pad(b, (0, below)) for b in full])
+        bias = torch.cat([_extended(b, below) for b in full])
+    weight = torch.cat([_extended(weight, below) for weight in weights])
     return list(linear(x, weight, bias).chunk(len(weights), dim=-1))
+
+
+def _extended(rows: Tensor, below: int) -> Tensor:
+    """With so many rows of zeros below; not copied if there are none."""
+    return torch.cat((rows, rows.new_zeros(below, *rows.shape[1:]))) if below else rows
 
 
 class Linear(nn.Linear):
@@ -95,6 +100,7 @@ def _goes_to_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= _WORTH_IT
         and not torch.compiler.is_compiling()  # which chooses its own libraries
+        and not torch.jit.is_tracing()  # which does not know the operator
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
     )

@@ -20,6 +20,9 @@ from streampetr_vit.structures.tensors import map_tensors, tensors_of
 class RigCode:
     """What is the same for all frames of one calibration, image size and set of weights.
 
+    In nuScenes the calibration includes the car's motion between the times of a camera and of the
+    lidar, and changes from frame to frame; on a car with synchronised cameras it does not.
+
     Attributes:
         gain, offset: modulate the image features: (B, T, E) of tokens, camera by camera, or
             (B, N, E, 1, 1) of maps.
@@ -110,6 +113,8 @@ class RigCodeCache:
 
 def _same_rig(last: _Entry, rig: CameraRig) -> bool:
     before, now = tensors_of(last.rig), tensors_of(rig)
+    if any(value.is_inference() and value.device.type != "cpu" for value in now):
+        return False  # such tensors do not count their changes
     if last.rig_versions is not None:
         return _identical(before, now) and last.rig_versions == [_version(x) for x in now]
     return all(
@@ -123,7 +128,7 @@ def _identical(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 
 
 def _version(tensor: Tensor) -> int:
-    """Counts in-place changes; tensors made in inference mode do not count."""
+    """Counts in-place changes; tensors made in inference mode do not."""
     return 0 if tensor.is_inference() else tensor._version
 
 
