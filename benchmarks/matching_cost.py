@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -22,6 +21,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from streampetr_vit.benchmark.timing import call_seconds
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.distributed import resolve_device
 from streampetr_vit.engine.recipe import build_optimizer
@@ -91,17 +91,6 @@ class Recording:
         return self.criterion(results, targets)
 
 
-def milliseconds(function: Callable[[], object], device: torch.device) -> float:
-    """Of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - start)
-
-
 def measure(cfg: DictConfig, steps: int) -> dict[str, float]:
     """Median milliseconds of a training step and of its losses in both ways.
 
@@ -124,7 +113,7 @@ def measure(cfg: DictConfig, steps: int) -> dict[str, float]:
         optimizer.step()
 
     for number, batch in zip(range(3 + steps), instantiate(cfg.dataloader.train), strict=False):
-        step_ms = milliseconds(partial(step, batch), device)
+        step_ms = 1e3 * call_seconds(partial(step, batch), device)
         given = recording.given
         calls = {
             "one by one": lambda given=given: layer_by_layer(criterion, *given),
@@ -132,7 +121,7 @@ def measure(cfg: DictConfig, steps: int) -> dict[str, float]:
         }
         for name, call in calls.items():
             backward = partial(lambda call: sum(call().values()).backward(), call)
-            time_ms = milliseconds(backward, device)
+            time_ms = 1e3 * call_seconds(backward, device)
             if number >= 3:
                 samples[name].append(time_ms)
         if number >= 3:
