@@ -14,7 +14,7 @@ from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, expected
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.losses import l1_loss_sum, sigmoid_focal_loss_sum
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
-from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_detections, encode_boxes
+from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_padded, encode_boxes
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder, depth_bins
@@ -56,7 +56,7 @@ def test_detections_are_sorted_and_inside_the_range() -> None:
     logits[0, 2], logits[1, 5], logits[2, 0] = 1.0, 2.0, 3.0
     codes = encode_boxes(torch.tensor([[0.0] * 3 + [1.0] * 3 + [0.0] * 3] * 3))
     codes[2, 0] = 100.0  # outside
-    found = decode_detections(logits, codes, 3, RANGE)
+    found = decode_padded(logits[None], codes[None], 3, RANGE).unpad()[0]
     assert found.labels.tolist() == [5, 2]
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 

@@ -23,13 +23,13 @@ def case(shape: tuple[int, ...], out: int = 130) -> tuple[Tensor, Tensor, Tensor
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts products through oneDNN."""
     counted: list[int] = []
-    product = module._product
+    product = module.onednn_product
 
     def count(*arguments: Tensor) -> Tensor:
         counted.append(1)
         return product(*arguments)
 
-    monkeypatch.setattr(module, "_product", count)
+    monkeypatch.setattr(module, "onednn_product", count)
     return counted
 
 
@@ -39,7 +39,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WORTH_IT", 0)
 
 
-needs_onednn = pytest.mark.skipif(not module._USABLE, reason="no oneDNN on this processor")
+needs_onednn = pytest.mark.skipif(not module.ONEDNN_USABLE, reason="no oneDNN on this processor")
 
 
 @needs_onednn

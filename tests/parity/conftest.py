@@ -23,5 +23,5 @@ def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     if request.param:
         monkeypatch.setattr(linear, "_WORTH_IT", 0)
     else:
-        monkeypatch.setattr(linear, "_USABLE", False)
+        monkeypatch.setattr(linear, "ONEDNN_USABLE", False)
     return request.param

@@ -27,7 +27,7 @@ from streampetr_vit.modeling.criterion.losses import (
     sigmoid_focal_loss_sum,
 )
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
-from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_detections, encode_boxes
+from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_padded, encode_boxes
 from streampetr_vit.modeling.ops.geometry import (
     denormalize_from_range,
     gather_tokens,
@@ -225,14 +225,14 @@ def test_hungarian(path: Path) -> None:
 def test_coder(path: Path) -> None:
     for name, config, inputs, expected, _ in cases(path):
         limits = torch.tensor(config["post_center_range"])
-        for stream, wanted in enumerate(expected):
-            found = decode_detections(
-                inputs["all_cls_scores"][-1, stream],
-                inputs["all_bbox_preds"][-1, stream],
-                config["max_num"],
-                limits,
-                config["score_threshold"],
-            )
+        padded = decode_padded(
+            inputs["all_cls_scores"][-1],
+            inputs["all_bbox_preds"][-1],
+            config["max_num"],
+            limits,
+            config["score_threshold"],
+        )
+        for found, wanted in zip(padded.unpad(), expected, strict=True):
             assert torch.equal(found.labels, wanted["labels"]), name
             golden.assert_close(found.scores, wanted["scores"], f"{name}scores", 1e-6)
             golden.assert_close(found.boxes, wanted["bboxes"], f"{name}boxes", 1e-5)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from streampetr_vit.benchmark.timing import call_seconds
 from streampetr_vit.errors import InputError
+from streampetr_vit.modeling.ops.linear import ONEDNN_USABLE, onednn_product
 from streampetr_vit.modeling.temporal.transformer import PRECISIONS
 
 # (rows, inner, columns), the smaller first. The wide ones are ViT-L's: 1000 or 6000 tokens of 1024
@@ -92,7 +93,7 @@ def _rates(
         "linear": lambda: F.linear(x, weight),
     }
     if onednn_is_available(device, precision):
-        ways["onednn"] = lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        ways["onednn"] = lambda: onednn_product(x, weight, None)
     rates = {}
     with torch.no_grad():
         for name, way in ways.items():
@@ -114,14 +115,5 @@ def _best_seconds(way: Callable[[], Tensor], device: torch.device, seconds: floa
 
 
 def onednn_is_available(device: torch.device, precision: str) -> bool:
-    """Whether oneDNN's float32 linear layer can be called by itself.
-
-    On some CPUs it is much faster than the library behind torch's default. The operator is private
-    to torch, so that a version may not have it.
-    """
-    return (
-        device.type == "cpu"
-        and precision == "float32"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    """Whether oneDNN's float32 linear layer can be called by itself, see `modeling.ops.linear`."""
+    return device.type == "cpu" and precision == "float32" and ONEDNN_USABLE

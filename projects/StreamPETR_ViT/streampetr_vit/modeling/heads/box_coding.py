@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.ops.geometry import gather_tokens
-from streampetr_vit.structures import Detections, PaddedDetections
+from streampetr_vit.structures import PaddedDetections
 
 CODE_SIZE = 10
 
@@ -57,24 +57,3 @@ def decode_padded(
     if score_threshold:
         valid &= scores >= score_threshold
     return PaddedDetections(boxes, scores, indexes % num_classes, valid)
-
-
-def decode_detections(
-    logits: Tensor,
-    codes: Tensor,
-    max_detections: int,
-    center_range: Tensor,
-    score_threshold: float | None = None,
-) -> Detections:
-    """The valid pairs of one frame, on the CPU; see `decode_padded`.
-
-    Args:
-        logits: (Q, classes) of the last layer.
-        codes: (Q, 10).
-        max_detections, center_range, score_threshold: as there.
-
-    Returns:
-        Detections, best first.
-    """
-    found = decode_padded(logits[None], codes[None], max_detections, center_range, score_threshold)
-    return found.unpad()[0]

@@ -19,7 +19,7 @@ from torch.nn import functional
 _WORTH_IT = 1 << 20
 # Private to torch, so that a version may not have it.
 ONEDNN_PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-_USABLE = (
+ONEDNN_USABLE = (
     ONEDNN_PRODUCT is not None
     and torch.backends.mkldnn.is_available()
     and platform.machine() in ("x86_64", "AMD64")
@@ -41,7 +41,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias) if t is not None):
         return _OneDNNLinear.apply(x, weight, bias)
-    return _product(x, weight, bias)
+    return onednn_product(x, weight, bias)
 
 
 def joined_linear(
@@ -95,7 +95,7 @@ class Linear(nn.Linear):
 
 def _goes_to_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        _USABLE
+        ONEDNN_USABLE
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= _WORTH_IT
@@ -106,7 +106,8 @@ def _goes_to_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`linear` by oneDNN, without gradients; only where `ONEDNN_USABLE`."""
     assert ONEDNN_PRODUCT is not None
     return ONEDNN_PRODUCT(x, weight, bias, "none", [], "")
 
@@ -118,7 +119,7 @@ class _OneDNNLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return _product(x, weight, bias)
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -127,9 +128,9 @@ class _OneDNNLinear(torch.autograd.Function):
         rows, inputs = (t.reshape(-1, t.shape[-1]) for t in (grad, x))  # (n, O), (n, I)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = _product(rows, weight.t(), None).view_as(x)
+            grad_x = onednn_product(rows, weight.t(), None).view_as(x)
         if ctx.needs_input_grad[1]:
-            grad_weight = _product(rows.t(), inputs.t(), None)
+            grad_weight = onednn_product(rows.t(), inputs.t(), None)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = rows.sum(0)
         return grad_x, grad_weight, grad_bias
