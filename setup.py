@@ -60,7 +60,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     package_dir={"": PROJECT},
-    packages=find_packages(PROJECT, include=["streampetr_vit", "streampetr_vit.*"]),
+    packages=find_packages(PROJECT, include=["streampetr_vit*", "synthetic_nuscenes*"]),
     install_requires=RUNTIME,
     extras_require=EXTRAS,
 )

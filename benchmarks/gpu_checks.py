@@ -28,7 +28,7 @@ import torch
 from streampetr_vit.benchmark.machine import processor_name
 from streampetr_vit.benchmark.peak import measure_peak
 from streampetr_vit.benchmark.report import first_line
-from streampetr_vit.data.synthetic import SyntheticConfig, generate
+from synthetic_nuscenes import SyntheticConfig, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from streampetr_vit.data.boxes2d import transform_boxes2d
-from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.mapper import NuScenesMapper
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.nuscenes.catalog import load_split
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.projected_boxes import boxes2d_of_record
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.structures.packed_copy import carried

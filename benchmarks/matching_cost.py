@@ -25,10 +25,11 @@ from streampetr_vit.benchmark.timing import call_seconds
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.distributed import resolve_device
 from streampetr_vit.engine.recipe import build_optimizer
-from streampetr_vit.engine.trainer import autocast
 from streampetr_vit.modeling.criterion.assignment import assign
-from streampetr_vit.modeling.criterion.training_loss import FrameResult, FrameTargets, TrainingLoss
-from streampetr_vit.modeling.queries import HeadOutput, ImageOutput
+from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
+from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput
+from streampetr_vit.modeling.ops.precision import autocast
+from streampetr_vit.structures.targets import FrameTargets
 
 
 def layer_by_layer(

@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from streampetr_vit.data.synthetic import PRESETS, generate
 from streampetr_vit.engine import load_config, setup, train
-from streampetr_vit.evaluation.svg_charts import Chart, Series, render_chart
-from streampetr_vit.evaluation.training_curves import read_scalars
+from streampetr_vit.report.charts import Chart, Series, render_chart
+from streampetr_vit.report.curves import read_scalars
+from synthetic_nuscenes import PRESETS, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 0.8

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from streampetr_vit.data.nuscenes_tables import load_records
-from streampetr_vit.data.synthetic import write_scale_tables
+from streampetr_vit.data.nuscenes.build_records import load_records
+from synthetic_nuscenes import write_scale_tables
 
 VERSION = "v1.0-trainval"
 

@@ -19,6 +19,6 @@ def tiny_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     One scene of six keyframes each, pictures of 400x225.
     """
-    from streampetr_vit.data.synthetic import PRESETS, generate
+    from synthetic_nuscenes import PRESETS, generate
 
     return generate(PRESETS["tiny"], tmp_path_factory.mktemp("tiny_nuscenes"), workers=1)

@@ -14,14 +14,14 @@ from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.criterion.yolox_loss import YOLOXLoss
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder, TemporalDecoder
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.grid_mask import GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
-from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.transformer import SamplingDecoder, TemporalDecoder
+from streampetr_vit.modeling.image.grid_mask import GridMask
+from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Boxes2D, invert_rigid
 

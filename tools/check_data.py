@@ -21,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
-from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
 from streampetr_vit.data.mapper import NuScenesMapper
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.nuscenes.catalog import load_split
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.structures import Detections

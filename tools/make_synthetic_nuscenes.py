@@ -13,13 +13,13 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from streampetr_vit.data.synthetic import (
+from streampetr_vit.errors import one_line_errors
+from synthetic_nuscenes import (
     PRESETS,
     SyntheticConfig,
     generate,
     write_scale_tables,
 )
-from streampetr_vit.errors import one_line_errors
 
 
 def _image_size(text: str) -> tuple[int, int]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from streampetr_vit.data.checks import summarise
-from streampetr_vit.data.frame_records import FrameRecords
-from streampetr_vit.data.nuscenes import dataset_name, load_split
+from streampetr_vit.data.nuscenes.catalog import dataset_name, load_split
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import one_line_errors
 
 

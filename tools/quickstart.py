@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from streampetr_vit.data.synthetic import PRESETS, generate
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
-from streampetr_vit.evaluation.report import REPORT_FILE
+from streampetr_vit.report.page import REPORT_FILE
+from synthetic_nuscenes import PRESETS, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,8 +12,8 @@ import cv2
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
-from streampetr_vit.data.frame_records import FrameRecords
-from streampetr_vit.data.nuscenes import dataset_name
+from streampetr_vit.data.nuscenes.catalog import dataset_name
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
 from streampetr_vit.visualization import draw_record, save_picture

@@ -9,9 +9,9 @@ from detectron2.config import LazyCall as L
 from streampetr_vit.engine.distributed import loss_reduction
 from streampetr_vit.modeling.backbone import SimpleFeaturePyramid
 from streampetr_vit.modeling.criterion.yolox_loss import YOLOXLoss
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
-from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
 
 from .repdetr3d_vit_l import SHARED
 from .streampetr_vit_tiny import model

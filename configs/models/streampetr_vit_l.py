@@ -12,12 +12,12 @@ from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
+from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.grid_mask import GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
-from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
+from streampetr_vit.modeling.image.grid_mask import GridMask
+from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
 from streampetr_vit.modeling.training_window import TrainingWindow
 
 from .eva02_vit_l import backbone

@@ -16,8 +16,8 @@ import torch
 
 from streampetr_vit.benchmark.peak import MatrixPeak
 from streampetr_vit.benchmark.training import POLICIES
-from streampetr_vit.data.synthetic import PRESETS
 from streampetr_vit.engine import load_config
+from synthetic_nuscenes import PRESETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLING = str(REPOSITORY / "configs" / "quickstart_repdetr3d.py")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from streampetr_vit.checkpoint.conversion import Conversion, convert
 from streampetr_vit.checkpoint.conversion_report import describe
 from streampetr_vit.checkpoint.formats import format_of, weights_of
+from streampetr_vit.checkpoint.key_report import KeyReport
 from streampetr_vit.engine import load_config
 from streampetr_vit.errors import CheckpointError, InputError
 from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, SingleScale, ViT
-from streampetr_vit.modeling.key_report import KeyReport
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 VIT_L_TENSORS, VIT_L_PARAMETERS = 459, 303_388_608

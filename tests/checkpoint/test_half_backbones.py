@@ -14,8 +14,8 @@ from tiny_detector import make_detector
 from torch import Tensor
 
 from streampetr_vit.checkpoint.conversion import convert
+from streampetr_vit.checkpoint.key_report import partial_loading
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
-from streampetr_vit.modeling.key_report import partial_loading
 
 CHECKPOINTERS = [DetectionCheckpointer, SafeCheckpointer]
 OF_MAE = {"attn.qkv.weight": (96, 32), "attn.qkv.bias": (96,), "mlp.fc1.weight": (128, 32)}

@@ -11,8 +11,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from safetensors.torch import save_file
 from torch import nn
 
+from streampetr_vit.checkpoint.key_report import KeyReport, groups, report_loading
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
-from streampetr_vit.modeling.key_report import KeyReport, groups, report_loading
 
 
 class TwoParts(nn.Module):

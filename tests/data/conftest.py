@@ -7,8 +7,8 @@ from pathlib import Path
 import handmade_tables
 import pytest
 
-from streampetr_vit.data.frame_records import FrameRecords
-from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.records import FrameRecords
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import handmade_tables
 import pytest
 from handmade_tables import Tables, row_by_token
 
-from streampetr_vit.data.nuscenes_tables import TABLES, load_records
-from streampetr_vit.data.table_reader import TableError, TableFolder
+from streampetr_vit.data.nuscenes.build_records import TABLES, load_records
+from streampetr_vit.data.nuscenes.tables import TableError, TableFolder
 
 Change = Callable[[Tables], object]
 

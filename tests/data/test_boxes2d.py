@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from streampetr_vit.data.boxes2d import transform_boxes2d
-from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
 from streampetr_vit.data.mapper import NuScenesMapper
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw, SceneAugmentation
 from streampetr_vit.structures import CONVERTER_CLASS_NAMES, Boxes2D
 

@@ -12,13 +12,13 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
-from streampetr_vit.data.nuscenes import dataset_name, load_split, register_nuscenes
+from streampetr_vit.data.nuscenes.catalog import dataset_name, load_split, register_nuscenes
 from streampetr_vit.structures import CLASS_NAMES
 
 
 def test_official_names_below_detectron2_datasets(tmp_path: Path) -> None:
     code = (
-        "import streampetr_vit.data.nuscenes, sys\n"
+        "import streampetr_vit.data.nuscenes.catalog, sys\n"
         "from detectron2.data import MetadataCatalog as M\n"
         "for n in ('trainval_train', 'trainval_val', 'mini_train', 'mini_val', 'test'):\n"
         "    m = M.get('nuscenes_' + n); print(m.root, m.version, m.split, m.evaluator_type)\n"

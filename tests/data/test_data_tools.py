@@ -12,9 +12,9 @@ import pytest
 
 from streampetr_vit.data import nuscenes_tables
 from streampetr_vit.data.checks import evenly_spaced, summarise
-from streampetr_vit.data.frame_records import FrameRecords
-from streampetr_vit.data.nuscenes import register_nuscenes
-from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.catalog import register_nuscenes
+from streampetr_vit.data.nuscenes.records import FrameRecords
 
 
 @pytest.mark.parametrize("tool", [prepare_nuscenes, check_data])

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from streampetr_vit.data.annotations import boxes_of_record, filter_by_range
-from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
 from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.mapper import NuScenesMapper
-from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.structures import Frame, Pose
 

@@ -14,8 +14,8 @@ from pyquaternion import Quaternion
 from scipy.spatial.transform import Rotation
 from shapely.geometry import MultiPoint, box
 
-from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
-from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.projected_boxes import bounds_in_picture, boxes2d_of_record
 from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES, CONVERTER_CLASS_NAMES
 

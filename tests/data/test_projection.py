@@ -14,14 +14,14 @@ from nuscenes.utils.geometry_utils import BoxVisibility, view_points
 from pyquaternion import Quaternion
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
 from streampetr_vit.data.mapper import NuScenesMapper, Sample
-from streampetr_vit.data.nuscenes import load_split
-from streampetr_vit.data.synthetic import PRESETS
-from streampetr_vit.data.synthetic.painter import Objects, Painter
-from streampetr_vit.data.synthetic.scene import Scene, build_scene
+from streampetr_vit.data.nuscenes.catalog import load_split
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.structures import CAMERA_NAMES, Pose, box_corners
+from synthetic_nuscenes import PRESETS
+from synthetic_nuscenes.painter import Objects, Painter
+from synthetic_nuscenes.scene import Scene, build_scene
 
 VERSION = "v1.0-mini"
 NEAR_M = 2.0

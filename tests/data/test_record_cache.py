@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from streampetr_vit.data import nuscenes_tables, record_cache
-from streampetr_vit.data.frame_records import FrameRecords
-from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.records import FrameRecords
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from nuscenes.utils.data_classes import Box
 from pyquaternion import Quaternion
 
-from streampetr_vit.data.frame_records import FrameRecord, FrameRecords
-from streampetr_vit.data.nuscenes_tables import load_records
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES
 
 TABLES = handmade_tables.make_tables()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from nuscenes import NuScenes
 
-from streampetr_vit.data.synthetic import PRESETS, SyntheticConfig, generate, write_scale_tables
-from streampetr_vit.data.synthetic.generate import DONE_MARKER, PARTS_FOLDER, STARTED_MARKER
+from synthetic_nuscenes import PRESETS, SyntheticConfig, generate, write_scale_tables
+from synthetic_nuscenes.generate import DONE_MARKER, PARTS_FOLDER, STARTED_MARKER
 
 SMALL = SyntheticConfig(2, 1, 4, image_width=96, image_height=54, seed=3, lidar_files=True)
 
@@ -67,7 +67,7 @@ def test_second_call_does_nothing(small: Path) -> None:
 def test_interrupted_run_is_continued(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["streampetr_vit.data.synthetic.generate"]
+    module = sys.modules["synthetic_nuscenes.generate"]
     make_scene, started = module._make_scene, []
 
     def break_at_the_third(config: SyntheticConfig, name: str, index: int, out: Path) -> str:

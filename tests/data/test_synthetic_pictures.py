@@ -14,14 +14,14 @@ from nuscenes.utils.data_classes import Box
 from nuscenes.utils.geometry_utils import BoxVisibility, view_points
 from pyquaternion import Quaternion
 
-from streampetr_vit.data.synthetic import PRESETS, annotate
-from streampetr_vit.data.synthetic.categories import KIND_NAMES
-from streampetr_vit.data.synthetic.faces import FACE_NORMALS, FRONT, LEFT, REAR
-from streampetr_vit.data.synthetic.looks import SHADES, look_bank, look_index
-from streampetr_vit.data.synthetic.painter import ID_SCALE, Objects, Painter
-from streampetr_vit.data.synthetic.rig import PlacedCamera, make_rig
-from streampetr_vit.data.synthetic.scene import Scene, build_scene
-from streampetr_vit.data.synthetic.scenery import FOG_END, fog_share, make_scenery
+from synthetic_nuscenes import PRESETS, annotate
+from synthetic_nuscenes.categories import KIND_NAMES
+from synthetic_nuscenes.faces import FACE_NORMALS, FRONT, LEFT, REAR
+from synthetic_nuscenes.looks import SHADES, look_bank, look_index
+from synthetic_nuscenes.painter import ID_SCALE, Objects, Painter
+from synthetic_nuscenes.rig import PlacedCamera, make_rig
+from synthetic_nuscenes.scene import Scene, build_scene
+from synthetic_nuscenes.scenery import FOG_END, fog_share, make_scenery
 
 WIDTH, HEIGHT = 400, 225
 

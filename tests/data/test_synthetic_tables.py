@@ -22,9 +22,9 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.utils.splits import get_scenes_of_split
 
-from streampetr_vit.data.synthetic import PRESETS, annotate, tables
-from streampetr_vit.data.synthetic.scene import Scene, build_scene
-from streampetr_vit.data.synthetic.scene_tables import scene_tables
+from synthetic_nuscenes import PRESETS, annotate, tables
+from synthetic_nuscenes.scene import Scene, build_scene
+from synthetic_nuscenes.scene_tables import scene_tables
 
 CONFIG = config_factory("detection_cvpr_2019")
 SPLITS = ("mini_train", "mini_val", "synth_train", "synth_val")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import shapely
 
-from streampetr_vit.data.synthetic import PRESETS, annotate, lidar
-from streampetr_vit.data.synthetic.categories import KIND_NAMES, attribute_of
-from streampetr_vit.data.synthetic.lanes import build_world
-from streampetr_vit.data.synthetic.occlusion import footprint_corners, paint_order
-from streampetr_vit.data.synthetic.path import RoadPath
-from streampetr_vit.data.synthetic.scene import MIN_BOXES_PER_FRAME, build_scene
+from synthetic_nuscenes import PRESETS, annotate, lidar
+from synthetic_nuscenes.categories import KIND_NAMES, attribute_of
+from synthetic_nuscenes.lanes import build_world
+from synthetic_nuscenes.occlusion import footprint_corners, paint_order
+from synthetic_nuscenes.path import RoadPath
+from synthetic_nuscenes.scene import MIN_BOXES_PER_FRAME, build_scene
 
 ORIGIN = (0.94, 0.0, 1.84)
 

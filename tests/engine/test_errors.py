@@ -6,7 +6,7 @@ import pytest
 
 from streampetr_vit.checkpoint.loading import CheckpointError
 from streampetr_vit.data.image_io import BadImageError
-from streampetr_vit.data.table_reader import TableError
+from streampetr_vit.data.nuscenes.tables import TableError
 from streampetr_vit.engine import ConfigError, NonFiniteTrainingError
 from streampetr_vit.errors import (
     FolderTakenError,

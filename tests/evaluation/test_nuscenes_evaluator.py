@@ -16,7 +16,7 @@ from detectron2.evaluation import print_csv_format
 from detectron2.utils import comm
 from hand_made_nuscenes import SCENES, VERSION, TrueSample, write_tables
 
-from streampetr_vit.data.nuscenes import register_nuscenes
+from streampetr_vit.data.nuscenes.catalog import register_nuscenes
 from streampetr_vit.engine.distributed import launch
 from streampetr_vit.evaluation import NuScenesEvaluator
 from streampetr_vit.structures import CLASS_NAMES, Detections

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hand_made_nuscenes import SCENES, VERSION, TrueSample, write_tables
 
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation import EvaluationSet, evaluate_results
 from streampetr_vit.evaluation.metric_tables import headline_numbers
 from streampetr_vit.evaluation.result_format import GlobalBoxes, to_global_boxes, write_results

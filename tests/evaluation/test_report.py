@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
-from streampetr_vit.evaluation.report import MetricRun, ReportInput, render_report, write_report
-from streampetr_vit.evaluation.report_from_run import balanced_threshold, report_from_run
-from streampetr_vit.evaluation.report_pictures import Picture, PictureGroup
+from streampetr_vit.report.from_run import balanced_threshold, report_from_run
+from streampetr_vit.report.page import MetricRun, ReportInput, render_report, write_report
+from streampetr_vit.report.pictures import Picture, PictureGroup
 from streampetr_vit.structures import Detections
 
 CLASSES = ("car", "pedestrian", "traffic_cone")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from streampetr_vit.evaluation.svg_charts import Chart, Series, moving_mean, render_chart, ticks
-from streampetr_vit.evaluation.training_curves import read_scalars, training_charts
+from streampetr_vit.report.charts import Chart, Series, moving_mean, render_chart, ticks
+from streampetr_vit.report.curves import read_scalars, training_charts
 
 
 def test_read_scalars(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps, CameraSampling, project
 from streampetr_vit.modeling.ops.deformable_aggregation import KERNELS, deformable_aggregation
-from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps, CameraSampling, project
 from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
 
 SIZE = (32, 64)  # height, width in pixels

@@ -19,13 +19,13 @@ from streampetr_vit.modeling.criterion.losses import (
     quality_focal_loss_sum,
 )
 from streampetr_vit.modeling.heads.focal import FocalHead
-from streampetr_vit.modeling.ops.boxes2d import (
+from streampetr_vit.modeling.heads.outputs import ImageOutput
+from streampetr_vit.modeling.ops.rectangles import (
     center_form_from_corners,
     corners_from_center_form,
     giou,
     iou,
 )
-from streampetr_vit.modeling.queries import ImageOutput
 from streampetr_vit.structures import Boxes2D
 
 SIZE = (48, 64)  # 3 x 4 cells of stride 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 
 
 def test_stripes_by_hand() -> None:

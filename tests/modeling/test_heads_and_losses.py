@@ -14,11 +14,12 @@ from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, expected
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.losses import l1_loss_sum, sigmoid_focal_loss_sum
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.decoder.attention import ImageTokens
+from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_padded, encode_boxes
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
-from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder, depth_bins
-from streampetr_vit.modeling.temporal.transformer import ImageTokens, TemporalDecoder
+from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder, depth_bins
 from streampetr_vit.structures import Frame
 
 RANGE = torch.tensor([-51.2, -51.2, -5.0, 51.2, 51.2, 3.0])

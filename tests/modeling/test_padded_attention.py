@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.backbone.padded_attention import window_attention
 from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
 from streampetr_vit.modeling.ops import kernel_choice, padded_attention, ragged_attention
 from streampetr_vit.modeling.ops.attention import attention
 from streampetr_vit.modeling.ops.kernel_choice import choose_kernel
-from streampetr_vit.modeling.ops.padded_attention import window_attention
 
 HEADS, DIM, CPU = 2, 8, torch.device("cpu")
 SHAPES = [(2, (8, 12), 4), (2, (9, 10), 4), (1, (2, 3), 4), (2, (5, 7), 0)]

@@ -7,10 +7,10 @@ import torch
 from tiny_detector import make_detector, make_sample
 from torch import Tensor
 
+from streampetr_vit.modeling.decoder.attention import MultiHeadAttention
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.queries import HeadOutput
+from streampetr_vit.modeling.heads.outputs import HeadOutput
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.temporal.transformer import MultiHeadAttention
 from streampetr_vit.structures import Frame
 
 # Unit roundoff; the largest allowed distance of a result is a small multiple of it.

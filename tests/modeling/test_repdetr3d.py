@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_detector import make_detector, make_repdetr3d, make_sample
 
+from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
-from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps
-from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Detections, Frame
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.sim_ota import CellAssignment, SimOTA
-from streampetr_vit.modeling.ops.boxes2d import iou
 from streampetr_vit.modeling.ops.geometry import token_centers
+from streampetr_vit.modeling.ops.rectangles import iou
 
 
 def row_of_cells(count: int, stride: float = 4.0) -> tuple[Tensor, Tensor]:

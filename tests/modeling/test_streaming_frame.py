@@ -14,7 +14,7 @@ from torch import Tensor
 
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.box_coding import decode_padded
-from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
+from streampetr_vit.modeling.image.rig_code import RigCode, RigCodeCache
 from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections
 from streampetr_vit.structures.tensors import map_tensors, tensors_of
 

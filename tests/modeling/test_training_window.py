@@ -10,12 +10,12 @@ from tiny_detector import make_detector, make_sample
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.criterion.training_loss import FrameTargets
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
 from streampetr_vit.structures import Frame
+from streampetr_vit.structures.targets import FrameTargets
 
 Sample = dict[str, Any]
 TWO_OF_THREE = TrainingWindow(num_frame_losses=2, num_frame_head_grads=2)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from streampetr_vit.modeling.criterion.losses import square_iou_loss_sum
 from streampetr_vit.modeling.criterion.yolox_loss import YOLOXLoss
+from streampetr_vit.modeling.heads.outputs import YOLOXOutput
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
-from streampetr_vit.modeling.ops.boxes2d import (
+from streampetr_vit.modeling.ops.rectangles import (
     cell_codes_from_corners,
     corners_from_cell_codes,
     iou,
 )
-from streampetr_vit.modeling.queries import YOLOXOutput
 from streampetr_vit.structures import Boxes2D
 
 SIZE = (32, 48)

@@ -19,12 +19,13 @@ from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.modeling.backbone import CPFPN, SingleScale, ViT
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
-from streampetr_vit.modeling.criterion.training_loss import FrameTargets, TrainingLoss
+from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.heads.focal import FocalHead
+from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow
 from streampetr_vit.structures import Boxes2D, boxes_from_bottom_center
+from streampetr_vit.structures.targets import FrameTargets
 
 
 def make_detector(data: dict[str, Any], fast: bool, checkpointing: bool = False) -> StreamPETR:

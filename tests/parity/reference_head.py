@@ -11,10 +11,10 @@ from streampetr_vit.checkpoint.adapters import head_from_streampetr
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.transformer import TemporalDecoder
 from streampetr_vit.structures import CameraRig, Frame, boxes_from_bottom_center
 
 Config = dict[str, Any]

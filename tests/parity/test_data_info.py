@@ -11,7 +11,7 @@ import torch
 
 from streampetr_vit.data.annotations import boxes_of_record, filter_by_class, filter_by_range
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.structures import CLASS_NAMES, Pose, boxes_to_bottom_center
 
 FILES = golden.files_of("data_info")

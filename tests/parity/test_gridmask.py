@@ -8,7 +8,7 @@ import golden
 import pytest
 import torch
 
-from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 
 # Settings of the reference that its models never change, and that ours does not have.
 FIXED = {"use_h": True, "use_w": True, "rotate": 1, "offset": False}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.checkpoint.adapters import rename_head_key
+from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps, CameraSampling, project
 from streampetr_vit.modeling.ops.deformable_aggregation import KERNELS, deformable_aggregation
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range
-from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps, CameraSampling, project
 
 PATHS = golden.files_of("deform_aggregation")
 # Where the module stands in the reference's head.

@@ -16,8 +16,8 @@ from streampetr_vit.modeling.criterion.center_heatmap import center_heatmaps
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher, ImageTargets
 from streampetr_vit.modeling.heads.focal import FocalHead
+from streampetr_vit.modeling.heads.outputs import ImageOutput
 from streampetr_vit.modeling.ops.geometry import token_centers
-from streampetr_vit.modeling.queries import ImageOutput
 from streampetr_vit.structures import Boxes2D
 
 pytestmark = pytest.mark.usefixtures("fast")

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from streampetr_vit.checkpoint.adapters import rename_head_key
 from streampetr_vit.modeling.criterion.assignment import assign
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
+from streampetr_vit.modeling.heads.outputs import HeadOutput
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.ops.geometry import token_centers
-from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame, boxes_to_bottom_center
 

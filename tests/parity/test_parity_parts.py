@@ -27,7 +27,9 @@ from streampetr_vit.modeling.criterion.losses import (
     sigmoid_focal_loss_sum,
 )
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.decoder.attention import ImageTokens
 from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_padded, encode_boxes
+from streampetr_vit.modeling.ops.encodings import encode_points, fourier_encoding, sine_encoding
 from streampetr_vit.modeling.ops.geometry import (
     denormalize_from_range,
     gather_tokens,
@@ -38,12 +40,6 @@ from streampetr_vit.modeling.ops.geometry import (
 from streampetr_vit.modeling.temporal.alignment import TemporalAlignment
 from streampetr_vit.modeling.temporal.memory import TemporalMemory, align, push
 from streampetr_vit.modeling.temporal.motion_layer_norm import FeatureGate, MotionLayerNorm
-from streampetr_vit.modeling.temporal.position_encoding import (
-    encode_points,
-    fourier_encoding,
-    sine_encoding,
-)
-from streampetr_vit.modeling.temporal.transformer import ImageTokens
 from streampetr_vit.structures import (
     box_corners,
     boxes_from_bottom_center,

@@ -16,9 +16,9 @@ from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
 from streampetr_vit.structures import boxes_from_bottom_center, boxes_to_bottom_center
 
 pytestmark = pytest.mark.usefixtures("fast")

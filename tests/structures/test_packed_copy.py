@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from streampetr_vit.modeling.criterion.losses import constant
-from streampetr_vit.modeling.criterion.training_loss import FrameTargets
 from streampetr_vit.structures import Boxes2D, Frame, packed_to
 from streampetr_vit.structures.packed_copy import carried, pack, unpack
+from streampetr_vit.structures.targets import FrameTargets
 from streampetr_vit.structures.tensors import map_tensors
 
 

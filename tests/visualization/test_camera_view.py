@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.structures import CAMERA_NAMES, Detections
 from streampetr_vit.visualization.camera_view import (
     GRID_ORDER,

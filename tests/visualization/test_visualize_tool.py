@@ -12,8 +12,8 @@ import pytest
 import torch
 import visualize
 
-from streampetr_vit.data.frame_records import FrameRecord
-from streampetr_vit.data.nuscenes import load_split
+from streampetr_vit.data.nuscenes.catalog import load_split
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.evaluation.result_format import to_global_boxes, write_results
 from streampetr_vit.structures import CLASS_NAMES, Detections
 from streampetr_vit.visualization.colors import CLASS_COLORS

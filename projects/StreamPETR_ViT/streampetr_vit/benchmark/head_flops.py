@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from streampetr_vit.benchmark.flops import with_defaults
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder, TemporalDecoder
 from streampetr_vit.modeling.heads.box_coding import CODE_SIZE
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.heads.temporal_head import TemporalHead
-from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.transformer import SamplingDecoder, TemporalDecoder
+from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
 
 _MOTION_CODE = 180  # channels of the code of an entry's motion
 _CONE_CODE = 8  # and of a token's view

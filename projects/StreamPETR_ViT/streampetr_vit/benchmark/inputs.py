@@ -15,13 +15,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from streampetr_vit.benchmark.session import Session
-from streampetr_vit.data.synthetic.rig import (
+from streampetr_vit.engine.config import call
+from streampetr_vit.structures import Boxes2D, Frame
+from synthetic_nuscenes.rig import (
     LIDAR_TRANSLATION,
     LIDAR_YAW_RAD,
     make_rig,
 )
-from streampetr_vit.engine.config import call
-from streampetr_vit.structures import Boxes2D, Frame
 
 Sample = dict[str, Any]
 NUM_BOXES = 30  # objects of a made-up frame; nuScenes has about as many on average

@@ -20,11 +20,11 @@ from streampetr_vit.benchmark.report import Report, Row, first_line
 from streampetr_vit.benchmark.session import Session, require_positive
 from streampetr_vit.benchmark.timing import alternately, percentile
 from streampetr_vit.errors import InputError
+from streampetr_vit.modeling.backbone.padded_attention import window_attention
 from streampetr_vit.modeling.backbone.windows import WindowLayout
 from streampetr_vit.modeling.ops.attention import attention
 from streampetr_vit.modeling.ops.kernel_choice import AUTO, KERNEL_NAMES, why_not
-from streampetr_vit.modeling.ops.padded_attention import window_attention
-from streampetr_vit.modeling.temporal.transformer import PRECISIONS
+from streampetr_vit.modeling.ops.precision import PRECISIONS
 
 Shape = tuple[int, int, int]  # windows, real tokens of each, padded keys of each
 

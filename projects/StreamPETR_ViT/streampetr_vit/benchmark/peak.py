@@ -13,7 +13,7 @@ from torch import Tensor
 from streampetr_vit.benchmark.timing import call_seconds
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.ops.linear import ONEDNN_USABLE, onednn_product
-from streampetr_vit.modeling.temporal.transformer import PRECISIONS
+from streampetr_vit.modeling.ops.precision import PRECISIONS
 
 # (rows, inner, columns), the smaller first. The wide ones are ViT-L's: 1000 or 6000 tokens of 1024
 # channels through the projections and the MLP.

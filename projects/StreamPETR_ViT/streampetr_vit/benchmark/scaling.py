@@ -17,9 +17,9 @@ from streampetr_vit.benchmark.session import Session, frame_tflop, require_posit
 from streampetr_vit.benchmark.stages import streaming_step
 from streampetr_vit.benchmark.timing import alternately, percentile
 from streampetr_vit.engine.streaming import cast_weights
-from streampetr_vit.engine.trainer import AUTOCAST_DTYPES, autocast
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.ops.precision import AUTOCAST_DTYPES, autocast
 
 SERIES = ("cameras", "resolution", "memory", "queries", "batch")
 SIDES = ("backbone", "frame")

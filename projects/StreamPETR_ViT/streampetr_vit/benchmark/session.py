@@ -18,9 +18,9 @@ from streampetr_vit.benchmark.report import Report
 from streampetr_vit.benchmark.timing import Repeats
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine import build_model, load_config, resolve_device
-from streampetr_vit.engine.trainer import autocast
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.ops.precision import autocast
 
 _CHECKPOINT = "train.init_checkpoint="
 _STD = 0.02  # of random values for parameters that start at zero

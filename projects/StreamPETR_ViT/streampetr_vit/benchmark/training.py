@@ -18,14 +18,11 @@ from streampetr_vit.data.build import default_workers
 from streampetr_vit.engine.compile import check_checkpointing
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.recipe import build_optimizer
-from streampetr_vit.engine.trainer import autocast
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.criterion.training_loss import (
-    FrameResult,
-    FrameTargets,
-    TrainingLoss,
-)
+from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.ops.precision import autocast
+from streampetr_vit.structures.targets import FrameTargets
 
 PARTS = ("data", "forward", "loss", "loss_backward", "backward", "optimizer")
 # Name of a policy -> what `ViT.use_act_checkpoint` is set to.

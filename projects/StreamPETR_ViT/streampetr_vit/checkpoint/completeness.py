@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import torch
 
+from streampetr_vit.checkpoint.key_report import examples
 from streampetr_vit.errors import CheckpointError
 from streampetr_vit.modeling.backbone import ViT
-from streampetr_vit.modeling.key_report import examples
 
 _VIT = "backbone.net."
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")

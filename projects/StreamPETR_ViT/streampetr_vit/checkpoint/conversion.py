@@ -23,6 +23,7 @@ from streampetr_vit.checkpoint.adapters import (
 from streampetr_vit.checkpoint.completeness import check_backbone
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.formats import FORMATS, format_of, weights_of
+from streampetr_vit.checkpoint.key_report import KeyReport, examples, groups
 from streampetr_vit.checkpoint.settings import (
     Settings,
     differences,
@@ -32,7 +33,6 @@ from streampetr_vit.checkpoint.settings import (
     settings_of,
 )
 from streampetr_vit.errors import CheckpointError, InputError
-from streampetr_vit.modeling.key_report import KeyReport, examples, groups
 
 TARGETS = ("ours", "streampetr")
 _DETECTORS = ("ours", "streampetr", "repdetr3d")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from streampetr_vit.checkpoint.conversion import Conversion
 from streampetr_vit.checkpoint.formats import FORMATS
-from streampetr_vit.modeling.key_report import group_of
+from streampetr_vit.checkpoint.key_report import group_of
 
 Row = tuple[str, int, int | None]  # title, tensors, parameters (None: not counted)
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streampetr_vit.checkpoint.key_report import examples
 from streampetr_vit.errors import CheckpointError
-from streampetr_vit.modeling.key_report import examples
 
 # Whose weights a file holds: name on the command line -> what it is.
 FORMATS = {

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from streampetr_vit.checkpoint.conversion import shape_hint
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.formats import format_of, weights_of
+from streampetr_vit.checkpoint.key_report import KeyReport, examples, groups, partial_loading
 from streampetr_vit.checkpoint.settings import differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError
-from streampetr_vit.modeling.key_report import KeyReport, examples, groups, partial_loading
 
 __all__ = ["CheckpointError", "SafeCheckpointer", "read_checkpoint"]
 

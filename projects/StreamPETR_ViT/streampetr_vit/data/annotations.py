@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import CLASS_NAMES
 

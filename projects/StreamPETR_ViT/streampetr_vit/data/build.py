@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.cores import usable_cores
-from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.loaders import EvaluationLoader, FrameDataset, TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
-from streampetr_vit.data.nuscenes import dataset_name
+from streampetr_vit.data.nuscenes.catalog import dataset_name
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.streaming_sampler import (
     StreamingBatchSampler,
     cut_sequences,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import CLASS_NAMES
 

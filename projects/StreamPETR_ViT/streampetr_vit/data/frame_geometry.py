@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.data.transforms import ImageDraw, SceneDraw
 from streampetr_vit.structures import invert_rigid
 

@@ -10,9 +10,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from streampetr_vit.data.batch import Batch
-from streampetr_vit.data.frame_records import FrameRecords
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.mapper import NuScenesMapper, Sample
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.streaming_sampler import StreamingBatchSampler, StreamItem
 from streampetr_vit.data.window_sampler import Window, WindowBatchSampler
 

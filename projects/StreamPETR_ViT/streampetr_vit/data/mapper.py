@@ -13,8 +13,8 @@ from torch import Tensor
 from streampetr_vit.data.annotations import boxes_of_record, filter_by_class, filter_by_range
 from streampetr_vit.data.boxes2d import transform_boxes2d
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.frame_records import FrameRecord
 from streampetr_vit.data.image_io import BadImageError, read_image
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.data.projected_boxes import boxes2d_of_record
 from streampetr_vit.data.transforms import (
     ImageAugmentation,

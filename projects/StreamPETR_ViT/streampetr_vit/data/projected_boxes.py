@@ -17,7 +17,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.annotations import label_table
-from streampetr_vit.data.frame_records import FrameRecord
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.structures import CLASS_NAMES, Boxes2D
 
 _MIN_SIZE_PX = 1.0

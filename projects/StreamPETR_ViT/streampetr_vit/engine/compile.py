@@ -12,7 +12,7 @@ from torch import nn
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.backbone.vit_arguments import SELECTIVE
-from streampetr_vit.modeling.temporal.transformer import Decoder
+from streampetr_vit.modeling.decoder.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 

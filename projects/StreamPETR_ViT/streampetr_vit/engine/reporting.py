@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from streampetr_vit.evaluation.report import write_report
-from streampetr_vit.evaluation.report_from_run import report_from_run
+from streampetr_vit.report.from_run import report_from_run
+from streampetr_vit.report.page import write_report
 
 MEMORY_ON, MEMORY_OFF = "memory on", "memory off at test"
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from streampetr_vit.engine.trainer import AUTOCAST_DTYPES, autocast
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone import ViT
+from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.temporal.camera_sampling import CameraSampling
+from streampetr_vit.modeling.image.rig_code import RigCode, RigCodeCache
+from streampetr_vit.modeling.ops.precision import AUTOCAST_DTYPES, autocast
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.structures import Frame, PaddedDetections
 from streampetr_vit.structures.tensors import map_tensors, pinned, tensors_of
 

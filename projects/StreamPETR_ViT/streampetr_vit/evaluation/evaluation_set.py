@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
-from streampetr_vit.data.nuscenes import dataset_name
+from streampetr_vit.data.nuscenes.catalog import dataset_name
 
 
 @dataclass(frozen=True)

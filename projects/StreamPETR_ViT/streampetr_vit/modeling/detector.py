@@ -13,24 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streampetr_vit.checkpoint.key_report import report_loading
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
-from streampetr_vit.modeling.criterion.training_loss import FrameTargets, TrainingLoss
-from streampetr_vit.modeling.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.focal import FocalHead
+from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput, YOLOXOutput
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
-from streampetr_vit.modeling.key_report import report_loading
-from streampetr_vit.modeling.queries import (
-    DenoisingQueries,
-    HeadOutput,
-    ImageOutput,
-    YOLOXOutput,
-)
+from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.image.rig_code import RigCode, RigCodeCache
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.temporal.rig_code import RigCode, RigCodeCache
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Detections, Frame, PaddedDetections, packed_to
+from streampetr_vit.structures.targets import FrameTargets
 
 Sample = dict[str, Any]
 

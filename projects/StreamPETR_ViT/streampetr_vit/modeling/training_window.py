@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.criterion.training_loss import FrameResult, FrameTargets
-from streampetr_vit.modeling.grid_mask import GridDraw
+from streampetr_vit.modeling.criterion.training_loss import FrameResult
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.temporal_head import Features
-from streampetr_vit.modeling.queries import DenoisingQueries
+from streampetr_vit.modeling.image.grid_mask import GridDraw
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame
+from streampetr_vit.structures.targets import FrameTargets
 
 if TYPE_CHECKING:
     from streampetr_vit.modeling.detector import StreamPETR

@@ -9,8 +9,9 @@ from streampetr_vit.structures.boxes3d import (
     boxes_to_bottom_center,
     rotate_scale_translate_boxes,
 )
-from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig, Frame
+from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig
 from streampetr_vit.structures.detections import Detections, PaddedDetections
+from streampetr_vit.structures.frame import Frame
 from streampetr_vit.structures.packed_copy import packed_to
 from streampetr_vit.structures.pose import Pose, invert_rigid
 

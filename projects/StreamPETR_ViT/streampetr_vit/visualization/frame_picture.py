@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.frame_records import FrameRecord
 from streampetr_vit.data.image_io import read_image
+from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import OutputError
 from streampetr_vit.structures import CLASS_NAMES, Detections
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view

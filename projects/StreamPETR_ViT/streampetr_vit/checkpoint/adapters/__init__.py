@@ -32,7 +32,7 @@ from streampetr_vit.checkpoint.adapters.image import (
     rename_image_head_key,
 )
 from streampetr_vit.checkpoint.adapters.renaming import Unused
-from streampetr_vit.modeling.key_report import is_rotary_table
+from streampetr_vit.checkpoint.key_report import is_rotary_table
 
 __all__ = [
     "HEAD_CONSTANTS",

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from streampetr_vit.checkpoint.adapters.renaming import ROTARY, Renaming, Unused, under
+from streampetr_vit.checkpoint.key_report import is_rotary_table, why_left_out
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.key_report import is_rotary_table, why_left_out
 
 STREAMPETR_BACKBONE = Renaming((("adapter.simfp_", "simfp_"), ("", "net.")))
 

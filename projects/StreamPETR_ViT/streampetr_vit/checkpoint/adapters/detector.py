@@ -26,8 +26,8 @@ from streampetr_vit.checkpoint.adapters.image import (
     rename_neck_key,
 )
 from streampetr_vit.checkpoint.adapters.renaming import ROTARY, Unused
+from streampetr_vit.checkpoint.key_report import is_rotary_table
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.key_report import is_rotary_table
 
 DETECTOR_PREFIXES = ("img_backbone.", "img_neck.", "img_roi_head.", "pts_bbox_head.")
 _COPIES = Unused("copies of the shared class and box branches, equal to the first")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from streampetr_vit.modeling.key_report import is_rotary_table
+from streampetr_vit.checkpoint.key_report import is_rotary_table
 
 
 @dataclass(frozen=True)

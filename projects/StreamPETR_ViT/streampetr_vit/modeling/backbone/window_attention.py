@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from streampetr_vit.modeling.backbone.padded_attention import window_attention
 from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d, rotate
 from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
 from streampetr_vit.modeling.ops.attention import attention
 from streampetr_vit.modeling.ops.linear import joined_linear, linear
-from streampetr_vit.modeling.ops.padded_attention import window_attention
 
 
 class WindowAttention(nn.Module):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.ops.geometry import normalize_to_range
-from streampetr_vit.modeling.queries import DenoisingQueries
 from streampetr_vit.structures import packed_to
 
 

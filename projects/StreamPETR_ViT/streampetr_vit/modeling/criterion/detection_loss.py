@@ -22,7 +22,8 @@ from streampetr_vit.modeling.criterion.losses import (
 )
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
-from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
+from streampetr_vit.modeling.heads.outputs import HeadOutput
 
 
 @dataclass(frozen=True)

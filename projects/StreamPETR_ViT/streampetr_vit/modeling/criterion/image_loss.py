@@ -20,8 +20,8 @@ from streampetr_vit.modeling.criterion.losses import (
     of_one_process,
     quality_focal_loss_sum,
 )
-from streampetr_vit.modeling.ops.boxes2d import giou, iou
-from streampetr_vit.modeling.queries import ImageOutput
+from streampetr_vit.modeling.heads.outputs import ImageOutput
+from streampetr_vit.modeling.ops.rectangles import giou, iou
 from streampetr_vit.structures import Boxes2D
 
 _MIN_PROBABILITY = 1e-4  # of the centerness, and of its complement

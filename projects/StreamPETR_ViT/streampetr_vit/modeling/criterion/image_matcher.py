@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.losses import constant, focal_cost
-from streampetr_vit.modeling.ops.boxes2d import (
+from streampetr_vit.modeling.heads.outputs import ImageOutput
+from streampetr_vit.modeling.ops.rectangles import (
     center_form_from_corners,
     corners_from_center_form,
     giou,
 )
-from streampetr_vit.modeling.queries import ImageOutput
 from streampetr_vit.structures import Boxes2D, packed_to
 
 _BAD_COST = 100.0  # stands for NaN and infinite costs

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.ops.boxes2d import center_form_from_corners, iou
+from streampetr_vit.modeling.ops.rectangles import center_form_from_corners, iou
 
 _FAR_COST = 1e5  # of a cell outside the box or outside its middle
 _LEAST_LOG = -100.0

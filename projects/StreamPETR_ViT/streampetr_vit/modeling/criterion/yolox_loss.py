@@ -17,8 +17,8 @@ from torch import Tensor
 from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
 from streampetr_vit.modeling.criterion.losses import of_one_process, square_iou_loss_sum
 from streampetr_vit.modeling.criterion.sim_ota import CellAssignment, SimOTA
-from streampetr_vit.modeling.ops.boxes2d import cell_codes_from_corners, iou
-from streampetr_vit.modeling.queries import YOLOXOutput
+from streampetr_vit.modeling.heads.outputs import YOLOXOutput
+from streampetr_vit.modeling.ops.rectangles import cell_codes_from_corners, iou
 from streampetr_vit.structures import Boxes2D
 
 

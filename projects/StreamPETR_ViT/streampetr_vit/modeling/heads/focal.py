@@ -14,9 +14,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.ops.boxes2d import center_form_from_corners
+from streampetr_vit.modeling.heads.outputs import ImageOutput
 from streampetr_vit.modeling.ops.geometry import inverse_sigmoid, token_centers
-from streampetr_vit.modeling.queries import ImageOutput
+from streampetr_vit.modeling.ops.rectangles import center_form_from_corners
 
 _PRIOR_PROBABILITY = 0.01  # of a class or a centre before training
 

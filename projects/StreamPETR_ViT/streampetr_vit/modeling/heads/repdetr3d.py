@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
-from streampetr_vit.modeling.temporal.camera_sampling import CameraMaps
+from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
-from streampetr_vit.modeling.temporal.rig_code import RigCode
-from streampetr_vit.modeling.temporal.transformer import SamplingDecoder
 from streampetr_vit.structures import CameraRig, Frame
 
 _CAMERA_DIM = 14  # two focal lengths, and a 3 x 4 pose

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.modeling.decoder.attention import ImageTokens
+from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
+from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
+from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.ops.geometry import gather_tokens, token_centers
 from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.temporal.motion_layer_norm import FeatureGate, MotionLayerNorm
-from streampetr_vit.modeling.temporal.position_encoding import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.rig_code import RigCode
-from streampetr_vit.modeling.temporal.transformer import ImageTokens, TemporalDecoder
 from streampetr_vit.structures import CameraRig, Frame
 from streampetr_vit.structures.tensors import map_tensors
 

@@ -15,15 +15,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.modeling.decoder.decoder import Decoder
 from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_padded
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
+from streampetr_vit.modeling.heads.outputs import HeadOutput
+from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range, inverse_sigmoid
 from streampetr_vit.modeling.ops.linear import Linear
-from streampetr_vit.modeling.queries import DenoisingQueries, HeadOutput
 from streampetr_vit.modeling.temporal import memory as temporal_memory
 from streampetr_vit.modeling.temporal.alignment import AlignedQueries, TemporalAlignment
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.temporal.rig_code import RigCode
-from streampetr_vit.modeling.temporal.transformer import Decoder
 from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections
 
 _PRIOR_PROBABILITY = 0.01  # of a class before training; keeps the first focal losses small

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.modeling.heads.outputs import YOLOXOutput
 from streampetr_vit.modeling.ops.geometry import token_centers
-from streampetr_vit.modeling.queries import YOLOXOutput
 
 _PRIOR_PROBABILITY = 0.01  # of a class or of an object before training
 

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.modeling.ops.encodings import encode_points, fourier_encoding, sine_encoding
 from streampetr_vit.modeling.ops.geometry import normalize_to_range
 from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.temporal.motion_layer_norm import MotionLayerNorm
-from streampetr_vit.modeling.temporal.position_encoding import (
-    encode_points,
-    fourier_encoding,
-    sine_encoding,
-)
 
 _MOTION_DIM = 15  # velocity 2, age 1, pose 3 x 4
 _OCTAVES = 6

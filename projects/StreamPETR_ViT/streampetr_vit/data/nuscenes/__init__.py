@@ -1,0 +1,1 @@
+"""nuScenes-format tables: read once, kept as columns, opened by name."""

@@ -1,0 +1,277 @@
+"""nuScenes tables -> `FrameRecords`, once; afterwards the cache file is opened.
+
+Source: the record definitions of nuScenes (devkit 1.2) and of StreamPETR's info files: box frame,
+yaw, velocity and the camera-to-lidar transform with compensated ego motion.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from iopath.common.file_io import file_lock
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from streampetr_vit.data.nuscenes.cache import CacheError, fingerprint, write_arrays
+from streampetr_vit.data.nuscenes.columns import (
+    Annotations,
+    Samples,
+    SensorData,
+    read_annotations,
+    read_samples,
+    read_sensor_data,
+)
+from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.tables import TableFolder, garbage_collection_paused
+from streampetr_vit.errors import MissingFileError
+
+_LOG = logging.getLogger(__name__)
+
+TABLES = (
+    "scene",
+    "sample",
+    "sample_data",
+    "calibrated_sensor",
+    "sensor",
+    "ego_pose",
+    "sample_annotation",
+    "instance",
+    "category",
+)
+
+
+def load_records(
+    root: str | os.PathLike[str],
+    version: str,
+    scene_names: Sequence[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> FrameRecords:
+    """Opens the records of a nuScenes-format data set, building their cache first if needed.
+
+    Args:
+        root: data root, the folder that holds `samples/` and the version folder.
+        version: name of the version folder, for example "v1.0-trainval".
+        scene_names: scenes to keep; None keeps all.
+        cache_dir: folder of the cache file; by default `<root>/.streampetr_vit`, or the user's
+            cache folder where the root cannot be written.
+
+    Raises:
+        MissingFileError: if the root, the version or a table is missing.
+        TableError: if a table is not as nuScenes defines it.
+        InputError: if a scene name does not exist.
+    """
+    root = Path(root).expanduser().resolve()
+    folder = version_folder(root, version)
+    files = [folder / f"{table}.json" for table in TABLES]
+    print_of_tables = fingerprint([file for file in files if file.is_file()])
+    path = _cache_path(root, f"{version}.{print_of_tables}.safetensors", cache_dir)
+    records = _open_cache(path, root)
+    if records is None:
+        # Of several processes of one machine or shared folder, one builds and the others wait.
+        with file_lock(str(path)):
+            records = _open_cache(path, root)
+            if records is None:
+                build_cache(folder, path)
+                records = FrameRecords(path, root)
+    return records if scene_names is None else records.select_scenes(scene_names)
+
+
+def version_folder(root: Path, version: str) -> Path:
+    """The folder of a version's tables.
+
+    Raises:
+        MissingFileError: naming what exists, if the root or the version does not.
+    """
+    if not root.is_dir():
+        raise MissingFileError(
+            f"data root {root} does not exist. Point DETECTRON2_DATASETS (its subfolder nuscenes) "
+            "or the config's dataset root at the folder that holds samples/ and v1.0-*/, or make a "
+            "synthetic set with tools/make_synthetic_nuscenes.py"
+        )
+    folder = root / version
+    if not version or not folder.is_dir():
+        found = sorted(path.parent.name for path in root.glob("*/scene.json"))
+        raise MissingFileError(
+            f"version {version!r} does not exist in {root}; versions there: {found or 'none'}"
+        )
+    return folder
+
+
+def build_cache(folder: Path, path: Path) -> None:
+    """Reads the tables of a version folder and writes the cache file `path`."""
+    started = time.perf_counter()
+    bar = tqdm(unit="B", unit_scale=True, desc="tables", leave=False, disable=None)
+
+    def show(name: str, done: int, total: int) -> None:
+        bar.total = total
+        bar.set_description(name)
+        bar.update(done - bar.n)
+
+    with garbage_collection_paused(), bar:
+        tables = TableFolder(folder, progress=show)
+        samples = read_samples(tables)
+        sensors = read_sensor_data(tables, samples)
+        annotations = read_annotations(tables, samples)
+    arrays = record_arrays(samples, sensors, annotations)
+    metadata = {"version": folder.name, "has_annotations": str(len(annotations) > 0)}
+    write_arrays(path, arrays, metadata)
+    _LOG.info(
+        "read %s in %.1f s: %d scenes, %d samples, %d boxes; cached as %s (%.1f MB)",
+        folder,
+        time.perf_counter() - started,
+        len(samples.scene_names),
+        len(samples.tokens),
+        len(annotations),
+        path,
+        path.stat().st_size / 1e6,
+    )
+
+
+def record_arrays(
+    samples: Samples, sensors: SensorData, annotations: Annotations
+) -> dict[str, np.ndarray]:
+    """The columns of `FrameRecords`, by name."""
+    lidar_to_ego, ego_to_global = sensors.sensor_to_ego[:, 0], sensors.ego_to_global[:, 0]
+    arrays = {
+        "token": _bytes(samples.tokens),
+        "timestamp_us": samples.timestamp_us,
+        "scene_of_frame": samples.scene_of_frame,
+        "scene_token": _bytes(samples.scene_tokens),
+        "scene_name": _bytes(samples.scene_names),
+        "scene_offsets": samples.scene_offsets.astype(np.int64),
+        "lidar_to_ego": lidar_to_ego,
+        "ego_to_global": ego_to_global,
+        "camera_path": _bytes(sensors.paths[:, 1:]),
+        "camera_timestamp_us": sensors.timestamp_us[:, 1:],
+        "camera_to_lidar": _camera_to_lidar(sensors),
+        "camera_intrinsics": sensors.intrinsics[:, 1:],
+        "image_size": sensors.image_size[:, 1:],
+    }
+    order = np.argsort(annotations.frame, kind="stable")  # table order inside a sample
+    boxes, rotation = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
+    arrays |= {
+        "gt_boxes": boxes[order],
+        "gt_rotation": rotation[order],
+        "gt_labels": annotations.label[order],
+        "num_lidar_pts": annotations.num_lidar_pts[order],
+        "num_radar_pts": annotations.num_radar_pts[order],
+        "instance": annotations.instance[order],
+        "box_offsets": np.searchsorted(
+            annotations.frame[order], np.arange(len(samples.tokens) + 1)
+        ).astype(np.int64),
+    }
+    return arrays
+
+
+def _camera_to_lidar(sensors: SensorData) -> np.ndarray:
+    """(S, N, 4, 4): camera -> ego at the camera's time -> global -> ego at lidar time -> lidar."""
+    rotation_le, translation_le = _rotation_translation(sensors.sensor_to_ego[:, :1])
+    rotation_eg, translation_eg = _rotation_translation(sensors.ego_to_global[:, :1])
+    rotation_ce, translation_ce = _rotation_translation(sensors.sensor_to_ego[:, 1:])
+    rotation_cg, translation_cg = _rotation_translation(sensors.ego_to_global[:, 1:])
+    to_lidar = np.swapaxes(rotation_eg @ rotation_le, -1, -2)  # global -> lidar directions
+    in_ego = (rotation_cg @ translation_ce + translation_cg) - translation_eg
+    matrix = np.zeros((*in_ego.shape[:2], 4, 4))
+    matrix[..., :3, :3] = to_lidar @ rotation_cg @ rotation_ce
+    in_ego = np.swapaxes(rotation_eg, -1, -2) @ in_ego
+    matrix[..., :3, 3:] = np.swapaxes(rotation_le, -1, -2) @ (in_ego - translation_le)
+    matrix[..., 3, 3] = 1
+    return matrix
+
+
+def _rotation_translation(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 7) -> (..., 3, 3) and (..., 3, 1)."""
+    rotation = _rotation(poses[..., 3:].reshape(-1, 4)).as_matrix()
+    return rotation.reshape(*poses.shape[:-1], 3, 3), poses[..., :3, None]
+
+
+def _rotation(wxyz: np.ndarray) -> Rotation:
+    return Rotation.from_quat(wxyz[:, [1, 2, 3, 0]])
+
+
+def _lidar_boxes(
+    annotations: Annotations,
+    timestamp_us: np.ndarray,
+    lidar_to_ego: np.ndarray,
+    ego_to_global: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(A, 9) float64 boxes in the lidar frame of their sample, in table order, and their (A, 4)
+    rotation (w, x, y, z) with the tilt."""
+    if len(annotations) == 0:
+        return np.zeros((0, 9)), np.zeros((0, 4))
+    frame = annotations.frame
+    rotation_le, rotation_eg = _rotation(lidar_to_ego[:, 3:]), _rotation(ego_to_global[:, 3:])
+    le_inverse, eg_inverse = rotation_le.inv()[frame], rotation_eg.inv()[frame]
+    center = eg_inverse.apply(annotations.center - ego_to_global[frame, :3])
+    center = le_inverse.apply(center - lidar_to_ego[frame, :3])
+    x, y, z, w = (le_inverse * eg_inverse * _rotation(annotations.rotation)).as_quat().T
+    # Source: yaw of pyquaternion's yaw_pitch_roll, which the reference's records use. It is not the
+    # heading of the rotated x axis; the two differ at second order in the tilt.
+    yaw = np.arctan2(2 * (w * z - x * y), 1 - 2 * (y**2 + z**2))
+    velocity = np.zeros((len(frame), 3))
+    velocity[:, :2] = _global_velocity(annotations, timestamp_us)
+    velocity = le_inverse.apply(eg_inverse.apply(velocity))
+    size_lwh = annotations.size_wlh[:, [1, 0, 2]]
+    boxes = np.concatenate((center, size_lwh, yaw[:, None], velocity[:, :2]), axis=1)
+    return boxes, np.stack((w, x, y, z), axis=1)
+
+
+def _global_velocity(annotations: Annotations, timestamp_us: np.ndarray) -> np.ndarray:
+    """(A, 2) float64: differences between the neighbours in time; NaN where undefined.
+
+    Source: the devkit's `box_velocity`: at most 1.5 s between the two boxes, 3 s if both
+    neighbours exist.
+    """
+    here = np.arange(len(annotations))
+    has_previous, has_following = annotations.previous >= 0, annotations.following >= 0
+    first = np.where(has_previous, annotations.previous, here)
+    last = np.where(has_following, annotations.following, here)
+    times = timestamp_us[annotations.frame]
+    seconds = 1e-6 * (times[last] - times[first])
+    allowed = np.where(has_previous & has_following, 3.0, 1.5)
+    defined = (has_previous | has_following) & (seconds <= allowed)
+    velocity = np.full((len(annotations), 2), np.nan)
+    moved = annotations.center[last, :2] - annotations.center[first, :2]
+    velocity[defined] = moved[defined] / seconds[defined, None]
+    return velocity
+
+
+def _bytes(texts: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Fixed-width UTF-8 byte strings."""
+    array = np.asarray(texts, dtype=object)
+    return np.array([text.encode() for text in array.ravel()]).reshape(array.shape)
+
+
+def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Where the cache file is, or where it can be written."""
+    if cache_dir is not None:
+        folder = Path(cache_dir).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+    folder = root / ".streampetr_vit"
+    with suppress(OSError):
+        folder.mkdir(exist_ok=True)
+    if (folder / name).is_file() or (folder.is_dir() and os.access(folder, os.W_OK)):
+        return folder / name
+    user = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "streampetr_vit"
+    user.mkdir(parents=True, exist_ok=True)
+    _LOG.info("%s cannot be written; the record cache goes to %s", folder, user)
+    return user / name
+
+
+def _open_cache(path: Path, root: Path) -> FrameRecords | None:
+    """The cached records, or None (with a log line) if the file is absent or unusable."""
+    if not path.is_file():
+        _LOG.info("no record cache %s yet", path)
+        return None
+    try:
+        return FrameRecords(path, root)
+    except CacheError as error:
+        _LOG.warning("%s; it is built again", error)
+        return None

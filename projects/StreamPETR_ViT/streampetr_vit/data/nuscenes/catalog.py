@@ -1,0 +1,208 @@
+"""Data sets by name: detectron2's catalogs, splits, and sets named in a config.
+
+The official names are registered when this module is imported, below the folder `nuscenes` of
+detectron2's DETECTRON2_DATASETS. Registration reads nothing from disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from streampetr_vit.data.nuscenes.build_records import load_records, version_folder
+from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.errors import InputError
+from streampetr_vit.structures import CLASS_NAMES
+
+_LOG = logging.getLogger(__name__)
+
+# The devkit's rule: a predefined split belongs to versions whose name ends so.
+_VERSION_SUFFIX = {
+    "train": "trainval",
+    "val": "trainval",
+    "train_detect": "trainval",
+    "train_track": "trainval",
+    "mini_train": "mini",
+    "mini_val": "mini",
+    "test": "test",
+}
+
+_OFFICIAL = {
+    "nuscenes_trainval_train": ("v1.0-trainval", "train"),
+    "nuscenes_trainval_val": ("v1.0-trainval", "val"),
+    "nuscenes_mini_train": ("v1.0-mini", "mini_train"),
+    "nuscenes_mini_val": ("v1.0-mini", "mini_val"),
+    "nuscenes_test": ("v1.0-test", "test"),
+}
+
+
+def default_root() -> Path:
+    """`nuscenes` in the folder that DETECTRON2_DATASETS names (default: ./datasets)."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / "nuscenes"
+
+
+def load_split(
+    root: str | os.PathLike[str],
+    version: str,
+    split: str | Sequence[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> FrameRecords:
+    """Opens the records of a split.
+
+    Args:
+        root: data root.
+        version: name of the version folder.
+        split: a split of the devkit ("train", "val", "test", "mini_train", ...), one of the
+            version's `splits.json`, a list of scene names, or None for all scenes.
+        cache_dir: see `nuscenes_tables.load_records`.
+
+    Raises:
+        InputError: if the split is unknown or has no scene in this data set.
+    """
+    folder = version_folder(Path(root).expanduser().resolve(), version)
+    if split is None or not isinstance(split, str):
+        return load_records(root, version, split, cache_dir)
+    if split not in _VERSION_SUFFIX:
+        return load_records(root, version, _custom_split(folder, split), cache_dir)
+    if not version.endswith(_VERSION_SUFFIX[split]):
+        raise InputError(
+            f"split {split!r} belongs to versions that end in {_VERSION_SUFFIX[split]!r}, not to "
+            f"{version!r}; splits for it: {_splits_for(folder)}"
+        )
+    names = _devkit_split(split)
+    records = load_records(root, version, cache_dir=cache_dir)
+    have = set(records.scene_names)
+    present = [name for name in names if name in have]
+    if not present:
+        raise InputError(
+            f"{folder} has none of the {len(names)} scenes of split {split!r}; it has "
+            f"{sorted(have)[:5]} ... Splits for it: {_splits_for(folder)}"
+        )
+    if len(present) < len(names):
+        _LOG.info("%s has %d of the %d scenes of split %s", folder, len(present), len(names), split)
+    return records.select_scenes(present)
+
+
+def _devkit_split(split: str) -> list[str]:
+    # Imported here: it takes seconds, and only official splits need it.
+    from nuscenes.utils.splits import create_splits_scenes
+
+    return create_splits_scenes()[split]
+
+
+def _custom_splits(folder: Path) -> dict[str, list[str]]:
+    path = folder / "splits.json"
+    if not path.is_file():
+        return {}
+    try:
+        splits = json.loads(path.read_text())
+        if not all(isinstance(names, list) for names in splits.values()):
+            raise TypeError("a split is no list")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{path} must be a JSON object {{"split name": ["scene name", ...]}} ({error})'
+        ) from error
+    return splits
+
+
+def _custom_split(folder: Path, split: str) -> list[str]:
+    splits = _custom_splits(folder)
+    if split not in splits:
+        raise InputError(
+            f"unknown split {split!r} of {folder}; splits for it: {_splits_for(folder)}. Own "
+            f'splits go into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
+        )
+    return splits[split]
+
+
+def _splits_for(folder: Path) -> list[str]:
+    official = [s for s, suffix in _VERSION_SUFFIX.items() if folder.name.endswith(suffix)]
+    return official + list(_custom_splits(folder))
+
+
+def register_nuscenes(
+    name: str,
+    root: str | os.PathLike[str],
+    version: str,
+    split: str | Sequence[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> None:
+    """Registers a data set in detectron2's catalogs; again with the same arguments is no error.
+
+    `DatasetCatalog.get(name)` returns its `FrameRecords`; `MetadataCatalog.get(name)` has root,
+    version, split (the devkit's eval_set name, or None), cache_dir, thing_classes and
+    evaluator_type "nuscenes".
+
+    Args:
+        name: of the data set.
+        root, version, split, cache_dir: see `load_split`.
+
+    Raises:
+        InputError: if the name is taken by another data set.
+    """
+    scenes = split if split is None or isinstance(split, str) else tuple(split)
+    root = Path(root).expanduser().absolute()
+    cache_dir = None if cache_dir is None else str(Path(cache_dir).expanduser().absolute())
+    description = {
+        "root": str(root),
+        "version": version,
+        "split": scenes if isinstance(scenes, str) else None,
+        "scenes": None if isinstance(scenes, str) else scenes,
+        "cache_dir": cache_dir,
+        "thing_classes": list(CLASS_NAMES),
+        "evaluator_type": "nuscenes",
+    }
+    if name in DatasetCatalog.list():
+        known = MetadataCatalog.get(name).as_dict()
+        different = [key for key, value in description.items() if known.get(key) != value]
+        if different:
+            raise InputError(
+                f"data set {name!r} is registered with other values of {different}; "
+                "choose another name (the key `name` of a description)"
+            )
+        return
+    DatasetCatalog.register(name, lambda: load_split(root, version, scenes, cache_dir))
+    MetadataCatalog.get(name).set(**description)
+
+
+def dataset_name(dataset: str | Mapping[str, Any]) -> str:
+    """The catalog name of a data set that a config names or describes.
+
+    Args:
+        dataset: a registered name, or the keyword arguments of `register_nuscenes`; then it is
+            registered, by default under a name made of root, version and split.
+
+    Raises:
+        InputError: if the name or a keyword is unknown.
+    """
+    if isinstance(dataset, str):
+        if dataset not in DatasetCatalog.list():
+            known = sorted(n for n in DatasetCatalog.list() if n.startswith("nuscenes"))
+            raise InputError(
+                f"unknown data set {dataset!r}; registered: {known}. Or describe one: "
+                'dict(root="...", version="v1.0-mini", split="mini_train")'
+            )
+        return dataset
+    values = {key: value for key, value in dataset.items()}
+    allowed = {"name", "root", "version", "split", "cache_dir"}
+    if not {"root", "version"} <= values.keys() <= allowed:
+        raise InputError(
+            "a data set description needs root and version and may have split, name and "
+            f"cache_dir; it has {sorted(values)}"
+        )
+    split = values.get("split")
+    label = split if isinstance(split, str) else "all" if split is None else "_".join(split)
+    default = f"{Path(values['root']).expanduser().absolute()}:{values['version']}:{label}"
+    name = values.pop("name", default)
+    register_nuscenes(name, **values)
+    return name
+
+
+for _name, (_version, _split) in _OFFICIAL.items():
+    register_nuscenes(_name, default_root(), _version, _split)

@@ -1,0 +1,190 @@
+"""The key frames of a data set as columns of one memory-mapped file.
+
+A data set of 34,000 frames and 1.2 million boxes is a few arrays, not a list of dicts: opening it
+takes milliseconds, a worker process that receives it opens the same file instead of copying it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streampetr_vit.data.nuscenes.cache import as_strings, map_arrays
+from streampetr_vit.errors import InputError
+from streampetr_vit.structures import Pose
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One key frame. Shape letters: N cameras in the order of `structures.CAMERA_NAMES`, n boxes.
+
+    Attributes:
+        root: data root, absolute; the paths below are relative to it.
+        token, scene_token, scene_name: names of the sample and of its scene.
+        timestamp_us: time of the sample, integer microseconds since the epoch.
+        lidar_to_ego: LIDAR_TOP calibration.
+        ego_to_global: ego pose at the lidar's time.
+        camera_paths: N paths.
+        camera_timestamps_us: (N,) int64.
+        camera_to_lidar: (N, 4, 4) float64; includes the motion of the car between the camera's
+            time and the lidar's.
+        camera_intrinsics: (N, 3, 3) float64, in pixels of the stored picture.
+        image_sizes: (N, 2) int32, (width, height) of the stored picture.
+        gt_boxes: (n, 9) float64, lidar frame, gravity centre; all categories, with or without
+            sensor points. Velocity is NaN where the tracks do not define it.
+        gt_rotation: (n, 4) float64 unit quaternions (w, x, y, z), box -> lidar frame, with the tilt
+            that the yaw of `gt_boxes` leaves out.
+        gt_labels: (n,) int64, index into `structures.CLASS_NAMES`, -1 for other categories.
+        num_lidar_pts, num_radar_pts: (n,) int32.
+        instance: (n,) int32, number of the object; the same object has the same number in all
+            frames of its scene.
+        has_annotations: False for a set without ground truth (then n is 0).
+    """
+
+    root: Path
+    token: str
+    scene_token: str
+    scene_name: str
+    timestamp_us: int
+    lidar_to_ego: Pose
+    ego_to_global: Pose
+    camera_paths: tuple[str, ...]
+    camera_timestamps_us: np.ndarray
+    camera_to_lidar: np.ndarray
+    camera_intrinsics: np.ndarray
+    image_sizes: np.ndarray
+    gt_boxes: np.ndarray
+    gt_rotation: np.ndarray
+    gt_labels: np.ndarray
+    num_lidar_pts: np.ndarray
+    num_radar_pts: np.ndarray
+    instance: np.ndarray
+    has_annotations: bool
+
+
+class FrameRecords(Sequence[FrameRecord]):
+    """Key frames ordered by scene (first timestamp) and time; a scene's frames are adjacent.
+
+    Pickling sends the paths and the chosen scenes only.
+
+    Args:
+        path: the cache file that `nuscenes_tables.load_records` wrote.
+        root: data root that the picture paths are relative to.
+        scene_rows: numbers of the scenes to keep, ascending; None keeps all.
+    """
+
+    def __init__(self, path: Path, root: Path, scene_rows: Sequence[int] | None = None):
+        self.path, self.root = Path(path), Path(root)
+        self._columns, self.metadata = map_arrays(self.path)
+        offsets = self._columns["scene_offsets"]
+        rows = range(len(offsets) - 1) if scene_rows is None else scene_rows
+        self._scene_rows = np.array(list(rows), dtype=np.int64)
+        lengths = np.diff(offsets)[self._scene_rows]
+        self._rows = np.concatenate(
+            [np.arange(offsets[row], offsets[row + 1]) for row in self._scene_rows]
+            or [np.zeros(0, np.int64)]
+        )
+        self.scene_lengths: tuple[int, ...] = tuple(lengths.tolist())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameRecords, (self.path, self.root, self._scene_rows.tolist())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def version(self) -> str:
+        """Name of the version folder, for example v1.0-trainval."""
+        return self.metadata["version"]
+
+    @property
+    def has_annotations(self) -> bool:
+        """Whether the set has ground truth."""
+        return self.metadata["has_annotations"] == "True"
+
+    @property
+    def scene_names(self) -> list[str]:
+        """Names of the scenes, in the order of the frames."""
+        return [name.decode() for name in self._strings("scene_name")[self._scene_rows]]
+
+    @property
+    def tokens(self) -> list[str]:
+        """Sample tokens of all frames."""
+        return [token.decode() for token in self._strings("token")[self._rows]]
+
+    @property
+    def timestamps_us(self) -> np.ndarray:
+        """(len(self),) int64, times of all frames in microseconds."""
+        return self._columns["timestamp_us"][self._rows]
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        """(len(self), N, 2) int32, (width, height) of all pictures."""
+        return self._columns["image_size"][self._rows]
+
+    def boxes_per_class(self, num_classes: int) -> np.ndarray:
+        """(num_classes + 1,) int64, boxes of the chosen scenes by label; the last is unmapped."""
+        offsets = self._columns["box_offsets"]
+        scenes = self._columns["scene_offsets"]
+        total = np.zeros(num_classes + 1, np.int64)
+        for row in self._scene_rows:
+            labels = self._columns["gt_labels"][offsets[scenes[row]] : offsets[scenes[row + 1]]]
+            total += np.bincount(labels % (num_classes + 1), minlength=num_classes + 1)
+        return total
+
+    def select_scenes(self, names: Sequence[str]) -> FrameRecords:
+        """The frames of some scenes, in the same order.
+
+        Raises:
+            InputError: if a scene is not in the set.
+        """
+        have = {
+            name: int(row) for name, row in zip(self.scene_names, self._scene_rows, strict=True)
+        }
+        missing = [name for name in names if name not in have]
+        if missing:
+            raise InputError(
+                f"scenes {missing[:5]} are not in {self.root / self.version}, which has "
+                f"{len(have)} scenes: {list(have)[:5]} ...; choose among those"
+            )
+        return FrameRecords(self.path, self.root, sorted({have[name] for name in names}))
+
+    def __getitem__(self, index: int) -> FrameRecord:  # type: ignore[override]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        columns, row = self._columns, int(self._rows[index])
+        scene = int(columns["scene_of_frame"][row])
+        boxes = slice(*columns["box_offsets"][row : row + 2].tolist())
+        return FrameRecord(
+            root=self.root,
+            token=self._strings("token")[row].decode(),
+            scene_token=self._strings("scene_token")[scene].decode(),
+            scene_name=self._strings("scene_name")[scene].decode(),
+            timestamp_us=int(columns["timestamp_us"][row]),
+            lidar_to_ego=_pose(columns["lidar_to_ego"][row]),
+            ego_to_global=_pose(columns["ego_to_global"][row]),
+            camera_paths=tuple(p.decode() for p in self._strings("camera_path")[row]),
+            camera_timestamps_us=columns["camera_timestamp_us"][row],
+            camera_to_lidar=columns["camera_to_lidar"][row],
+            camera_intrinsics=columns["camera_intrinsics"][row],
+            image_sizes=columns["image_size"][row],
+            gt_boxes=columns["gt_boxes"][boxes],
+            gt_rotation=columns["gt_rotation"][boxes],
+            gt_labels=columns["gt_labels"][boxes].astype(np.int64),
+            num_lidar_pts=columns["num_lidar_pts"][boxes],
+            num_radar_pts=columns["num_radar_pts"][boxes],
+            instance=columns["instance"][boxes],
+            has_annotations=self.has_annotations,
+        )
+
+    def _strings(self, name: str) -> np.ndarray:
+        return as_strings(self._columns[name])
+
+
+def _pose(row: np.ndarray) -> Pose:
+    """(7,): translation, then quaternion (w, x, y, z)."""
+    return Pose(row[:3], row[3:])

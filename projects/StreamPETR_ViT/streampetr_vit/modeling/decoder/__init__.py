@@ -1,0 +1,1 @@
+"""The decoder: its layers, and how queries look at the image."""

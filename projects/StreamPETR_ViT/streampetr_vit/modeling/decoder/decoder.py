@@ -1,0 +1,173 @@
+"""The decoder: hybrid self-attention over queries and memory, then a look at the image.
+
+How a query looks at the image is a module of its own: attention to all tokens (StreamPETR), or
+sampling at projected points (RepDETR3D, `camera_sampling`).
+
+Shape letters: B streams, Q queries, K keys, T image tokens, L layers, E channels, h heads, D head
+dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from streampetr_vit.modeling.decoder.attention import TokenAttention
+from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
+from streampetr_vit.modeling.decoder.layer import DecoderLayer
+
+
+class Decoder(nn.Module):
+    """A stack of layers.
+
+    Args:
+        layers: L of them.
+        embed_dim: E.
+        with_post_norm: one norm, shared by the outputs of all layers.
+        use_act_checkpoint: recompute each layer in the backward pass.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayer],
+        embed_dim: int,
+        with_post_norm: bool,
+        use_act_checkpoint: bool,
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_layers = embed_dim, len(layers)
+        self.use_act_checkpoint = use_act_checkpoint
+        self.layers = nn.ModuleList(layers)
+        self.post_norm = nn.LayerNorm(embed_dim) if with_post_norm else nn.Identity()
+
+    def forward(
+        self,
+        content: Tensor,
+        position: Tensor,
+        image: Any,
+        points_m: Tensor | None = None,
+        memory_content: Tensor | None = None,
+        memory_position: Tensor | None = None,
+        blocked: Tensor | None = None,
+    ) -> Tensor:
+        """Decodes queries.
+
+        Args:
+            content, position: (B, Q, E) of the queries.
+            image: what the layers' cross-attention looks at.
+            points_m: (B, Q, 3) reference points of the queries in metres, lidar frame.
+            memory_content, memory_position: (B, K', E), further keys of the self-attention.
+            blocked: (Q, Q + K') bool for the self-attention, True = may not attend.
+
+        Returns:
+            (L, B, Q, E): every layer's output.
+        """
+        outputs = []
+        shared = (position, image, points_m, memory_content, memory_position, blocked)
+        for layer in self.layers:
+            if self.use_act_checkpoint and self.training:
+                content = checkpoint(layer, content, *shared, use_reentrant=False)
+            else:
+                content = layer(content, *shared)
+            outputs.append(self.post_norm(content))
+        return torch.stack(outputs)
+
+
+class TemporalDecoder(Decoder):
+    """StreamPETR's: attention to all image tokens, and a norm at the end.
+
+    Args:
+        embed_dim, num_heads, feedforward_dim, dropout, kernel: see `DecoderLayer`.
+        num_layers: L.
+        cross_attention_dropout: on cross-attention weights. Quirk: 0 in the published training,
+            whose fused kernel ignored the configured 0.1.
+        cross_attention_precision: see `MultiHeadAttention`. The published training and evaluation
+            used "fp16".
+        use_act_checkpoint: recompute each layer in the backward pass.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        feedforward_dim: int = 2048,
+        num_layers: int = 6,
+        dropout: float = 0.1,
+        cross_attention_dropout: float = 0.0,
+        cross_attention_precision: str = "float32",
+        kernel: str = "sdpa",
+        use_act_checkpoint: bool = False,
+    ) -> None:
+        layers = [
+            DecoderLayer(
+                embed_dim,
+                num_heads,
+                feedforward_dim,
+                TokenAttention(
+                    embed_dim,
+                    num_heads,
+                    cross_attention_dropout,
+                    kernel,
+                    cross_attention_precision,
+                ),
+                dropout,
+                feedforward_dropout=dropout,
+                kernel=kernel,
+            )
+            for _ in range(num_layers)
+        ]
+        super().__init__(layers, embed_dim, True, use_act_checkpoint)
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+
+class SamplingDecoder(Decoder):
+    """RepDETR3D's: queries sample the image at projected points, and there is no norm at the end.
+
+    Args:
+        embed_dim, num_heads, feedforward_dim, dropout, feedforward_dropout, kernel: see
+            `DecoderLayer`. Quirk: the released weights have 1024 and 0, whatever their
+            configuration says.
+        num_layers: L.
+        num_levels, num_points, num_groups: see `CameraSampling`.
+        sampling_kernel: see `ops.deformable_aggregation`.
+        use_act_checkpoint: recompute each layer in the backward pass.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        feedforward_dim: int = 1024,
+        num_layers: int = 6,
+        num_levels: int = 4,
+        num_points: int = 13,
+        num_groups: int = 8,
+        dropout: float = 0.1,
+        feedforward_dropout: float = 0.0,
+        kernel: str = "sdpa",
+        sampling_kernel: str = "grid_sample",
+        use_act_checkpoint: bool = False,
+    ) -> None:
+        layers = [
+            DecoderLayer(
+                embed_dim,
+                num_heads,
+                feedforward_dim,
+                CameraSampling(
+                    embed_dim, num_groups, num_levels, num_points, kernel=sampling_kernel
+                ),
+                dropout,
+                feedforward_dropout,
+                kernel,
+            )
+            for _ in range(num_layers)
+        ]
+        super().__init__(layers, embed_dim, False, use_act_checkpoint)
+        self.sampling_kernel = sampling_kernel

@@ -1,0 +1,1 @@
+"""What is computed from pictures and cameras before the decoder sees them."""

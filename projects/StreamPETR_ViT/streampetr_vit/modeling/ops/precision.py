@@ -1,0 +1,35 @@
+"""Names of number formats, and the context in which a network computes in one of them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from streampetr_vit.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(
+    precision: str, device_type: str, cache_enabled: bool = True
+) -> AbstractContextManager:
+    """The context in which a model is called for a precision.
+
+    Args:
+        precision: "float32", "bf16" or "fp16". "float32" leaves an ambient autocast as it is.
+        device_type: "cpu" or "cuda".
+        cache_enabled: keep weights that were cast until the outermost context ends.
+
+    Raises:
+        InputError: unknown precision, or one that this device does not have.
+    """
+    if precision not in DTYPES:
+        raise InputError(
+            f"precision {precision!r} is unknown: allowed are {', '.join(map(repr, DTYPES))}"
+        )
+    if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("precision 'bf16': this GPU has no bfloat16; use 'fp16'")
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device_type, DTYPES[precision], cache_enabled=cache_enabled)

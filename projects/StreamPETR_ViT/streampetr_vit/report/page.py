@@ -1,0 +1,171 @@
+"""The report of a run: one HTML file that needs nothing beside itself, and no network.
+
+Data in, file out: `ReportInput` says what is shown, `write_report` writes it.
+`report_from_run` collects the input from an output folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from streampetr_vit.evaluation import report_tables
+from streampetr_vit.evaluation.metric_tables import absent_classes
+from streampetr_vit.report.charts import Chart, Series, render_chart
+from streampetr_vit.report.curves import read_scalars, training_charts
+from streampetr_vit.report.pictures import PictureGroup, render_picture_group
+from streampetr_vit.report.style import STYLE
+
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class MetricRun:
+    """One evaluation.
+
+    Attributes:
+        name: for example "memory on" or "memory off at test".
+        summary: content of its metrics_summary.json.
+        details: content of its metrics_details.json, for precision-recall curves; None for none.
+    """
+
+    name: str
+    summary: Mapping[str, Any]
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """What a report shows. Empty parts are left out.
+
+    Attributes:
+        title: heading of the page.
+        subtitle: one line under it.
+        notes: what a reader must know to judge the numbers: synthetic data, a small range, aids
+            that are not part of the published model.
+        facts: name -> value, what was run: data set, frames, iterations, time, device.
+        runs: evaluations; the first is the main one, the others stand beside it.
+        metrics_json: detectron2's metrics.json of the training.
+        picture_groups: drawn frames.
+        config_text: the configuration, in full.
+        environment: name -> version.
+    """
+
+    title: str
+    subtitle: str = ""
+    notes: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    runs: Sequence[MetricRun] = ()
+    metrics_json: str | Path | None = None
+    picture_groups: Sequence[PictureGroup] = ()
+    config_text: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(output_dir: str | Path, report: ReportInput) -> Path:
+    """Writes report.html.
+
+    Args:
+        output_dir: folder of the run; created if it does not exist.
+        report: what to show.
+
+    Returns:
+        The path of the file.
+    """
+    path = Path(output_dir) / REPORT_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(render_report(report), encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def render_report(report: ReportInput) -> str:
+    """The text of the HTML file."""
+    sections = [
+        _header(report),
+        _metric_section(report.runs),
+        _curve_section(report.metrics_json),
+        *(render_picture_group(group) for group in report.picture_groups),
+        _config_section(report),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _header(report: ReportInput) -> str:
+    parts = [f"<h1>{escape(report.title)}</h1>"]
+    if report.subtitle:
+        parts.append(f'<p class="soft">{escape(report.subtitle)}</p>')
+    if report.facts:
+        parts.append(report_tables.definition_list(report.facts))
+    if report.notes:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+        parts.append(f'<div class="notes"><ul>{notes}</ul></div>')
+    return f"<header>{''.join(parts)}</header>"
+
+
+def _metric_section(runs: Sequence[MetricRun]) -> str:
+    if not runs:
+        return ""
+    summaries = [(run.name, run.summary) for run in runs]
+    main = runs[0]
+    parts = [
+        f"<section><h2>Detection metrics</h2>{report_tables.headline_tiles(main.summary)}",
+        report_tables.run_table(summaries),
+        report_tables.absent_note(main.summary) if absent_classes(main.summary) else "",
+        "<h3>Per class</h3>",
+        report_tables.class_table(summaries),
+    ]
+    if main.details:
+        parts.append("<h3>Precision over recall, by match distance</h3>")
+        parts.append(_precision_recall(main.details, main.summary))
+    return "".join(parts) + "</section>"
+
+
+def _precision_recall(details: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """One small chart per class with a line per match distance."""
+    charts = []
+    for name in summary["mean_dist_aps"]:
+        series = [
+            Series(f"{float(key.partition(':')[2]):g} m", data["recall"], data["precision"])
+            for key, data in details.items()
+            if key.partition(":")[0] == name
+        ]
+        if series:
+            chart = Chart(name.replace("_", " "), series, "recall", x_range=(0, 1), y_range=(0, 1))
+            charts.append(render_chart(chart))
+    return f'<div class="charts small">{"".join(charts)}</div>'
+
+
+def _curve_section(metrics_json: str | Path | None) -> str:
+    if metrics_json is None or not Path(metrics_json).is_file():
+        return ""
+    charts = "".join(render_chart(chart) for chart in training_charts(read_scalars(metrics_json)))
+    if not charts:
+        return ""
+    return (
+        '<section><h2>Training</h2><p class="soft">Faint: as logged. Strong: moving mean. Losses '
+        "are those of the last decoder layer; the total is the sum over all layers.</p>"
+        f'<div class="charts">{charts}</div></section>'
+    )
+
+
+def _config_section(report: ReportInput) -> str:
+    parts = []
+    if report.environment:
+        parts.append(f"<h2>Environment</h2>{report_tables.definition_list(report.environment)}")
+    if report.config_text:
+        parts.append(
+            "<details><summary>Configuration</summary>"
+            f'<div class="card"><pre>{escape(report.config_text)}</pre></div></details>'
+        )
+    return f"<section>{''.join(parts)}</section>" if parts else ""

@@ -1,0 +1,70 @@
+"""One moment of a surround-view rig: pictures, calibration, pose and time.
+
+Shape letters: B streams in the batch, N cameras, H W image height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streampetr_vit.structures.camera_rig import CameraRig
+from streampetr_vit.structures.tensors import map_tensors, move_tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of B streams.
+
+    Attributes:
+        images: (B, N, 3, H, W), uint8 RGB, or float32 already normalised.
+        rig: the cameras.
+        lidar_to_global: (B, 4, 4) float32. Not rigid under scene augmentation (scale).
+        global_to_lidar: (B, 4, 4) float32, its inverse.
+        timestamp_s: (B,) float64, seconds since the epoch at the lidar's time.
+        continues_stream: (B,) bool; False where a stream starts anew and its memory is void.
+    """
+
+    images: Tensor
+    rig: CameraRig
+    lidar_to_global: Tensor
+    global_to_lidar: Tensor
+    timestamp_s: Tensor
+    continues_stream: Tensor
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images in pixels."""
+        return tuple(self.images.shape[-2:])  # type: ignore[return-value]
+
+    def to(self, device: torch.device | str) -> Frame:
+        """The same frame on another device, see `move_tensor`."""
+        return map_tensors(self, lambda value: move_tensor(value, device))
+
+    @staticmethod
+    def collate(samples: Sequence[dict[str, Any]], images_to: torch.device | str = "cpu") -> Frame:
+        """Stacks the mapper's sample dicts (one per stream) into a frame.
+
+        Args:
+            samples: on the CPU.
+            images_to: where the images shall be. They travel as the samples hold them and are
+                stacked there: stacked on the CPU they would no longer be in page-locked memory, and
+                their copy would wait. All else stays where it is, see `packed_to`.
+        """
+
+        def stack(key: str) -> Tensor:
+            return torch.stack([sample[key] for sample in samples])
+
+        images = [sample["images"].to(images_to, non_blocking=True) for sample in samples]
+        return Frame(
+            images=torch.stack(images),
+            rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
+            lidar_to_global=stack("lidar_to_global"),
+            global_to_lidar=stack("global_to_lidar"),
+            timestamp_s=stack("timestamp_s"),
+            continues_stream=stack("continues_stream"),
+        )

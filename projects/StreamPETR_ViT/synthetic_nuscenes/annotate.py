@@ -1,0 +1,105 @@
+"""Which object is annotated in which frame: lidar returns, tracks, visibility."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from synthetic_nuscenes import lidar
+from synthetic_nuscenes.categories import KIND_NAMES
+from synthetic_nuscenes.rig import LIDAR_TRANSLATION, LIDAR_YAW_RAD
+from synthetic_nuscenes.world import World
+
+MAX_HOLE_FRAMES = 3  # a track survives that many frames without a return
+RACK = KIND_NAMES.index("bicycle_rack")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A run of annotated frames of one actor.
+
+    Attributes:
+        actor: row in `World.actors`.
+        first: first frame.
+        last: last frame, inclusive; at least `first` + 1.
+    """
+
+    actor: int
+    first: int
+    last: int
+
+
+def boxes_in_ego(boxes: np.ndarray, ego_xy: np.ndarray, ego_yaw: float) -> np.ndarray:
+    """Global (n, 7) boxes in the frame of an ego pose on the ground."""
+    moved = boxes.copy()
+    cos, sin = np.cos(ego_yaw), np.sin(ego_yaw)
+    offset = boxes[:, :2] - ego_xy
+    moved[:, 0] = cos * offset[:, 0] + sin * offset[:, 1]
+    moved[:, 1] = -sin * offset[:, 0] + cos * offset[:, 1]
+    moved[:, 6] = boxes[:, 6] - ego_yaw
+    return moved
+
+
+def scan_frame(world: World, time_s: float, range_m: float, with_points: bool) -> lidar.Sweep:
+    """The lidar's view of the world at one moment; counts are per actor.
+
+    A bicycle rack is a frame of thin bars: it hides nothing, and gets the returns of its bicycles.
+    """
+    boxes = boxes_in_ego(world.boxes(time_s), *world.ego_pose(time_s))
+    actors = world.actors
+    near = np.hypot(boxes[:, 0], boxes[:, 1]) < range_m + 12.0
+    solid = np.flatnonzero(near & (actors.kind != RACK))
+    # The lidar's own yaw turns azimuths of stored points from the ego to the lidar frame.
+    sweep = lidar.scan(boxes[solid], LIDAR_TRANSLATION, range_m, -LIDAR_YAW_RAD, with_points)
+    counts = np.zeros(len(actors), dtype=int)
+    counts[solid] = sweep.counts
+    held = np.flatnonzero(actors.rack >= 0)
+    np.add.at(counts, actors.rack[held], counts[held])
+    return lidar.Sweep(counts, sweep.points)
+
+
+def find_tracks(counts: np.ndarray) -> list[Track]:
+    """Cuts each actor's frames into tracks.
+
+    A track starts and ends with a return, may have holes of up to `MAX_HOLE_FRAMES` frames, and
+    has two frames at least: a single annotation would have no velocity.
+
+    Args:
+        counts: (frames, n) lidar returns.
+
+    Returns:
+        Tracks ordered by actor, then time.
+    """
+    tracks = []
+    for actor in range(counts.shape[1]):
+        seen = np.flatnonzero(counts[:, actor])
+        if len(seen) < 2:
+            continue
+        breaks = np.flatnonzero(np.diff(seen) > MAX_HOLE_FRAMES + 1)
+        firsts = np.concatenate(([seen[0]], seen[breaks + 1]))
+        lasts = np.concatenate((seen[breaks], [seen[-1]]))
+        tracks += [
+            Track(actor, int(a), int(b)) for a, b in zip(firsts, lasts, strict=True) if b > a
+        ]
+    return tracks
+
+
+def boxes_per_kind(world: World, counts: np.ndarray, tracks: list[Track]) -> np.ndarray:
+    """Number of boxes that the evaluation counts, per kind of `KIND_NAMES`.
+
+    These are annotated, have a return, and do not stand in a bicycle rack.
+    """
+    total = np.zeros(len(KIND_NAMES), dtype=int)
+    for track in tracks:
+        if world.actors.rack[track.actor] >= 0:
+            continue
+        frames = counts[track.first : track.last + 1, track.actor]
+        total[world.actors.kind[track.actor]] += int((frames > 0).sum())
+    return total
+
+
+def visibility_token(visible_px: float, own_px: float) -> str:
+    """nuScenes visibility level of the share of an object's pixels that is not hidden."""
+    share = visible_px / own_px if own_px > 0 else 0.0
+    return str(1 + int(np.searchsorted((0.4, 0.6, 0.8), share, side="right")))

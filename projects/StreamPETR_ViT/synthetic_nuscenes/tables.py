@@ -1,0 +1,156 @@
+"""Rows of the thirteen nuScenes tables, and writing them.
+
+Conventions of nuScenes: quaternions are (w, x, y, z), sizes (width, length, height), annotation
+translations box centres in the global frame, timestamps integer microseconds, links "" at ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streampetr_vit.structures import CAMERA_NAMES
+from synthetic_nuscenes.categories import (
+    ATTRIBUTE_NAMES,
+    CATEGORY_NAMES,
+    VISIBILITY_LEVELS,
+)
+from synthetic_nuscenes.rig import LIDAR_TRANSLATION, LIDAR_YAW_RAD, quaternion_from_yaw
+
+TABLE_NAMES = (
+    "category",
+    "attribute",
+    "visibility",
+    "instance",
+    "sensor",
+    "calibrated_sensor",
+    "ego_pose",
+    "log",
+    "scene",
+    "sample",
+    "sample_data",
+    "sample_annotation",
+    "map",
+)
+LIDAR_CHANNEL = "LIDAR_TOP"
+CHANNELS = (*CAMERA_NAMES, LIDAR_CHANNEL)
+
+Row = dict[str, Any]
+
+
+def token(*parts: object) -> str:
+    """A stable token of 32 hexadecimal digits, different for different parts."""
+    return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
+
+
+def metres(values: Iterable[float]) -> list[float]:
+    """Numbers rounded to 0.1 mm; the same on every numpy version."""
+    return [round(float(v), 4) + 0.0 for v in values]
+
+
+def quaternion(values: Iterable[float]) -> list[float]:
+    """A quaternion rounded to 1e-8."""
+    return [round(float(v), 8) + 0.0 for v in values]
+
+
+def sensor_token(channel: str) -> str:
+    """Token of a sensor; the same in every data set."""
+    return token("sensor", channel)
+
+
+def static_tables() -> dict[str, list[Row]]:
+    """Tables that are the same for every data set: category, attribute, visibility, sensor."""
+    return {
+        "category": [
+            {"token": token("category", n), "name": n, "description": f"Synthetic {n}.", "index": i}
+            for i, n in enumerate(CATEGORY_NAMES)
+        ],
+        "attribute": [
+            {"token": token("attribute", n), "name": n, "description": f"Synthetic {n}."}
+            for n in ATTRIBUTE_NAMES
+        ],
+        "visibility": [
+            {"token": level, "level": name, "description": f"Share of visible pixels {name[1:]} %."}
+            for level, name in VISIBILITY_LEVELS
+        ],
+        "sensor": [
+            {
+                "token": sensor_token(channel),
+                "channel": channel,
+                "modality": "lidar" if channel == LIDAR_CHANNEL else "camera",
+            }
+            for channel in CHANNELS
+        ],
+    }
+
+
+def calibration_row(
+    row_token: str,
+    channel: str,
+    translation: Sequence[float],
+    rotation_wxyz: Sequence[float] | np.ndarray,
+    intrinsic: list[list[float]],
+) -> Row:
+    """A row of calibrated_sensor; `intrinsic` is [] for the lidar."""
+    return {
+        "token": row_token,
+        "sensor_token": sensor_token(channel),
+        "translation": metres(translation),
+        "rotation": quaternion(rotation_wxyz),
+        "camera_intrinsic": intrinsic,
+    }
+
+
+def lidar_calibration_row(row_token: str) -> Row:
+    """The calibrated_sensor row of LIDAR_TOP."""
+    rotation = quaternion_from_yaw(LIDAR_YAW_RAD)
+    return calibration_row(row_token, LIDAR_CHANNEL, LIDAR_TRANSLATION, rotation, [])
+
+
+def pose_row(row_token: str, timestamp_us: int, xy_m: np.ndarray, yaw_rad: float) -> Row:
+    """A row of ego_pose for a car on flat ground."""
+    return {
+        "token": row_token,
+        "timestamp": int(timestamp_us),
+        "rotation": quaternion(quaternion_from_yaw(yaw_rad)),
+        "translation": metres((*xy_m, 0.0)),
+    }
+
+
+def link(rows: list[Row]) -> list[Row]:
+    """Sets prev and next of rows that follow one another; returns the rows."""
+    tokens = ["", *(row["token"] for row in rows), ""]
+    for i, row in enumerate(rows):
+        row["prev"], row["next"] = tokens[i], tokens[i + 2]
+    return rows
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON by way of a temporary name, so that a file is either whole or absent."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(value))
+    os.replace(temporary, path)
+
+
+def write_tables(folder: Path, tables: dict[str, list[Row]]) -> None:
+    """Writes all thirteen tables.
+
+    Args:
+        folder: version folder, made if absent.
+        tables: rows per table name.
+
+    Raises:
+        ValueError: a table is missing or unknown.
+    """
+    if set(tables) != set(TABLE_NAMES):
+        wrong = sorted(set(tables) ^ set(TABLE_NAMES))
+        raise ValueError(f"tables missing or unknown: {wrong}; needed are {list(TABLE_NAMES)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TABLE_NAMES:
+        write_json(folder / f"{name}.json", tables[name])
