@@ -6,6 +6,7 @@ No neck: the first layers of both heads bring 1024 channels to 256. Recipes impo
 from detectron2.config import LazyCall as L
 
 from streampetr_vit.engine.distributed import loss_reduction
+from streampetr_vit.inference.bare_model import BareStreamPETR
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
@@ -13,7 +14,6 @@ from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
-from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.image.grid_mask import GridMask
@@ -87,7 +87,7 @@ criterion = L(TrainingLoss)(
     ),
 )
 
-model = L(StreamPETR)(
+model = L(BareStreamPETR)(
     backbone=backbone,
     neck=None,  # L(CPFPN)(...) for one; see configs/streampetr_eva02_l_800x320_cpfpn_24ep.py
     head=head,
@@ -100,7 +100,8 @@ model = L(StreamPETR)(
         max_positive_distance=MAX_POSITIVE_DISTANCE,
     ),
     grid_mask=L(GridMask)(probability=0.7, ratio=0.5),
-    pixel_mean=[123.675, 116.28, 103.53],  # RGB
+    input_format="RGB",  # "BGR" for backbones that were trained so (released V2-99 weights)
+    pixel_mean=[123.675, 116.28, 103.53],  # in that order
     pixel_std=[58.395, 57.12, 57.375],
     size_divisibility=32,
     token_ratio=1.0,  # share of the image tokens that the 3D head sees, chosen by the 2D head

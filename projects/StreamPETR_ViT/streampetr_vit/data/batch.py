@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from streampetr_vit.structures import Sample
 from streampetr_vit.structures.packed_copy import pack, unpack
 from streampetr_vit.structures.tensors import map_leaves
-
-Sample = dict[str, Any]
 
 _SMALL_BYTES = 1 << 16
 
@@ -42,9 +41,13 @@ class Batch(list[Any]):
         The small tensors stay: they are packed into such memory together, for their one copy to the
         device.
         """
-        for sample in self.samples():
-            sample["images"] = sample["images"].pin_memory()
-        return self
+
+        def pinned(entry: Any) -> Any:
+            if isinstance(entry, Sample):
+                return replace(entry, images=entry.images.pin_memory())
+            return [pinned(sample) for sample in entry]
+
+        return Batch(map(pinned, self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         small: list[Tensor] = []

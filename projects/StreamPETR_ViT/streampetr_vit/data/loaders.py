@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.image_io import BadImageError
-from streampetr_vit.data.mapper import NuScenesMapper, Sample
+from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.streaming_sampler import StreamingBatchSampler, StreamItem
 from streampetr_vit.data.window_sampler import Window, WindowBatchSampler
+from streampetr_vit.structures import Sample
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ class SampleLoader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():
             for sample in batch.samples():
-                self._count(sample["bad_images"])
+                self._count(sample.bad_images)
             yield batch
 
-    def _count(self, messages: list[str]) -> None:
+    def _count(self, messages: Sequence[str]) -> None:
         for message in messages:
             self.bad_images += 1
             _LOG.warning("%s; black pixels instead (bad picture %d)", message, self.bad_images)

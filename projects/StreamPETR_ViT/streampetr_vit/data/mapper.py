@@ -1,9 +1,8 @@
-"""One record -> one sample dict: pictures, matrices and boxes as the detector takes them."""
+"""One record -> one sample: pictures, matrices and boxes as the detector takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,26 +22,15 @@ from streampetr_vit.data.transforms import (
     SceneDraw,
 )
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import CLASS_NAMES, Boxes2D, rotate_scale_translate_boxes
-
-Sample = dict[str, Any]
+from streampetr_vit.structures import CLASS_NAMES, Boxes2D, Sample, rotate_scale_translate_boxes
 
 
 class NuScenesMapper:
-    """Maps a `FrameRecord` to the sample dict of one frame of one stream.
+    """Maps a `FrameRecord` to a `Sample`, one frame of one stream.
 
-    The keys, with N cameras and H W of `image_aug.final_size`:
-        images: (N, 3, H, W) uint8 RGB. Normalisation is the detector's, on its device.
-        intrinsics, lidar_to_camera, lidar_to_image: (N, 4, 4) float32.
-        lidar_to_global, global_to_lidar: (4, 4) float32.
-        timestamp_s: () float64. continues_stream: () bool.
-        sample_token, scene_token, scene_name: str. image_paths: N absolute paths.
-        lidar_to_ego, ego_to_global: `Pose`, as recorded.
-        gt_boxes (n, 9) float32, gt_labels (n,) int64: if the record has annotations.
-        boxes2d: N `Boxes2D`, pixels of the delivered pictures: with `boxes2d=True`, if the record
-            has annotations. All mapped objects that a picture shows, whatever their range and
-            number of sensor points, but those that nearer ones hide; from far to near.
-        bad_images: one text for each picture that was replaced by black, see `on_bad_image`.
+    Images are uint8 RGB; normalisation is the detector's, on its device. 2D targets are all mapped
+    objects that a picture shows, whatever their range and number of sensor points, but those that
+    nearer ones hide; from far to near.
 
     Args:
         training: random draws instead of the fixed one, and boxes filtered by `point_cloud_range`.
@@ -133,28 +121,27 @@ class NuScenesMapper:
             boxes = rotate_scale_translate_boxes(
                 boxes, scene.yaw_rad, scene.scale, torch.tensor(scene.translation_m)
             )
-        sample = {
-            "images": images,
-            "intrinsics": geometry.intrinsics.float(),
-            "lidar_to_camera": geometry.lidar_to_camera,
-            "lidar_to_image": geometry.lidar_to_image.float(),
-            "lidar_to_global": geometry.lidar_to_global,
-            "global_to_lidar": geometry.global_to_lidar,
-            "timestamp_s": torch.tensor(record.timestamp_us / 1e6, dtype=torch.float64),
-            "continues_stream": torch.tensor(continues_stream),
-            "sample_token": record.token,
-            "scene_token": record.scene_token,
-            "scene_name": record.scene_name,
-            "lidar_to_ego": record.lidar_to_ego,
-            "ego_to_global": record.ego_to_global,
-            "image_paths": [str(record.root / path) for path in record.camera_paths],
-            "bad_images": bad_images,
-        }
-        if record.has_annotations:
-            sample.update(gt_boxes=boxes, gt_labels=labels)
-            if self.boxes2d:
-                sample["boxes2d"] = self._boxes2d(record, draw)
-        return sample
+        annotated = record.has_annotations
+        return Sample(
+            images=images,
+            intrinsics=geometry.intrinsics.float(),
+            lidar_to_camera=geometry.lidar_to_camera,
+            lidar_to_image=geometry.lidar_to_image.float(),
+            lidar_to_global=geometry.lidar_to_global,
+            global_to_lidar=geometry.global_to_lidar,
+            timestamp_s=torch.tensor(record.timestamp_us / 1e6, dtype=torch.float64),
+            continues_stream=torch.tensor(continues_stream),
+            scene_token=record.scene_token,
+            sample_token=record.token,
+            scene_name=record.scene_name,
+            image_paths=[str(record.root / path) for path in record.camera_paths],
+            lidar_to_ego=record.lidar_to_ego,
+            ego_to_global=record.ego_to_global,
+            gt_boxes=boxes if annotated else None,
+            gt_labels=labels if annotated else None,
+            boxes2d=self._boxes2d(record, draw) if annotated and self.boxes2d else None,
+            bad_images=bad_images,
+        )
 
     def _draw(
         self, record: FrameRecord, rng: np.random.Generator | None

@@ -82,6 +82,27 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device("cuda", local_rank()) if name == "cuda" else torch.device(name)
 
 
+class _Losses(nn.Module):
+    """Calls a model's `losses`: DistributedDataParallel acts where a module's forward is called."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        return self.model.losses(batch, memory)
+
+
+def training_module(model: nn.Module, **options: Any) -> nn.Module:
+    """What the trainer calls with (batch, memory): a model's `losses`, for any number of processes.
+
+    Args:
+        model: with `losses(batch, memory) -> (losses, memory)`; on its device.
+        options: of `DistributedDataParallel`, see `wrap_distributed`.
+    """
+    return wrap_distributed(_Losses(model), **options)
+
+
 def wrap_distributed(model: nn.Module, **options: Any) -> nn.Module:
     """The model, wrapped for data-parallel training when there is more than one process.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ from torch import nn
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.config import call, instantiate_model
-from streampetr_vit.engine.distributed import resolve_device, wrap_distributed
+from streampetr_vit.engine.distributed import resolve_device, training_module
 from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook, StreamStateHook
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.reporting import MEMORY_OFF, write_run_report
-from streampetr_vit.engine.trainer import InPrecision, StreamingTrainer
+from streampetr_vit.engine.trainer import StreamingTrainer
+from streampetr_vit.inference import Stream
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.ops.precision import autocast
+from streampetr_vit.modeling.training_window import evaluation_mode
 from streampetr_vit.solver import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -56,13 +61,17 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return model
 
 
-def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -> Metrics:
+def evaluate(
+    cfg: DictConfig, model: nn.Module, output_dir: str | None = None, memory: bool = True
+) -> Metrics:
     """Runs the test set through a model and returns the evaluator's metrics.
 
     Args:
         cfg: the whole configuration.
-        model: with its weights; wrapped for distribution or not.
+        model: with its weights, not wrapped for distribution. A `StreamPETR` runs in streams that
+            begin here; another model is called with batches, as detectron2 does.
         output_dir: folder for the results; None for the one of the configuration.
+        memory: False makes every frame a stream of its own.
 
     Returns:
         {task: {metric: value}} on rank 0, empty on other ranks.
@@ -71,22 +80,32 @@ def evaluate(cfg: DictConfig, model: nn.Module, output_dir: str | None = None) -
         logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
         return {}
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
-    bare = _unwrapped(model)
-    reset_streams = getattr(bare, "reset_streams", None)
-    if reset_streams is not None:
-        reset_streams(training=False)
     evaluator = call(
         cfg.dataloader.evaluator, output_dir=output_dir or cfg.dataloader.evaluator.output_dir
     )
-    # Not around the loop: the loader may prepare samples in this process.
-    results = inference_on_dataset(InPrecision(bare, cfg.train.eval_precision), loader, evaluator)
+    with evaluation_mode(model):
+        run = _inference(model, cfg.train.eval_precision, memory)
+        results = inference_on_dataset(run, loader, evaluator)
     if comm.is_main_process() and results:
         print_csv_format(results)
     return results or {}
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any], Any]:
+    """What detectron2's evaluation loop calls with each batch.
+
+    The precision is that of the network alone: the loader may prepare samples in this process.
+    """
+    if isinstance(model, StreamPETR):
+        stream = Stream(model, precision, memory=memory)
+        return lambda batch: [{"detections": found} for found in stream(batch)]
+    device_type = next(model.parameters()).device.type
+
+    def run(batch: Any) -> Any:
+        with autocast(precision, device_type):
+            return model(batch)
+
+    return run
 
 
 def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
@@ -100,18 +119,14 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
     Returns:
         Metrics of the first evaluation, as `evaluate` returns them.
     """
-    results = evaluate(cfg, model)
+    memory = cfg.model.get("memory_at_test", True)
+    results = evaluate(cfg, model, memory=memory)
     if cfg.get("report") is None:
         return results
     other_runs: dict[str, Path] = {}
-    if cfg.report.memory_off and cfg.model.memory_at_test:
+    if cfg.report.memory_off and memory:
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
-        bare = _unwrapped(model)
-        bare.memory_at_test = False
-        try:
-            evaluate(cfg, model, folder)
-        finally:
-            bare.memory_at_test = cfg.model.memory_at_test
+        evaluate(cfg, model, folder, memory=False)
         other_runs[MEMORY_OFF] = Path(folder)
     if comm.is_main_process() and results:
         logger.info("wrote %s", write_run_report(cfg, other_runs))
@@ -158,13 +173,12 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
     trainer = StreamingTrainer(
-        wrap_distributed(model, **cfg.train.ddp),
+        training_module(model, **cfg.train.ddp),
         optimizer,
         loader,
         precision=cfg.train.precision,
         clip_grad_norm=cfg.train.clip_grad_norm,
         max_consecutive_skips=cfg.train.max_consecutive_skips,
-        forget=getattr(model, "reset_streams", None),
     )
     checkpointer = SafeCheckpointer(
         model,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,53 +15,9 @@ from torch import Tensor, nn
 
 from streampetr_vit.engine.distributed import reduce_mean
 from streampetr_vit.errors import InputError, UserError
+from streampetr_vit.modeling.ops.precision import autocast
 
 logger = logging.getLogger(__name__)
-
-AUTOCAST_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(precision: str, device_type: str) -> AbstractContextManager:
-    """The context in which a model is called for a precision.
-
-    Args:
-        precision: "float32", "bf16" or "fp16".
-        device_type: "cpu" or "cuda".
-
-    Raises:
-        ValueError: unknown precision, or one that this device does not have.
-    """
-    if precision not in AUTOCAST_DTYPES:
-        raise InputError(
-            f"train.precision={precision!r}: allowed are {', '.join(map(repr, AUTOCAST_DTYPES))}"
-        )
-    if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError("train.precision='bf16': this GPU has no bfloat16; use 'fp16'")
-    dtype = AUTOCAST_DTYPES[precision]
-    return nullcontext() if dtype is None else torch.autocast(device_type, dtype)
-
-
-class InPrecision(nn.Module):
-    """Calls a model in a precision, and leaves the caller in its own.
-
-    What reads and prepares the data beside it, in the same process, keeps float32 that way.
-
-    Args:
-        model: on its device.
-        precision: see `autocast`.
-    """
-
-    def __init__(self, model: nn.Module, precision: str) -> None:
-        super().__init__()
-        self.model, self._precision = model, precision
-        self._device_type = next(model.parameters()).device.type
-        autocast(precision, self._device_type)  # refuses an impossible precision now
-        self.training = model.training
-
-    def forward(self, *inputs: Any) -> Any:
-        """As the model."""
-        with autocast(self._precision, self._device_type):
-            return self.model(*inputs)
 
 
 class NonFiniteTrainingError(UserError, FloatingPointError):
@@ -76,47 +31,48 @@ class StreamingTrainer(TrainerBase):
     on any rank leaves the weights as they are on all ranks; it is counted in the scalar
     `skipped_steps`. (With "fp16" an occasional skip belongs to the search for the loss scale.)
 
-    The scalars of a step (each loss, their sum, the gradient norm) travel in one tensor: one
-    reduction over ranks and one copy to the host per step.
+    A step is three parts, `forward`, `backward` and `update`. The trainer owns the memory that the
+    model carries from step to step.
 
     Args:
-        model: list of samples -> dict of scalar losses; on its device, wrapped for distribution.
+        model: called with (batch, memory), gives (dict of scalar losses, memory), see
+            `distributed.training_module`; on its device, wrapped for distribution.
         optimizer: over the model's parameters.
-        data_loader: yields lists of samples without end; may be set later, before `train`.
+        data_loader: yields batches without end; may be set later, before `train`.
         precision: "float32", "bf16" or "fp16" (with torch's GradScaler).
         clip_grad_norm: L2 norm over all gradients above which they are scaled down; None for no
             clipping.
         max_consecutive_skips: non-finite steps in a row after which training fails.
-        forget: called when a loss was not finite, to void what the model carries from frame to
-            frame: a NaN in a temporal memory would reach all later frames of its stream.
+
+    Attributes:
+        memory: of the last step; None where there is none to go on with.
     """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        data_loader: Iterable[list[dict[str, Any]]] | None = None,
+        data_loader: Iterable[Any] | None = None,
         *,
         precision: str = "float32",
         clip_grad_norm: float | None = 35.0,
         max_consecutive_skips: int = 50,
-        forget: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.model = model.train()
+        self.memory: Any = None
         self.optimizer = optimizer
         self.data_loader = data_loader
         self.skipped_steps = 0
         self._consecutive_skips = 0
         self._max_consecutive_skips = max_consecutive_skips
-        self._forget = forget or _nothing
         self._clip_norm = math.inf if clip_grad_norm is None else float(clip_grad_norm)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._device_type = self._parameters[0].device.type
         self._precision = precision
         autocast(precision, self._device_type)  # refuses an impossible precision now
         self._scaler = torch.amp.GradScaler(self._device_type, enabled=precision == "fp16")
-        self._batches: Iterator[list[dict[str, Any]]] | None = None
+        self._batches: Iterator[Any] | None = None
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Runs steps `start_iter` to `max_iter` - 1.
@@ -151,31 +107,57 @@ class StreamingTrainer(TrainerBase):
     def run_step(self) -> None:
         """One batch: losses, gradients, and the optimiser's step if all of them are finite."""
         start = time.perf_counter()
-        batch = self._next_batch()
+        batch = self.next_batch()
         self.storage.put_scalar("data_time", time.perf_counter() - start)
+        losses = self.forward(batch)
+        grad_norm = self.backward(losses)
+        self._record(*self.update(losses, grad_norm))
 
+    def next_batch(self) -> Any:
+        """The loader's next batch."""
+        if self._batches is None:
+            if self.data_loader is None:
+                raise ValueError("StreamingTrainer.data_loader is not set")
+            self._batches = iter(self.data_loader)
+        return next(self._batches)
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of a batch and their sum, "total_loss". Goes on with the memory."""
         with autocast(self._precision, self._device_type):
-            losses = self.model(batch)
-        total = _total(losses)
+            losses, self.memory = self.model(batch, self.memory)
+        return {**losses, "total_loss": _total(losses)}
+
+    def backward(self, losses: dict[str, Tensor]) -> Tensor:
+        """Computes the gradients of the sum, unscaled and clipped; gives their norm before that."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(total).backward()
+        self._scaler.scale(losses["total_loss"]).backward()
         # detectron2's current hooks have this moment, v0.6's do not
         for hook in self._hooks:
             getattr(hook, "after_backward", _nothing)()
         self._scaler.unscale_(self.optimizer)
         # Over what the optimiser sees; scales nothing when the limit is infinite.
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        return nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
 
-        scalars = _mean_over_ranks({**losses, "total_loss": total, "grad_norm": grad_norm})
+    def update(
+        self, losses: dict[str, Tensor], grad_norm: Tensor
+    ) -> tuple[dict[str, float], list[str]]:
+        """Takes the optimiser's step unless a scalar is not finite on some rank.
+
+        Returns:
+            The step's scalars, means over ranks, and the names of those that are not finite.
+        """
+        # All scalars in one tensor: one reduction over ranks and one copy to the host.
+        scalars = _mean_over_ranks({**losses, "grad_norm": grad_norm})
         bad = [name for name, value in scalars.items() if not math.isfinite(value)]
         if bad:
             self.optimizer.zero_grad(set_to_none=True)
             if "total_loss" in bad:
-                self._forget()
+                # A NaN in a memory would reach all later frames of its stream.
+                self.memory = None
         else:
             self._scaler.step(self.optimizer)
         self._scaler.update()
-        self._record(scalars, bad)
+        return scalars, bad
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks, optimiser, loss scale and the count of skipped steps."""
@@ -199,13 +181,6 @@ class StreamingTrainer(TrainerBase):
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.skipped_steps = state_dict["skipped_steps"]
-
-    def _next_batch(self) -> list[dict[str, Any]]:
-        if self._batches is None:
-            if self.data_loader is None:
-                raise ValueError("StreamingTrainer.data_loader is not set")
-            self._batches = iter(self.data_loader)
-        return next(self._batches)
 
     def _record(self, scalars: dict[str, float], bad: list[str]) -> None:
         """Writes the step's scalars, or counts it as skipped."""

@@ -22,7 +22,7 @@ from streampetr_vit.evaluation.result_format import (
     to_global_boxes,
     write_results,
 )
-from streampetr_vit.structures import CLASS_NAMES, Detections
+from streampetr_vit.structures import CLASS_NAMES, Detections, Sample
 
 RESULTS_FILE = "results_nusc.json"
 _LOGGER = logging.getLogger(__name__)
@@ -65,27 +65,31 @@ class NuScenesEvaluator(DatasetEvaluator):
         self._samples = []
 
     def process(
-        self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Detections]]
+        self,
+        inputs: Sequence[Sample | Mapping[str, Any]],
+        outputs: Sequence[Mapping[str, Detections]],
     ) -> None:
         """Takes the detections of some samples.
 
         Args:
-            inputs: sample dicts with "sample_token", "lidar_to_ego" and "ego_to_global".
+            inputs: samples, or dicts of their values.
             outputs: for each sample {"detections": Detections} in the lidar frame.
 
         Raises:
             ValueError: a value is not finite, a size is not positive, a label is out of range, or
                 there are too many boxes.
         """
-        for sample, output in zip(inputs, outputs, strict=True):
+        for sample, output in zip(map(Sample.of, inputs), outputs, strict=True):
+            if sample.lidar_to_ego is None or sample.ego_to_global is None:
+                raise InputError(
+                    f"sample {sample.sample_token!r} has no lidar_to_ego and ego_to_global: the "
+                    "results need both poses"
+                )
             detections = output["detections"].to("cpu")
-            check_detections(detections, sample["sample_token"])
+            check_detections(detections, sample.sample_token)
             self._samples.append(
                 to_global_boxes(
-                    detections,
-                    sample["lidar_to_ego"],
-                    sample["ego_to_global"],
-                    sample["sample_token"],
+                    detections, sample.lidar_to_ego, sample.ego_to_global, sample.sample_token
                 )
             )
 

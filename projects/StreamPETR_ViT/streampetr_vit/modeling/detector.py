@@ -1,13 +1,16 @@
 """The detector: images of one moment and a memory in, boxes and the next memory out.
 
-Shape letters: B streams, N cameras, C channels, H W height and width, K image tokens.
+Everything here is a function of its inputs and of the weights. Who keeps a memory from frame to
+frame: `inference.Stream` in inference, the trainer in training.
+
+Shape letters: B streams, N cameras, C channels, H W height and width, T frames of a window, K image
+tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +19,27 @@ from torch import Tensor, nn
 from streampetr_vit.checkpoint.key_report import report_loading
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
-from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
+from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput, YOLOXOutput
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
-from streampetr_vit.modeling.image.rig_code import RigCode, RigCodeCache
+from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.modeling.training_window import TrainingWindow
-from streampetr_vit.structures import Detections, Frame, PaddedDetections, packed_to
-from streampetr_vit.structures.targets import FrameTargets
-
-Sample = dict[str, Any]
+from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
+from streampetr_vit.structures import (
+    Frame,
+    FrameTargets,
+    PaddedDetections,
+    Sample,
+    collate_windows,
+)
 
 
 class StreamPETR(nn.Module):
     """Multi-view temporal 3D detector.
-
-    `step` is a pure function of a frame and a memory. `forward` wraps it for detectron2's loops,
-    which know neither frames nor memories: it keeps one memory for training and one for inference.
 
     Args:
         backbone: maps (B * N, 3, H, W) to a dict of features.
@@ -49,11 +52,12 @@ class StreamPETR(nn.Module):
         grid_mask: hides stripes of the pictures in training; None for none.
         in_feature: key of the neck's or backbone's output that the heads read; a list of keys, the
             finest level first, for heads that read several.
-        pixel_mean, pixel_std: RGB, on the 0..255 scale.
+        pixel_mean, pixel_std: on the 0..255 scale, in the order of `input_format`.
+        input_format: "RGB" or "BGR", the channel order that the backbone was trained with. Samples
+            are RGB in any case.
         size_divisibility: images are zero-padded at the right and bottom to multiples of this.
         token_ratio: share of the image tokens, in training and in inference, that the 3D head sees;
             1 for all, without running the 2D head in inference.
-        memory_at_test: False makes every frame of inference a stream of its own.
         window: which frames of a training window have gradients and losses.
     """
 
@@ -73,9 +77,9 @@ class StreamPETR(nn.Module):
         in_feature: str | Sequence[str] = "last_feat",
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        input_format: str = "RGB",
         size_divisibility: int = 32,
         token_ratio: float = 1.0,
-        memory_at_test: bool = True,
         window: TrainingWindow | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +93,8 @@ class StreamPETR(nn.Module):
                 "model.image_head and model.criterion.image belong together: give both, or set "
                 "both to None"
             )
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"model.input_format is {input_format!r}; it must be 'RGB' or 'BGR'")
         for name, part in (("head", head), ("image_head", image_head)):
             if getattr(part, "reads_levels", None) is isinstance(in_feature, str):
                 wanted = "a list of names" if isinstance(in_feature, str) else "one name"
@@ -99,40 +105,26 @@ class StreamPETR(nn.Module):
         self.backbone, self.neck, self.head, self.image_head = backbone, neck, head, image_head
         self.criterion, self.denoising, self.grid_mask = criterion, denoising, grid_mask
         self.in_feature = in_feature if isinstance(in_feature, str) else tuple(in_feature)
-        self.size_divisibility = size_divisibility
-        self.token_ratio, self.memory_at_test = token_ratio, memory_at_test
-        self.window = window or TrainingWindow()
+        self.size_divisibility, self.token_ratio = size_divisibility, token_ratio
+        self.input_format, self.window = input_format, window or TrainingWindow()
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
         report_loading(self)
-        self._rig_codes = RigCodeCache()
-        self.reset_streams()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.pixel_mean.device
 
-    def reset_streams(self, training: bool = True, inference: bool = True) -> None:
-        """Forgets streams, as if no frame had been seen.
+    def empty_memory(self, batch: int) -> TemporalMemory:
+        """The memory before the first frame of `batch` streams."""
+        return self.head.empty_memory(batch, self.device)
 
-        Args:
-            training: the streams of training.
-            inference: the streams of inference.
-        """
-        if training:
-            self._training_memory: TemporalMemory | None = None
-        if inference:
-            self._test_memory: TemporalMemory | None = None
-            # (scene token, time) of the last frame in each row of an inference batch.
-            self._test_position: list[tuple[str, float]] = []
-            self._rig_codes.clear()
-
-    def train(self, mode: bool = True) -> StreamPETR:
-        """Sets the mode, and drops what inference computed from the weights before."""
-        self._rig_codes.clear()
-        return super().train(mode)
+    def padded_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels that pictures of a (height, width) are padded to."""
+        height, width = (size + -size % self.size_divisibility for size in image_size)
+        return height, width
 
     def step(
         self,
@@ -141,7 +133,7 @@ class StreamPETR(nn.Module):
         denoising: DenoisingQueries | None = None,
         rig_code: RigCode | None = None,
     ) -> tuple[HeadOutput, TemporalMemory]:
-        """One frame of B streams; keeps no state.
+        """One frame of B streams.
 
         Args:
             frame: on this module's device.
@@ -163,7 +155,7 @@ class StreamPETR(nn.Module):
     def detect(
         self, frame: Frame, memory: TemporalMemory, rig_code: RigCode | None = None
     ) -> tuple[PaddedDetections, TemporalMemory]:
-        """One frame of inference, up to the boxes; keeps no state.
+        """One frame of inference, up to the boxes.
 
         With `rig_code`, nothing in it waits for the device or depends on the values of a tensor in
         its shapes, so that the whole of it can be captured in a graph. (The sampling kernel
@@ -178,15 +170,6 @@ class StreamPETR(nn.Module):
         output, memory = self.step(frame, memory, rig_code=rig_code)
         return self.head.decode(output), memory
 
-    def empty_memory(self, batch: int) -> TemporalMemory:
-        """The memory before the first frame of `batch` streams."""
-        return self.head.empty_memory(batch, self.device)
-
-    def padded_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) in pixels that pictures of a (height, width) are padded to."""
-        height, width = (size + -size % self.size_divisibility for size in image_size)
-        return height, width
-
     def image_features(self, images: Tensor, grid: GridDraw | None = None) -> Features:
         """Normalises, pads and embeds images (B, N, 3, H, W), uint8 or normalised float32.
 
@@ -198,8 +181,10 @@ class StreamPETR(nn.Module):
             (B, N, C, h, w), or a list of them where `in_feature` is one.
         """
         batch, cameras = images.shape[:2]
-        images = images.flatten(0, 1)  # (B * N, 3, H, W), camera fastest
+        images = images.flatten(0, 1)  # (B, N, 3, H, W) -> (B * N, 3, H, W), camera fastest
         if images.dtype == torch.uint8:
+            if self.input_format == "BGR":
+                images = images.flip(1)
             images = (images.float() - self.pixel_mean) / self.pixel_std
         size = self.padded_size((images.shape[-2], images.shape[-1]))
         images = F.pad(images, (0, size[1] - images.shape[-1], 0, size[0] - images.shape[-2]))
@@ -213,39 +198,10 @@ class StreamPETR(nn.Module):
             raise InputError(
                 f"model.in_feature is {self.in_feature!r}, but the features are {list(features)}"
             )
+        # (B * N, C, h, w) -> (B, N, C, h, w)
         if isinstance(self.in_feature, str):
             return features[self.in_feature].unflatten(0, (batch, cameras))
         return [features[name].unflatten(0, (batch, cameras)) for name in self.in_feature]
-
-    def forward(
-        self, samples: Sequence[Sample] | Sequence[Sequence[Sample]]
-    ) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """detectron2's contract: a list of samples, one per stream (see `data.mapper`).
-
-        Args:
-            samples: in training an entry may also be a window: samples in temporal order, as many
-                in each entry.
-
-        Returns:
-            In training a dict of scalar losses; else a list of {"detections": Detections}.
-        """
-        windows = [[entry] if isinstance(entry, dict) else list(entry) for entry in samples]
-        lengths = {len(window) for window in windows}
-        if len(lengths) != 1 or 0 in lengths:
-            raise ValueError(
-                f"a batch needs windows of one length and at least one frame, not {sorted(lengths)}"
-            )
-        moments = list(zip(*windows, strict=True))
-        frames = [Frame.collate(moment, images_to=self.device) for moment in moments]
-        if self.training:
-            if self.criterion is None:
-                raise InputError("training needs a criterion: set model.criterion in the config")
-            trained = moments[-self.window.num_frame_head_grads :]
-            targets = [FrameTargets.collate(moment) for moment in trained]
-            return self._losses(*packed_to((frames, targets), self.device))
-        if len(frames) != 1:
-            raise ValueError(f"inference takes one frame per stream at a time, not {len(frames)}")
-        return [{"detections": found} for found in self._detect(moments[0], frames[0])]
 
     def chosen_tokens(
         self,
@@ -268,49 +224,118 @@ class StreamPETR(nn.Module):
         assert isinstance(output, ImageOutput)
         return self.image_head.token_indexes(output, len(features), self.token_ratio)
 
-    def _losses(self, frames: list[Frame], targets: list[FrameTargets]) -> dict[str, Tensor]:
-        assert self.criterion is not None
+    def losses(
+        self,
+        samples: Sequence[Sample | Sequence[Sample]],
+        memory: TemporalMemory | None = None,
+    ) -> tuple[dict[str, Tensor], TemporalMemory]:
+        """One training step.
+
+        Args:
+            samples: one for each stream; or for each a window, samples in temporal order, as many
+                in each.
+            memory: what the previous step returned. None starts every stream anew, whatever the
+                samples say.
+
+        Returns:
+            Scalar losses, and the memory for the next step, without gradients.
+
+        Raises:
+            InputError: there is no criterion, or the samples lack what it needs.
+        """
+        if self.criterion is None:
+            raise InputError("training needs a criterion: set model.criterion in the config")
+        frames, targets = collate_windows(samples, self.device, self.window.num_frame_head_grads)
         if self.criterion.image is not None and targets[-1].boxes2d is None:
             raise InputError(
                 'the 2D head trains on "boxes2d", which the samples do not have: set '
                 "dataloader.train.mapper.boxes2d=True, or model.image_head and "
                 "model.criterion.image to None"
             )
-        memory, streams = self._training_memory, len(targets[0].boxes)
-        if memory is None or len(memory.embedding) != streams:
-            memory = self.empty_memory(streams)
-            # Whatever the samples say: after a reset there is nothing to continue.
+        if memory is None:
+            memory = self.empty_memory(len(samples))
             anew = torch.zeros_like(frames[0].continues_stream)
             frames[0] = replace(frames[0], continues_stream=anew)
-        draws = self.window.draw(self, frames[0].image_size, targets)
-        results, self._training_memory = self.window.run(self, frames, memory, draws)
-        return self.criterion(results, targets[-len(results) :])
+        draws = self.draw(frames[0].image_size, targets)
+        results, memory = self.play(frames, memory, draws)
+        return self.criterion(results, targets[-len(results) :]), memory
 
-    def _detect(self, samples: Sequence[Sample], frame: Frame) -> list[Detections]:
-        """Detects in a frame whose pictures are on the device, and whose calibration is not yet.
+    def draw(self, image_size: tuple[int, int], targets: Sequence[FrameTargets]) -> TrainingDraws:
+        """Draws for one step: the mask by torch's CPU generator, the noise by the device's.
 
-        Waits for the device once, for the boxes.
+        Args:
+            image_size: (height, width) of the pictures.
+            targets: of the frames that the heads see with gradients.
         """
-        position = [(s["scene_token"], float(s["timestamp_s"])) for s in samples]
-        frame = replace(frame, continues_stream=torch.tensor(self._continues(position)))
-        memory = self._test_memory
-        if memory is None or len(memory.embedding) != len(samples):
-            memory = self.empty_memory(len(samples))
-        code = self._rig_codes.get(self.head, frame.rig, self.padded_size(frame.image_size))
-        found, self._test_memory = self.detect(packed_to(frame, self.device), memory, code)
-        self._test_position = position
-        return found.unpad()
+        height, _ = self.padded_size(image_size)
+        grid = None if self.grid_mask is None else self.grid_mask.draw(height)
+        noise, head = self.denoising, self.head
+        denoising = [
+            None
+            if noise is None
+            else noise.make(true.boxes, true.labels, head.point_cloud_range, head.num_classes)
+            for true in targets
+        ]
+        return TrainingDraws(grid, denoising)
 
-    def _continues(self, position: list[tuple[str, float]]) -> list[bool]:
-        """Whether each row of an inference batch continues the scene of the batch before."""
-        if not self.memory_at_test or len(position) != len(self._test_position):
-            return [False] * len(position)
-        flags = []
-        for (scene, time), (old_scene, old_time) in zip(position, self._test_position, strict=True):
-            if scene == old_scene and time < old_time:
-                raise ValueError(
-                    f"frames of scene {scene} are out of order: timestamp_s {time:.6f} comes after "
-                    f"{old_time:.6f}; sort them by time, or call reset_streams() to start over"
-                )
-            flags.append(scene == old_scene)
-        return flags
+    def play(
+        self, frames: Sequence[Frame], memory: TemporalMemory, draws: TrainingDraws
+    ) -> tuple[list[FrameResult], TemporalMemory]:
+        """Plays a training window.
+
+        Args:
+            frames: T frames of B streams in temporal order, on this module's device.
+            memory: before the first frame.
+            draws: of `draw`.
+
+        Returns:
+            Results of the frames that have losses, and the memory after the last frame.
+
+        Raises:
+            InputError: fewer frames than have losses.
+        """
+        window = self.window
+        if len(frames) < window.num_frame_losses:
+            raise InputError(
+                f"model.window.num_frame_losses is {window.num_frame_losses}, but the loader gives "
+                f"{len(frames)} frame(s) per step: use build_window_loader as dataloader.train, "
+                "with a window_length of at least as many"
+            )
+        features = self._window_features(frames, draws.grid)
+        size = self.padded_size(frames[0].image_size)
+        history = max(len(frames) - window.num_frame_head_grads, 0)
+        if history:
+            with torch.no_grad(), evaluation_mode(self):
+                for frame, seen in zip(frames[:history], features[:history], strict=True):
+                    tokens = self.chosen_tokens(seen, size)
+                    _, memory = self.head(seen, frame, memory, None, tokens, size)
+        results = []
+        trained = zip(frames[history:], features[history:], draws.denoising, strict=True)
+        for frame, seen, denoising in trained:
+            image_output = self.image_head(seen, size) if self.image_head else None
+            tokens = self.chosen_tokens(seen, size, image_output)
+            output, memory = self.head(seen, frame, memory, denoising, tokens, size)
+            results.append(FrameResult(output, denoising, image_output, size))
+        return results[-window.num_frame_losses :], memory
+
+    def _window_features(self, frames: Sequence[Frame], grid: GridDraw | None) -> list[Features]:
+        """The features of each frame, with gradients for the last ones."""
+        cameras = frames[0].images.shape[1]
+        history = max(len(frames) - self.window.num_frame_backbone_grads, 0)
+
+        def embed(part: Sequence[Frame], grid: GridDraw | None) -> list[Features]:
+            # T times (B, N, 3, H, W) -> (B, T * N, 3, H, W): one pass of the backbone
+            images = torch.cat([frame.images for frame in part], dim=1)
+            features = self.image_features(images, grid)
+            if isinstance(features, Tensor):
+                return list(features.split(cameras, dim=1))  # T times (B, N, C, h, w)
+            levels = [level.split(cameras, dim=1) for level in features]
+            return [list(of_frame) for of_frame in zip(*levels, strict=True)]
+
+        # Frames with gradients first: autocast keeps the weights that it rounds, and those that it
+        # rounded without gradients would be used again.
+        trained = embed(frames[history:], grid)
+        if not history:
+            return trained
+        with torch.no_grad(), evaluation_mode(self):
+            return embed(frames[:history], None) + trained

@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from streampetr_vit.evaluation import report_tables
 from streampetr_vit.evaluation.metric_tables import absent_classes
+from streampetr_vit.report import tables
 from streampetr_vit.report.charts import Chart, Series, render_chart
 from streampetr_vit.report.curves import read_scalars, training_charts
 from streampetr_vit.report.pictures import PictureGroup, render_picture_group
@@ -106,7 +106,7 @@ def _header(report: ReportInput) -> str:
     if report.subtitle:
         parts.append(f'<p class="soft">{escape(report.subtitle)}</p>')
     if report.facts:
-        parts.append(report_tables.definition_list(report.facts))
+        parts.append(tables.definition_list(report.facts))
     if report.notes:
         notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
         parts.append(f'<div class="notes"><ul>{notes}</ul></div>')
@@ -119,11 +119,11 @@ def _metric_section(runs: Sequence[MetricRun]) -> str:
     summaries = [(run.name, run.summary) for run in runs]
     main = runs[0]
     parts = [
-        f"<section><h2>Detection metrics</h2>{report_tables.headline_tiles(main.summary)}",
-        report_tables.run_table(summaries),
-        report_tables.absent_note(main.summary) if absent_classes(main.summary) else "",
+        f"<section><h2>Detection metrics</h2>{tables.headline_tiles(main.summary)}",
+        tables.run_table(summaries),
+        tables.absent_note(main.summary) if absent_classes(main.summary) else "",
         "<h3>Per class</h3>",
-        report_tables.class_table(summaries),
+        tables.class_table(summaries),
     ]
     if main.details:
         parts.append("<h3>Precision over recall, by match distance</h3>")
@@ -162,7 +162,7 @@ def _curve_section(metrics_json: str | Path | None) -> str:
 def _config_section(report: ReportInput) -> str:
     parts = []
     if report.environment:
-        parts.append(f"<h2>Environment</h2>{report_tables.definition_list(report.environment)}")
+        parts.append(f"<h2>Environment</h2>{tables.definition_list(report.environment)}")
     if report.config_text:
         parts.append(
             "<details><summary>Configuration</summary>"

@@ -10,10 +10,13 @@ from streampetr_vit.structures.boxes3d import (
     rotate_scale_translate_boxes,
 )
 from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig
+from streampetr_vit.structures.collation import collate_windows
 from streampetr_vit.structures.detections import Detections, PaddedDetections
 from streampetr_vit.structures.frame import Frame
 from streampetr_vit.structures.packed_copy import packed_to
 from streampetr_vit.structures.pose import Pose, invert_rigid
+from streampetr_vit.structures.sample import Sample
+from streampetr_vit.structures.targets import FrameTargets
 
 __all__ = [
     "CAMERA_NAMES",
@@ -23,11 +26,14 @@ __all__ = [
     "CameraRig",
     "Detections",
     "Frame",
+    "FrameTargets",
     "PaddedDetections",
     "Pose",
+    "Sample",
     "box_corners",
     "boxes_from_bottom_center",
     "boxes_to_bottom_center",
+    "collate_windows",
     "invert_rigid",
     "packed_to",
     "rotate_scale_translate_boxes",

@@ -1,6 +1,6 @@
-"""One moment of a surround-view rig: pictures, calibration, pose and time.
+"""Calibration of a surround-view rig.
 
-Shape letters: B streams in the batch, N cameras, H W image height and width in pixels.
+Shape letters: B streams in the batch, N cameras.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from streampetr_vit.structures.camera_rig import CameraRig
+from streampetr_vit.structures.sample import Sample
 from streampetr_vit.structures.tensors import map_tensors, move_tensor
 
 
@@ -46,20 +46,20 @@ class Frame:
         return map_tensors(self, lambda value: move_tensor(value, device))
 
     @staticmethod
-    def collate(samples: Sequence[dict[str, Any]], images_to: torch.device | str = "cpu") -> Frame:
-        """Stacks the mapper's sample dicts (one per stream) into a frame.
+    def collate(samples: Sequence[Sample], images_to: torch.device | str = "cpu") -> Frame:
+        """Stacks samples, one per stream, into a frame.
 
         Args:
             samples: on the CPU.
-            images_to: where the images shall be. They travel as the samples hold them and are
-                stacked there: stacked on the CPU they would no longer be in page-locked memory, and
-                their copy would wait. All else stays where it is, see `packed_to`.
+            images_to: where the images shall be. All else stays where it is, see `packed_to`.
         """
+        # The images travel one by one and are stacked there: stacked on the CPU they would no
+        # longer be in page-locked memory, and their copy would wait.
+        images = [sample.images.to(images_to, non_blocking=True) for sample in samples]
 
-        def stack(key: str) -> Tensor:
-            return torch.stack([sample[key] for sample in samples])
+        def stack(name: str) -> Tensor:
+            return torch.stack([getattr(sample, name) for sample in samples])
 
-        images = [sample["images"].to(images_to, non_blocking=True) for sample in samples]
         return Frame(
             images=torch.stack(images),
             rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),

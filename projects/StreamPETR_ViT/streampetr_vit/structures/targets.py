@@ -1,17 +1,18 @@
 """What is true in a frame: the targets of training.
 
-Shape letters: B streams, N cameras.
+Shape letters: B streams, N cameras, n objects of a stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures.boxes2d import Boxes2D
+from streampetr_vit.structures.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class FrameTargets:
     """What is true in one frame of B streams.
 
     Attributes:
-        boxes, labels: per stream (n_b, 9), gravity centre in the lidar frame, and (n_b,) int64.
+        boxes, labels: per stream (n, 9), gravity centre in the lidar frame, and (n,) int64.
         boxes2d: per picture, B * N, camera fastest; None if the samples have none.
     """
 
@@ -28,13 +29,20 @@ class FrameTargets:
     boxes2d: list[Boxes2D] | None = None
 
     @staticmethod
-    def collate(samples: Sequence[dict[str, Any]]) -> FrameTargets:
-        """Takes the targets out of the mapper's samples, one per stream; copies nothing."""
-        boxes2d = None
-        if all("boxes2d" in sample for sample in samples):
-            boxes2d = [boxes for sample in samples for boxes in sample["boxes2d"]]
-        return FrameTargets(
-            boxes=[sample["gt_boxes"] for sample in samples],
-            labels=[sample["gt_labels"] for sample in samples],
-            boxes2d=boxes2d,
-        )
+    def collate(samples: Sequence[Sample]) -> FrameTargets:
+        """Takes the targets out of samples, one per stream; copies nothing.
+
+        Raises:
+            InputError: a sample has no ground truth.
+        """
+        boxes, labels, boxes2d = [], [], []
+        for sample in samples:
+            if sample.gt_boxes is None or sample.gt_labels is None:
+                raise InputError(
+                    f"sample {sample.sample_token!r} has no gt_boxes and gt_labels to train on"
+                )
+            boxes.append(sample.gt_boxes)
+            labels.append(sample.gt_labels)
+            boxes2d.append(sample.boxes2d)
+        whole = [entry for of_sample in boxes2d if of_sample is not None for entry in of_sample]
+        return FrameTargets(boxes, labels, whole if None not in boxes2d else None)

@@ -16,6 +16,7 @@ from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.image_criterion import ImageCriterion
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput, YOLOXOutput
+from streampetr_vit.structures import FrameTargets
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ Shape letters: B streams, N cameras, C feature channels, H W feature height and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps
 from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
@@ -37,11 +36,6 @@ class RepDETR3DHead(TemporalHead):
         super().__init__(decoder, **options)
         self._channels_last = decoder.sampling_kernel == "gather"
         self.token_modulation = MotionLayerNorm(_CAMERA_DIM, decoder.embed_dim, use_ln=False)
-
-    @property
-    def rig_parts(self) -> Sequence[nn.Module]:
-        """See `TemporalHead.rig_parts`."""
-        return (self.token_modulation,)
 
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
         """Of the maps; see `TemporalHead.encode_rig`."""

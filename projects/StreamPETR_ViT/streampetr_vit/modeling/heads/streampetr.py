@@ -6,7 +6,6 @@ tokens, E channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,11 +60,6 @@ class StreamPETRHead(TemporalHead):
         self.token_embed = nn.Sequential(Linear(in_channels, dim), nn.ReLU(), Linear(dim, dim))
         self.token_modulation = MotionLayerNorm(8, dim)
         self.position_gate = FeatureGate(dim)
-
-    @property
-    def rig_parts(self) -> Sequence[nn.Module]:
-        """See `TemporalHead.rig_parts`."""
-        return (self.position_encoder, self.token_modulation)
 
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
         """Of all tokens; see `TemporalHead.encode_rig`."""

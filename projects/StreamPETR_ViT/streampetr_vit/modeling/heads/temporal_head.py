@@ -109,11 +109,6 @@ class TemporalHead(nn.Module):
         bias = -math.log((1 - _PRIOR_PROBABILITY) / _PRIOR_PROBABILITY)
         nn.init.constant_(self.class_branch[-1].get_parameter("bias"), bias)
 
-    @property
-    @abstractmethod
-    def rig_parts(self) -> Sequence[nn.Module]:
-        """The modules whose weights `encode_rig` reads."""
-
     @abstractmethod
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
         """What `look` needs that is the same for all frames of a rig.

@@ -1,4 +1,4 @@
-"""What a head computes from the cameras alone, and a cache of it for one who sees a stream.
+"""What a head computes from the cameras alone.
 
 Shape letters: B streams, N cameras, T image tokens, E channels.
 """
