@@ -1,6 +1,6 @@
 """Focal-PETR, single frame, EVA-02 ViT-L, 800x320, 24 epochs, backbone learning rate x0.1."""
 
-from .common.nuscenes import dataloader
+from .common.nuscenes import dataloader, dataset_spec
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule

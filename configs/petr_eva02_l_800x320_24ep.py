@@ -2,6 +2,7 @@
 
 from .focal_petr_eva02_l_800x320_24ep import (
     dataloader,
+    dataset_spec,
     model,
     optimizer,
     report,

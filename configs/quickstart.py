@@ -4,7 +4,7 @@
 nuScenes. docs/train.md says what differs from the published recipe and why.
 """
 
-from .common.nuscenes import dataloader
+from .common.nuscenes import dataloader, dataset_spec
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule

@@ -4,7 +4,7 @@ The published head and losses, but for what a training from scratch within minut
 models/streampetr_vit_tiny.py and docs/train.md).
 """
 
-from .common.nuscenes import dataloader
+from .common.nuscenes import dataloader, dataset_spec
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule

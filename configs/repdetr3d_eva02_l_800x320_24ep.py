@@ -5,7 +5,7 @@ Aims at: val NDS 0.608, mAP 0.521, published for these settings from EVA-02 dete
 on nuScenes' 28130 training frames. Memory: not published, not measured.
 """
 
-from .common.nuscenes import dataloader
+from .common.nuscenes import dataloader, dataset_spec
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule

@@ -6,7 +6,15 @@ about 60 h on 8 A100). 16 frames per step: 8 processes with 2 lanes each. Iterat
 nuScenes' 28130 training frames. Memory: not published, not measured.
 """
 
-from .streampetr_eva02_l_800x320_24ep import dataloader, model, optimizer, report, schedule, train
+from .streampetr_eva02_l_800x320_24ep import (
+    dataloader,
+    dataset_spec,
+    model,
+    optimizer,
+    report,
+    schedule,
+    train,
+)
 
 model.backbone.net.img_size = 640  # the shorter side, 40 tokens
 model.backbone.net.global_window_size = 40

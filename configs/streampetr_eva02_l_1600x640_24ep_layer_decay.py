@@ -6,7 +6,14 @@ frames. Memory: not published, not measured.
 """
 
 from .common.layer_decay import optimizer
-from .streampetr_eva02_l_1600x640_24ep import dataloader, model, report, schedule, train
+from .streampetr_eva02_l_1600x640_24ep import (
+    dataloader,
+    dataset_spec,
+    model,
+    report,
+    schedule,
+    train,
+)
 
 report.title = "StreamPETR, EVA-02 ViT-L, layer-wise decay, 1600x640"
 train.output_dir = "output/streampetr_eva02_l_1600x640_24ep_layer_decay"

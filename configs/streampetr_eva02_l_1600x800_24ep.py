@@ -5,7 +5,15 @@ nothing obvious over this recipe. 16 frames per step: 8 processes with 2 lanes e
 42192 on nuScenes' 28130 training frames. Memory: not published, not measured.
 """
 
-from .streampetr_eva02_l_1600x640_24ep import dataloader, model, optimizer, report, schedule, train
+from .streampetr_eva02_l_1600x640_24ep import (
+    dataloader,
+    dataset_spec,
+    model,
+    optimizer,
+    report,
+    schedule,
+    train,
+)
 
 model.backbone.net.img_size = 800  # the shorter side, 50 tokens
 model.backbone.net.global_window_size = 50

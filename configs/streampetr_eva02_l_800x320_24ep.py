@@ -6,7 +6,7 @@ Iterations: 42192 on nuScenes' 28130 training frames. Memory: published 11 GB (4
 activation checkpointing), probably per GPU with 2 frames; not measured here.
 """
 
-from .common.nuscenes import dataloader
+from .common.nuscenes import dataloader, dataset_spec
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule

@@ -7,7 +7,14 @@ activation checkpointing), probably per GPU with 2 frames; not measured here.
 """
 
 from .common.layer_decay import optimizer
-from .streampetr_eva02_l_800x320_24ep import dataloader, model, report, schedule, train
+from .streampetr_eva02_l_800x320_24ep import (
+    dataloader,
+    dataset_spec,
+    model,
+    report,
+    schedule,
+    train,
+)
 
 report.title = "StreamPETR, EVA-02 ViT-L, layer-wise decay, 800x320"
 train.output_dir = "output/streampetr_eva02_l_800x320_24ep_layer_decay"

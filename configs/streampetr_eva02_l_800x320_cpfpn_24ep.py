@@ -7,7 +7,15 @@ from detectron2.config import LazyCall as L
 
 from streampetr_vit.modeling.backbone import CPFPN
 
-from .streampetr_eva02_l_800x320_24ep import dataloader, model, optimizer, report, schedule, train
+from .streampetr_eva02_l_800x320_24ep import (
+    dataloader,
+    dataset_spec,
+    model,
+    optimizer,
+    report,
+    schedule,
+    train,
+)
 
 model.neck = L(CPFPN)(in_channels=[1024], out_channels=256, in_features=["last_feat"])
 model.head.in_channels = 256  # the 2D head follows

@@ -8,10 +8,19 @@ from detectron2.config import LazyCall as L
 
 from streampetr_vit.data.build import build_window_loader
 
-from .streampetr_eva02_l_800x320_24ep import dataloader, model, optimizer, report, schedule, train
+from .streampetr_eva02_l_800x320_24ep import (
+    dataloader,
+    dataset_spec,
+    model,
+    optimizer,
+    report,
+    schedule,
+    train,
+)
 
 dataloader.train = L(build_window_loader)(
     dataset=dataloader.train.dataset,
+    spec="${dataset_spec}",
     mapper=dataloader.train.mapper,
     window_length=8,
     window_drop=1,  # one of the 8 frames before the newest is left out at random

@@ -18,13 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.config import instantiate
 from tqdm import tqdm
 
 from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.engine import load_config
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.structures import Detections
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
@@ -38,6 +41,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="folder with samples/ and v1.0-*/")
     parser.add_argument("--version", required=True, help="table folder, for example v1.0-mini")
     parser.add_argument("--split", help="default: all scenes")
+    parser.add_argument(
+        "--config-file",
+        help="recipe whose dataset_spec names classes and cameras (default: nuScenes)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--draw", type=int, default=4, help="frames to draw (default 4)")
     parser.add_argument(
@@ -68,7 +75,8 @@ def _size(text: str) -> tuple[int, int]:
 def training_mapper(arguments: argparse.Namespace, record: FrameRecord) -> NuScenesMapper:
     """A mapper with the augmentation of training."""
     fill = ImageAugmentation(arguments.input_size, (1.0, 1.0))
-    scale = fill.fixed((int(record.image_sizes[0, 0]), int(record.image_sizes[0, 1]))).scale
+    width, height = record.image_sizes[0].tolist()
+    scale = fill.fixed((width, height)).scale
     resize = arguments.resize or (0.94 * scale, 1.25 * scale)
     return NuScenesMapper(
         training=True,
@@ -78,13 +86,14 @@ def training_mapper(arguments: argparse.Namespace, record: FrameRecord) -> NuSce
 
 
 def draw_network_input(mapper: NuScenesMapper, record: FrameRecord, seed: int) -> np.ndarray:
-    """The six pictures that the network sees, with the boxes of the same sample."""
+    """The pictures that the network sees, with the boxes of the same sample."""
     sample = mapper(record, rng=np.random.default_rng(seed))
-    images = sample["images"].permute(0, 2, 3, 1).contiguous().numpy()
-    boxes = sample.get("gt_boxes", torch.zeros(0, 9))
-    labels = sample.get("gt_labels", torch.zeros(0, dtype=torch.int64))
-    truth = Detections(boxes, torch.ones(len(boxes)), labels)
-    return camera_grid(draw_cameras(list(images), sample["lidar_to_image"].numpy(), truth))
+    images = sample.images.permute(0, 2, 3, 1).contiguous().numpy()  # (N, 3, H, W) -> (N, H, W, 3)
+    truth = None
+    if sample.gt_boxes is not None and sample.gt_labels is not None:
+        truth = Detections(sample.gt_boxes, torch.ones(len(sample.gt_boxes)), sample.gt_labels)
+    panels = draw_cameras(list(images), sample.lidar_to_image.numpy(), record.spec, truth)
+    return camera_grid(panels, record.spec.cameras)
 
 
 def draw_frames(arguments: argparse.Namespace, records: FrameRecords) -> list[Path]:
@@ -109,7 +118,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the tool; returns the exit status: 1 if pictures are broken."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    records = load_split(arguments.root, arguments.version, arguments.split)
+    spec = NUSCENES
+    if arguments.config_file:
+        spec = instantiate(load_config(arguments.config_file).dataset_spec)
+    records = load_split(arguments.root, arguments.version, arguments.split, spec=spec)
     print(summarise(records))
     indices = evenly_spaced(arguments.read or len(records), len(records))
     problems = broken_pictures(records, indices, lambda rows: tqdm(rows, "pictures"))

@@ -17,11 +17,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
+from detectron2.config import instantiate
 
 from streampetr_vit.data.checks import summarise
-from streampetr_vit.data.nuscenes.catalog import dataset_name, load_split
+from streampetr_vit.data.nuscenes.catalog import load_split, open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.engine import load_config
 from streampetr_vit.errors import one_line_errors
 
 
@@ -36,6 +38,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="folder with samples/ and v1.0-*/")
     parser.add_argument("--version", help="table folder, for example v1.0-mini")
     parser.add_argument("--split", help="count this split only (default: all scenes)")
+    parser.add_argument(
+        "--config-file",
+        help="recipe whose dataset_spec names classes and cameras (default: nuScenes)",
+    )
     parser.add_argument("--cache-dir", type=Path, help="default: ROOT/.streampetr_vit")
     arguments = parser.parse_args(argv)
     described = (arguments.root, arguments.version, arguments.split, arguments.cache_dir)
@@ -51,11 +57,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def data_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, FrameRecords]]:
     """Opens what the command line names, one after the other, each with a title."""
+    spec = NUSCENES
+    if arguments.config_file:
+        spec = instantiate(load_config(arguments.config_file).dataset_spec)
     for name in arguments.dataset or ():
-        yield name, DatasetCatalog.get(dataset_name(name))
+        yield name, open_dataset(name, spec)
     if arguments.root:
         root, version, split = arguments.root, arguments.version, arguments.split
-        records = load_split(root, version, split, arguments.cache_dir)
+        records = load_split(root, version, split, arguments.cache_dir, spec)
         yield f"{root}, {version}, {split or 'all scenes'}", records
 
 

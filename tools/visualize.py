@@ -1,18 +1,16 @@
 #!/usr/bin/env python
-"""Draws the detections of a results file over the six cameras and a bird's-eye view."""
+"""Draws the detections of a results file over the cameras and a bird's-eye view."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
-from detectron2.data import DatasetCatalog
+from detectron2.config import instantiate
 from tqdm import tqdm
 
-from streampetr_vit.data.nuscenes.catalog import dataset_name
+from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
@@ -61,16 +59,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def named_dataset(args: argparse.Namespace) -> str | Mapping[str, Any]:
-    """The data set that the command line names, as the loaders take it."""
+def open_records(args: argparse.Namespace) -> FrameRecords:
+    """The data set that the command line names."""
     if args.config_file:
         from streampetr_vit.engine import load_config  # seconds, and most calls do without
 
-        return load_config(args.config_file).dataloader.test.dataset
+        cfg = load_config(args.config_file)
+        return open_dataset(cfg.dataloader.test.dataset, instantiate(cfg.dataset_spec))
     if len(args.dataset) == 1:
-        return args.dataset[0]
+        return open_dataset(args.dataset[0])
     root, version, split = args.dataset
-    return {"root": root, "version": version, "split": split}
+    return open_dataset({"root": root, "version": version, "split": split})
 
 
 def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
@@ -97,7 +96,10 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         detections = None
         if args.results:
             detections = detections_from_records(
-                results.get(record.token, ()), record.lidar_to_ego, record.ego_to_global
+                results.get(record.token, ()),
+                record.lidar_to_ego,
+                record.ego_to_global,
+                records.spec.class_names,
             )
         picture = draw_record(
             record, detections, args.score_threshold, args.range, args.width, not args.no_truth
@@ -128,8 +130,7 @@ def write_video(path: Path, files: list[Path], frames_per_second: float = 2.0) -
 def main(arguments: list[str] | None = None) -> None:
     """Draws, and says where."""
     args = parse_arguments(arguments)
-    records = DatasetCatalog.get(dataset_name(named_dataset(args)))
-    files = draw_frames(args, records)
+    files = draw_frames(args, open_records(args))
     print(f"{len(files)} pictures in {args.out}")
     if args.video:
         video = Path(args.out) / "video.mp4"

@@ -1,19 +1,26 @@
 """nuScenes trainval at 800x320: loaders, augmentation, evaluator. Recipes import and edit this.
 
 Another data set: give `dataset` a name of detectron2's catalog, or a description such as
-dict(root="path/to/mine", version="v1.0-mine", split="train").
+dict(root="path/to/mine", version="v1.0-mine", split="train"). Other classes or cameras: change
+`dataset_spec`, from which mapper, heads, evaluator, report and pictures take them (docs/data.md).
 """
 
 from detectron2.config import LazyCall as L
 
 from streampetr_vit.data.build import build_test_loader, build_train_loader
 from streampetr_vit.data.mapper import NuScenesMapper
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.evaluation import NuScenesEvaluator
+from streampetr_vit.structures import DatasetSpec
+
+# Classes with the categories that each takes, cameras, lidar: see streampetr_vit.structures.
+dataset_spec = L(DatasetSpec)(**NUSCENES.plain())
 
 dataloader = dict(
     train=L(build_train_loader)(
         dataset="nuscenes_trainval_train",
+        spec="${dataset_spec}",
         mapper=L(NuScenesMapper)(
             training=True,
             image_aug=L(ImageAugmentation)(
@@ -52,6 +59,7 @@ dataloader = dict(
     ),
     test=L(build_test_loader)(
         dataset="nuscenes_trainval_val",
+        spec="${dataset_spec}",
         mapper=L(NuScenesMapper)(training=False, image_aug="${...train.mapper.image_aug}"),
         num_workers=None,
         # "scene": every process evaluates whole scenes. "reference": equal blocks that cut scenes,
@@ -60,6 +68,7 @@ dataloader = dict(
     ),
     evaluator=L(NuScenesEvaluator)(
         dataset="${..test.dataset}",
+        spec="${dataset_spec}",
         output_dir="${train.output_dir}/inference",
         allow_padding=False,
     ),

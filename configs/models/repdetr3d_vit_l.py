@@ -16,7 +16,6 @@ from .streampetr_vit_l import model
 
 # Settings of the 3D head that both detectors have.
 SHARED = (
-    "num_classes",
     "num_queries",
     "num_propagated",
     "memory_length",
@@ -42,6 +41,7 @@ model.head = L(RepDETR3DHead)(
         sampling_kernel="grid_sample",  # "gather" is quicker on a CPU; see docs/performance.md
         use_act_checkpoint=True,
     ),
+    num_classes="${count:${dataset_spec.classes}}",
     **{name: model.head[name] for name in SHARED},
 )
 model.image_head = L(YOLOXHead)(

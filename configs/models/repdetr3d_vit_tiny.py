@@ -36,7 +36,10 @@ model.head = L(RepDETR3DHead)(
         dropout=0.0,
         sampling_kernel="gather",  # the quicker one on a CPU
     ),
+    num_classes="${count:${dataset_spec.classes}}",
     **{name: model.head[name] for name in SHARED},
 )
-model.image_head = L(YOLOXHead)(in_channels=128, strides=[16], embed_dim=32, num_classes=10)
+model.image_head = L(YOLOXHead)(
+    in_channels=128, strides=[16], embed_dim=32, num_classes="${..head.num_classes}"
+)
 model.criterion.image = L(YOLOXLoss)(reduce_mean=L(loss_reduction)())

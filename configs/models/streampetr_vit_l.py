@@ -44,7 +44,7 @@ head = L(StreamPETRHead)(
         depth_start_m=1.0,
         tile_intrinsics=True,  # a quirk that released weights need
     ),
-    num_classes=10,
+    num_classes="${count:${dataset_spec.classes}}",
     num_queries=644,
     num_propagated=256,  # memory entries that are queries again in the next frame
     memory_length=1024,

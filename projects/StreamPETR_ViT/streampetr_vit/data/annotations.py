@@ -11,42 +11,43 @@ from torch import Tensor
 
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import CLASS_NAMES
+from streampetr_vit.structures import DatasetSpec
 
 
-def boxes_of_record(
-    record: FrameRecord, class_names: Sequence[str] = CLASS_NAMES, only_with_points: bool = True
-) -> tuple[Tensor, Tensor]:
+def boxes_of_record(record: FrameRecord, only_with_points: bool = True) -> tuple[Tensor, Tensor]:
     """The boxes of a frame.
 
     Args:
         record: the frame.
-        class_names: order of the labels; boxes of other classes have label -1.
         only_with_points: drop boxes without any lidar or radar point.
 
     Returns:
         (n, 9) float32 boxes in the lidar frame, gravity centre, velocity 0 where it is undefined,
-        and (n,) int64 labels.
+        and (n,) int64 labels, -1 for categories of no class.
     """
     keep = np.ones(len(record.gt_boxes), dtype=bool)
     if only_with_points:
         keep = record.num_lidar_pts + record.num_radar_pts > 0
     boxes = torch.from_numpy(record.gt_boxes[keep]).float()
     boxes[boxes[:, 7].isnan(), 7:9] = 0
-    return boxes, label_table(class_names)[torch.from_numpy(record.gt_labels[keep])]
+    return boxes, torch.from_numpy(record.gt_labels[keep])
 
 
-def label_table(class_names: Sequence[str]) -> Tensor:
-    """(11,) int64: record label -> index into `class_names`; the last entry serves label -1.
+def label_table(spec: DatasetSpec, class_names: Sequence[str]) -> Tensor:
+    """(classes + 1,) int64: label -> index into other names; the last entry serves label -1.
 
     Raises:
-        InputError: if a name is no detection class.
+        InputError: a name is no class of the data set.
     """
-    unknown = sorted(set(class_names) - set(CLASS_NAMES))
+    unknown = sorted(set(class_names) - set(spec.class_names))
     if unknown:
-        raise InputError(f"class_names {unknown} are no detection classes; known: {CLASS_NAMES}")
+        raise InputError(
+            f"class names {unknown} are no classes of the data set; it has "
+            f"{', '.join(spec.class_names)} (dataset_spec.classes)"
+        )
     order = list(class_names)
-    return torch.tensor([order.index(n) if n in order else -1 for n in CLASS_NAMES] + [-1])
+    places = [order.index(name) if name in order else -1 for name in spec.class_names]
+    return torch.tensor([*places, -1])
 
 
 def filter_by_range(

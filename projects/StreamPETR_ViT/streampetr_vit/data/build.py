@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
@@ -18,8 +17,8 @@ from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.cores import usable_cores
 from streampetr_vit.data.loaders import EvaluationLoader, FrameDataset, TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
-from streampetr_vit.data.nuscenes.catalog import dataset_name
-from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.catalog import open_dataset
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.streaming_sampler import (
     StreamingBatchSampler,
     cut_sequences,
@@ -27,13 +26,9 @@ from streampetr_vit.data.streaming_sampler import (
 )
 from streampetr_vit.data.window_sampler import WindowBatchSampler
 from streampetr_vit.errors import InputError
+from streampetr_vit.structures import DatasetSpec
 
 _LOG = logging.getLogger(__name__)
-
-
-def open_dataset(dataset: str | Mapping[str, Any]) -> FrameRecords:
-    """The records of a data set that a config names or describes (see `nuscenes.dataset_name`)."""
-    return DatasetCatalog.get(dataset_name(dataset))
 
 
 def build_train_loader(
@@ -41,6 +36,7 @@ def build_train_loader(
     mapper: NuScenesMapper,
     *,
     lanes_per_rank: int,
+    spec: DatasetSpec = NUSCENES,
     num_workers: int | None = None,
     prefetch_factor: int = 2,
     sequence_split: int = 1,
@@ -53,9 +49,10 @@ def build_train_loader(
     """Builds the endless streaming loader of one rank.
 
     Args:
-        dataset: catalog name, or a description as `nuscenes.dataset_name` takes it.
+        dataset: catalog name, or a description as `catalog.dataset_name` takes it.
         mapper: a training mapper.
         lanes_per_rank: streams per rank, the batch size.
+        spec: classes and cameras of the data set.
         num_workers: loading processes; 0 loads in this process, None is `default_workers`.
         prefetch_factor: batches that each of them makes ahead.
         sequence_split, sequence_length: see `streaming_sampler.cut_sequences`.
@@ -68,21 +65,15 @@ def build_train_loader(
             one with fewer sequences than lanes.
     """
     rank, world_size = _place(rank, world_size)
-    records = _training_records(dataset, mapper, seed, "build_train_loader")
-    sequences = cut_sequences(records.scene_lengths, sequence_split, sequence_length)
+    data = _training_data(dataset, spec, mapper, seed)
+    lengths = data.records.scene_lengths
+    sequences = cut_sequences(lengths, sequence_split, sequence_length)
     sampler = StreamingBatchSampler(
         sequences, lanes_per_rank, rank, world_size, seed, start_iteration
     )
-    _LOG.info(
-        "training on %d frames of %d scenes as %d sequences in %d x %d lanes",
-        len(records),
-        len(records.scene_lengths),
-        len(sequences),
-        world_size,
-        lanes_per_rank,
-    )
+    what = f"{len(data)} frames of {len(lengths)} scenes as {len(sequences)} sequences"
     options = _worker_options(num_workers, prefetch_factor, rank, seed)
-    return _train_loader(FrameDataset(records, mapper, seed), sampler, options)
+    return _train_loader(data, sampler, what, options)
 
 
 def build_window_loader(
@@ -92,6 +83,7 @@ def build_window_loader(
     lanes_per_rank: int,
     window_length: int,
     window_drop: int = 1,
+    spec: DatasetSpec = NUSCENES,
     num_workers: int | None = None,
     prefetch_factor: int = 2,
     seed: int = 0,
@@ -105,24 +97,19 @@ def build_window_loader(
     own random draws.
 
     Args:
-        dataset: catalog name, or a description as `nuscenes.dataset_name` takes it.
-        mapper: a training mapper.
         lanes_per_rank: windows per rank, the batch size.
         window_length, window_drop: see `window_sampler.WindowBatchSampler`.
-        num_workers: loading processes; 0 loads in this process, None is `default_workers`.
-        prefetch_factor: batches that each of them makes ahead.
-        seed: of the order and of every random draw; the same on all ranks.
-        start_iteration: batches to pass over (or use `load_state_dict`).
-        rank, world_size: by default those of the process group.
+        dataset, mapper, spec, num_workers, prefetch_factor, seed, start_iteration, rank,
+            world_size: see `build_train_loader`.
 
     Raises:
         InputError: on an evaluation mapper, a negative seed, a data set without annotations, or
             numbers that make no window.
     """
     rank, world_size = _place(rank, world_size)
-    records = _training_records(dataset, mapper, seed, "build_window_loader")
+    data = _training_data(dataset, spec, mapper, seed)
     sampler = WindowBatchSampler(
-        records.scene_lengths,
+        data.records.scene_lengths,
         window_length,
         window_drop,
         lanes_per_rank,
@@ -131,22 +118,16 @@ def build_window_loader(
         seed,
         start_iteration,
     )
-    _LOG.info(
-        "training on %d windows of %d frames, %d dropped, in %d x %d lanes",
-        len(records),
-        window_length,
-        window_drop,
-        world_size,
-        lanes_per_rank,
-    )
+    what = f"{len(data)} windows of {window_length} frames, {window_drop} dropped,"
     options = _worker_options(num_workers, prefetch_factor, rank, seed)
-    return _train_loader(FrameDataset(records, mapper, seed), sampler, options)
+    return _train_loader(data, sampler, what, options)
 
 
 def build_test_loader(
     dataset: str | Mapping[str, Any],
     mapper: NuScenesMapper,
     *,
+    spec: DatasetSpec = NUSCENES,
     num_workers: int | None = None,
     prefetch_factor: int = 2,
     rank: int | None = None,
@@ -156,12 +137,9 @@ def build_test_loader(
     """Builds the evaluation loader of one rank: batches of one sample in temporal order.
 
     Args:
-        dataset: catalog name, or a description as `nuscenes.dataset_name` takes it.
         mapper: an evaluation mapper.
-        num_workers: loading processes; 0 loads in this process, None is `default_workers`.
-        prefetch_factor: batches that each of them makes ahead.
-        rank, world_size: by default those of the process group.
         sharding: "scene" or "reference", see `streaming_sampler.evaluation_shard`.
+        dataset, spec, num_workers, prefetch_factor, rank, world_size: see `build_train_loader`.
 
     Raises:
         InputError: on a training mapper.
@@ -169,16 +147,11 @@ def build_test_loader(
     rank, world_size = _place(rank, world_size)
     if mapper.training:
         raise InputError("build_test_loader needs a mapper with training=False")
-    records = open_dataset(dataset)
+    records = open_dataset(dataset, spec)
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
     options = _worker_options(num_workers, prefetch_factor, rank, seed=0)
-    loader = DataLoader(
-        FrameDataset(records, mapper),
-        batch_size=1,
-        sampler=items,
-        **options,
-    )
-    return EvaluationLoader(loader)
+    data = FrameDataset(records, mapper)
+    return EvaluationLoader(DataLoader(data, batch_size=1, sampler=items, **options))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -189,26 +162,29 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     )
 
 
-def _training_records(
-    dataset: str | Mapping[str, Any], mapper: NuScenesMapper, seed: int, caller: str
-) -> FrameRecords:
+def _training_data(
+    dataset: str | Mapping[str, Any], spec: DatasetSpec, mapper: NuScenesMapper, seed: int
+) -> FrameDataset:
     if not mapper.training:
-        raise InputError(f"{caller} needs a mapper with training=True")
+        raise InputError("a training loader needs a mapper with training=True")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, not {seed}: the order and all draws follow it")
-    records = open_dataset(dataset)
+    records = open_dataset(dataset, spec)
     if not records.has_annotations:
         raise InputError(f"{records.root / records.version} has no annotations to train on")
-    return records
+    return FrameDataset(records, mapper, seed)
 
 
 def _train_loader(
-    dataset: FrameDataset,
+    data: FrameDataset,
     sampler: StreamingBatchSampler | WindowBatchSampler,
+    what: str,
     options: dict[str, Any],
 ) -> TrainLoader:
+    lanes, slots = sampler.lanes_per_rank, sampler.total_slots
+    _LOG.info("training on %s in %d x %d lanes", what, slots // lanes, lanes)
     # Its iterator is endless: the workers live as long as the run.
-    return TrainLoader(DataLoader(dataset, batch_sampler=sampler, **options), sampler)
+    return TrainLoader(DataLoader(data, batch_sampler=sampler, **options), sampler)
 
 
 def default_workers() -> int:

@@ -10,7 +10,6 @@ import numpy as np
 from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import CLASS_NAMES
 
 # Two key frames further apart than this are counted as a gap (nuScenes has 0.5 s between them).
 GAP_S = 0.75
@@ -25,7 +24,7 @@ class Summary:
         frames_per_scene: (shortest, longest).
         interval_s: (smallest, median, largest) time between neighbours of a scene; NaN if none.
         gaps: intervals longer than `GAP_S`.
-        boxes: by class name, with "other" for categories outside the ten classes.
+        boxes: by class name, with "other" for categories of no class.
         image_sizes: different (width, height) of the pictures.
     """
 
@@ -67,7 +66,7 @@ def summarise(records: FrameRecords) -> Summary:
     intervals = np.concatenate(inside)
     if len(intervals) == 0:
         intervals = np.array([np.nan])
-    counts = records.boxes_per_class(len(CLASS_NAMES)).tolist()
+    counts = records.boxes_per_class().tolist()
     sizes = {tuple(size) for size in records.image_sizes.reshape(-1, 2).tolist()}
     return Summary(
         scenes=len(records.scene_lengths),
@@ -79,7 +78,7 @@ def summarise(records: FrameRecords) -> Summary:
             float(intervals.max()),
         ),
         gaps=int((intervals > GAP_S).sum()),
-        boxes=dict(zip((*CLASS_NAMES, "other"), counts, strict=True)),
+        boxes=dict(zip((*records.spec.class_names, "other"), counts, strict=True)),
         image_sizes=sorted(sizes),
     )
 

@@ -5,6 +5,7 @@ Shape letters: N cameras, H W height and width of the picture that the network s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,10 +56,11 @@ class FrameGeometry:
             lidar_to_image=intrinsics @ lidar_to_camera.double(),
         )
 
-    def with_image_draw(self, draw: ImageDraw) -> FrameGeometry:
-        """The geometry of the resized, cropped and flipped pictures."""
+    def with_image_draws(self, draws: Sequence[ImageDraw]) -> FrameGeometry:
+        """The geometry of the resized, cropped and flipped pictures, a draw for each of them."""
+        moves = torch.from_numpy(np.stack([draw.matrix() for draw in draws])).double()  # (N, 3, 3)
         intrinsics = self.intrinsics.clone()
-        intrinsics[:, :3, :3] = torch.from_numpy(draw.matrix()).double() @ intrinsics[:, :3, :3]
+        intrinsics[:, :3, :3] = moves @ intrinsics[:, :3, :3]
         return replace(
             self,
             intrinsics=intrinsics,

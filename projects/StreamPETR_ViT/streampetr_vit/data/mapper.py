@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from streampetr_vit.data.transforms import (
     SceneDraw,
 )
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import CLASS_NAMES, Boxes2D, Sample, rotate_scale_translate_boxes
+from streampetr_vit.structures import Boxes2D, Sample, rotate_scale_translate_boxes
 
 
 class NuScenesMapper:
@@ -37,13 +38,12 @@ class NuScenesMapper:
         image_aug: how pictures reach the input size.
         scene_aug: random change of the lidar frame; training only. None for none.
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
-        class_names: order of the labels.
         boxes2d: deliver the targets of an auxiliary 2D head; training only.
-        class_names_2d: order of the labels in `boxes2d`; None for `class_names`. The released
-            checkpoints learned their 2D class channels in the order
-            `structures.CONVERTER_CLASS_NAMES`: give that to train such a head further or to name
-            what it outputs. A head that starts anew needs no other order than the 3D head's, and
-            3D detection depends on neither.
+        class_names_2d: order of the labels in `boxes2d`; None for that of the data set. The
+            released checkpoints learned their 2D class channels in the order
+            `data.nuscenes.spec.CONVERTER_CLASS_NAMES`: give that to train such a head further or to
+            name what it outputs. A head that starts anew needs no other order than the 3D head's,
+            and 3D detection depends on neither.
         use_valid_flag: leave out boxes without a lidar or radar point.
         on_bad_image: "raise" ends the run with the sample's token; "count" delivers black pixels
             for that camera and says so in `bad_images`. No frame is ever left out or exchanged:
@@ -62,7 +62,6 @@ class NuScenesMapper:
         image_aug: ImageAugmentation,
         scene_aug: SceneAugmentation | None = None,
         point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
-        class_names: Sequence[str] = CLASS_NAMES,
         boxes2d: bool = False,
         class_names_2d: Sequence[str] | None = None,
         use_valid_flag: bool = True,
@@ -88,9 +87,8 @@ class NuScenesMapper:
         self.image_aug = image_aug
         self.scene_aug = scene_aug
         self.point_cloud_range = tuple(point_cloud_range)
-        self.class_names = tuple(class_names)
         self.boxes2d = boxes2d
-        self.class_names_2d = tuple(class_names if class_names_2d is None else class_names_2d)
+        self.class_names_2d = None if class_names_2d is None else tuple(class_names_2d)
         self.use_valid_flag = use_valid_flag
         self.on_bad_image = on_bad_image
         self._cache: dict[str, tuple[ImageDraw, np.ndarray]] | None = {} if cache_images else None
@@ -112,9 +110,9 @@ class NuScenesMapper:
         Raises:
             BadImageError: naming the sample and the file.
         """
-        draw, scene = self._draw(record, rng)
-        images, bad_images = self._images(record, draw)
-        geometry = FrameGeometry.of_record(record).with_image_draw(draw)
+        draws, scene = self._draw(record, rng)
+        images, bad_images = self._images(record, draws)
+        geometry = FrameGeometry.of_record(record).with_image_draws(draws)
         boxes, labels = self._boxes(record)
         if scene is not None:
             geometry = geometry.with_scene_draw(scene)
@@ -139,50 +137,41 @@ class NuScenesMapper:
             ego_to_global=record.ego_to_global,
             gt_boxes=boxes if annotated else None,
             gt_labels=labels if annotated else None,
-            boxes2d=self._boxes2d(record, draw) if annotated and self.boxes2d else None,
+            boxes2d=self._boxes2d(record, draws) if annotated and self.boxes2d else None,
             bad_images=bad_images,
         )
 
     def _draw(
         self, record: FrameRecord, rng: np.random.Generator | None
-    ) -> tuple[ImageDraw, SceneDraw | None]:
-        stored_size = self._stored_size(record)
+    ) -> tuple[list[ImageDraw], SceneDraw | None]:
+        """Of each camera its picture's draw, and the scene's."""
+        sizes = [(width, height) for width, height in record.image_sizes.tolist()]
         if not self.training:
-            return self.image_aug.fixed(stored_size), None
+            return [self.image_aug.fixed(size) for size in sizes], None
         if rng is None:
             raise ValueError("a training mapper needs rng, the source of its random draws")
-        draw = self.image_aug.draw(stored_size, rng)
-        return draw, None if self.scene_aug is None else self.scene_aug.draw(rng)
+        draws = self.image_aug.draw(sizes, rng)
+        return draws, None if self.scene_aug is None else self.scene_aug.draw(rng)
 
     def _boxes(self, record: FrameRecord) -> tuple[Tensor, Tensor]:
         """(n, 9) float32 boxes and (n,) int64 labels, before augmentation."""
-        boxes, labels = boxes_of_record(record, self.class_names, self.use_valid_flag)
+        boxes, labels = boxes_of_record(record, self.use_valid_flag)
         if self.training:
             boxes, labels = filter_by_range(boxes, labels, self.point_cloud_range)
         return filter_by_class(boxes, labels)
 
-    def _boxes2d(self, record: FrameRecord, draw: ImageDraw) -> list[Boxes2D]:
+    def _boxes2d(self, record: FrameRecord, draws: Sequence[ImageDraw]) -> list[Boxes2D]:
         """N targets. Scene augmentation does not move what the pictures show."""
         stored = boxes2d_of_record(record, self.class_names_2d)
-        return [transform_boxes2d(boxes, draw) for boxes in stored]
+        return [transform_boxes2d(*pair) for pair in zip(stored, draws, strict=True)]
 
-    def _stored_size(self, record: FrameRecord) -> tuple[int, int]:
-        """(width, height) of the stored pictures, which must be one for all cameras."""
-        sizes = record.image_sizes
-        if (sizes != sizes[0]).any():
-            raise InputError(
-                f"sample {record.token}: cameras have pictures of different sizes "
-                f"{sizes.tolist()}; one transform serves all, so they must be equal"
-            )
-        return int(sizes[0, 0]), int(sizes[0, 1])
-
-    def _images(self, record: FrameRecord, draw: ImageDraw) -> tuple[Tensor, list[str]]:
+    def _images(self, record: FrameRecord, draws: Sequence[ImageDraw]) -> tuple[Tensor, list[str]]:
         """(N, 3, H, W) uint8 RGB and the texts of `bad_images`."""
-        images = np.zeros((len(record.camera_paths), 3, *draw.final_size), np.uint8)
+        images = np.zeros((len(draws), 3, *self.image_aug.final_size), np.uint8)
         bad = []
-        for camera, path in enumerate(record.camera_paths):
+        for camera, draw in enumerate(draws):
             try:
-                self._image(record, path, draw, images[camera])
+                self._image(record, camera, draw, images[camera])
             except BadImageError as error:
                 message = f"sample {record.token}: {error}"
                 if self.on_bad_image == "raise":
@@ -193,13 +182,14 @@ class NuScenesMapper:
                 bad.append(message)
         return torch.from_numpy(images), bad
 
-    def _image(self, record: FrameRecord, path: str, draw: ImageDraw, rgb: np.ndarray) -> None:
+    def _image(self, record: FrameRecord, camera: int, draw: ImageDraw, rgb: np.ndarray) -> None:
         """Writes a picture to (3, H, W) uint8."""
-        file = str(record.root / path)
+        file = str(record.root / record.camera_paths[camera])
         if self._cache is not None and file in self._cache and self._cache[file][0] == draw:
             rgb[:] = self._cache[file][1]
             return
-        image = draw.apply(read_image(record.root / path, self._stored_size(record)))
+        width, height = record.image_sizes[camera].tolist()
+        image = draw.apply(read_image(Path(file), (width, height)))
         red, green, blue = rgb
         cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
         if self._cache is not None:

@@ -18,17 +18,16 @@ from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.annotations import label_table
 from streampetr_vit.data.nuscenes.records import FrameRecord
-from streampetr_vit.structures import CLASS_NAMES, Boxes2D
+from streampetr_vit.structures import Boxes2D, box_corners
 
 _MIN_SIZE_PX = 1.0
 # Twice the area of a hull over the square of its length, at which rounding is all that is left.
 _FLAT = 1e-12
-_CORNER_SIGNS = np.array([[i, j, k] for i in (-0.5, 0.5) for j in (-0.5, 0.5) for k in (-0.5, 0.5)])
 _PICTURE_CORNERS = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
 
 
 def boxes2d_of_record(
-    record: FrameRecord, class_names: Sequence[str] = CLASS_NAMES
+    record: FrameRecord, class_names: Sequence[str] | None = None
 ) -> list[Boxes2D]:
     """The 2D boxes of a frame, in pixels of the stored pictures.
 
@@ -37,15 +36,16 @@ def boxes2d_of_record(
 
     Args:
         record: the frame.
-        class_names: order of the labels.
+        class_names: order of the labels; None for that of the data set.
 
     Returns:
         One `Boxes2D` per camera, in the order of the frame's annotations.
 
     Raises:
-        InputError: if a name is no detection class.
+        InputError: a name is no class of the data set.
     """
-    labels = label_table(class_names)[torch.from_numpy(record.gt_labels)]
+    names = record.spec.class_names if class_names is None else class_names
+    labels = label_table(record.spec, names)[torch.from_numpy(record.gt_labels)]
     mapped = (labels >= 0).numpy()
     in_camera = _in_cameras(record, mapped)
     pixels = _project(in_camera, record.camera_intrinsics)
@@ -68,12 +68,12 @@ def boxes2d_of_record(
 
 def _in_cameras(record: FrameRecord, chosen: np.ndarray) -> np.ndarray:
     """(N, n, 9, 3) float64 in camera frames: the centre of each chosen box, then its corners."""
-    center, size = record.gt_boxes[chosen, None, :3], record.gt_boxes[chosen, None, 3:6]
-    wxyz = record.gt_rotation[chosen]
-    points = np.repeat(center, 9, axis=1)
+    boxes, wxyz = record.gt_boxes[chosen], record.gt_rotation[chosen]
+    points = np.repeat(boxes[:, None, :3], 9, axis=1)  # (n, 9, 3)
     if len(wxyz):  # an empty stack of rotations is not for every scipy
         rotation = Rotation.from_quat(wxyz[:, [1, 2, 3, 0]]).as_matrix()
-        points[:, 1:] += (_CORNER_SIGNS * size) @ rotation.swapaxes(1, 2)
+        corners = box_corners(torch.from_numpy(boxes), torch.from_numpy(rotation))
+        points[:, 1:] = corners.numpy()
     # camera_to_lidar holds the pose of the car at the camera's own time.
     axes, origin = record.camera_to_lidar[:, None, :3, :3], record.camera_to_lidar[:, None, :3, 3]
     return (points - origin[:, :, None]) @ axes  # rows times R: the inverse rotation

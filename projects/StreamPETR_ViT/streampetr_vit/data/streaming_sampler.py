@@ -102,6 +102,7 @@ class StreamingBatchSampler:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0 .. {world_size - 1}")
         self.sequences = list(sequences)
+        self.lanes_per_rank = lanes_per_rank
         self.slots = range(rank * lanes_per_rank, (rank + 1) * lanes_per_rank)
         self.total_slots = slots
         self.seed = seed

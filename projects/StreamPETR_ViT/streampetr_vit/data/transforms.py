@@ -1,8 +1,8 @@
 """Image and scene augmentation: what is drawn, what it does to pictures and to matrices.
 
 A configuration (`ImageAugmentation`, `SceneAugmentation`) draws; a draw (`ImageDraw`, `SceneDraw`)
-is a plain value that pictures, matrices and boxes are transformed by. One draw serves all cameras
-of a frame. Source: ResizeCropFlipRotImage and GlobalRotScaleTransImage of StreamPETR.
+is a plain value that pictures, matrices and boxes are transformed by. Source:
+ResizeCropFlipRotImage and GlobalRotScaleTransImage of StreamPETR.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class ImageAugmentation:
     Attributes:
         final_size: (H, W) in pixels.
         resize_range: factors on the stored picture that training draws from, uniformly. (0.47,
-            0.625) of 1600x900 pictures suits 320x800; double it for pictures of 800x450.
+            0.625) of 1600x900 pictures suits 320x800; double it for pictures of 800x450. Where
+            cameras have pictures of several sizes it is meant for the first camera's, and the
+            others are scaled so that they fill the input as much.
         flip_probability: of a left-right flip in training.
         bottom_crop_range: fraction of the resized height to cut off below, drawn in training; the
             middle of the range in evaluation.
@@ -121,23 +123,34 @@ class ImageAugmentation:
         if not 0 <= self.flip_probability <= 1:
             raise InputError(f"flip_probability must be in [0, 1], not {self.flip_probability}")
 
-    def draw(self, stored_size: tuple[int, int], rng: np.random.Generator) -> ImageDraw:
-        """Draws for training.
+    def draw(
+        self, stored_sizes: Sequence[tuple[int, int]], rng: np.random.Generator
+    ) -> list[ImageDraw]:
+        """Draws for training: the same random numbers for all cameras of a frame.
 
         Args:
-            stored_size: (width, height) of the stored picture.
+            stored_sizes: (width, height) of each camera's stored picture.
             rng: source of all randomness.
         """
         scale = float(rng.uniform(*self.resize_range))
         bottom = float(rng.uniform(*self.bottom_crop_range))
         across = float(rng.uniform())
-        return self.place(stored_size, scale, bottom, across, rng.random() < self.flip_probability)
+        flip = rng.random() < self.flip_probability
+        filling = self._filling_scale(stored_sizes[0])
+        # The ratio is exactly 1 for pictures of one size.
+        return [
+            self.place(size, scale * (self._filling_scale(size) / filling), bottom, across, flip)
+            for size in stored_sizes
+        ]
 
     def fixed(self, stored_size: tuple[int, int]) -> ImageDraw:
         """The draw of evaluation: the smallest scale that fills the input, centred, not flipped."""
+        scale, bottom = self._filling_scale(stored_size), sum(self.bottom_crop_range) / 2
+        return self.place(stored_size, scale, bottom, 0.5, flip=False)
+
+    def _filling_scale(self, stored_size: tuple[int, int]) -> float:
         (width, height), (final_height, final_width) = stored_size, self.final_size
-        scale = max(final_height / height, final_width / width)
-        return self.place(stored_size, scale, sum(self.bottom_crop_range) / 2, 0.5, flip=False)
+        return max(final_height / height, final_width / width)
 
     def place(
         self, stored_size: tuple[int, int], scale: float, bottom: float, across: float, flip: bool

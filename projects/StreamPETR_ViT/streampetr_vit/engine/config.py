@@ -9,14 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, UserError
+from streampetr_vit.structures import DatasetSpec
+
+# "${count:${dataset_spec.classes}}": the recipes' heads have as many channels as there are classes.
+OmegaConf.register_new_resolver("count", len, replace=True)
 
 REQUIRED_SECTIONS = ("model", "optimizer", "schedule", "train", "dataloader")
 
@@ -46,6 +51,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise ConfigError(
             f"{path} has no {', '.join(missing)}: it is a part of a configuration, not a recipe"
         )
+    if "dataset_spec" not in cfg:  # of a recipe or a run from before there was one
+        cfg.dataset_spec = LazyCall(DatasetSpec)(**NUSCENES.plain())
     for override in overrides:
         check_override(cfg, override)
     return LazyConfig.apply_overrides(cfg, list(overrides))

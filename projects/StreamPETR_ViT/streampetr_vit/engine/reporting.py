@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.report.from_run import report_from_run
@@ -30,9 +31,10 @@ def write_run_report(cfg: DictConfig, other_runs: Mapping[str, Path]) -> Path:
         output_dir,
         _plain(cfg.dataloader.test.dataset),
         cfg.report.title,
+        spec=instantiate(cfg.dataset_spec),
         notes=[*cfg.report.notes, *_notes(cfg)],
         facts=_training_facts(output_dir / "metrics.json"),
-        main_run=MEMORY_ON if cfg.model.memory_at_test else MEMORY_OFF,
+        main_run=MEMORY_ON if cfg.model.get("memory_at_test", True) else MEMORY_OFF,
         other_runs=other_runs,
         range_m=cfg.report.range_m,
     )

@@ -12,19 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
+from streampetr_vit.evaluation.scoring import Scoring
+from streampetr_vit.structures import DatasetSpec
 
 CONFIG_NAME = "detection_cvpr_2019"
+# The devkit looks for this category by name; boxes of cycles inside such a rack do not count.
+_BIKE_RACK = "static_object.bicycle_rack"
+_LEFT_OUT = "left out"  # no category of the devkit: its loaders pass it over
 
 
 def evaluate_results(
-    results_path: str | Path, evaluation_set: EvaluationSet, output_dir: str | Path
+    results_path: str | Path,
+    evaluation_set: EvaluationSet,
+    output_dir: str | Path,
+    scoring: Scoring | None = None,
 ) -> dict[str, Any]:
     """Scores a results file and writes metrics_summary.json and metrics_details.json.
 
     Args:
-        results_path: nuScenes results file that holds every sample of the set.
+        results_path: nuScenes results file that holds every sample of the set, with the metric's
+            class names.
         evaluation_set: the samples and their tables.
         output_dir: where the two files go.
+        scoring: how the classes of the set are scored; None for nuScenes' own.
 
     Returns:
         The devkit's summary (see `DetectionMetrics.serialize`) with two more keys: "meta" of the
@@ -34,7 +44,11 @@ def evaluate_results(
     from nuscenes import NuScenes
 
     nusc = NuScenes(evaluation_set.version, str(evaluation_set.root), verbose=False)
-    evaluation = _detection_eval(nusc, Path(results_path), evaluation_set.sample_tokens)
+    classes = None
+    if scoring is not None and not scoring.is_official:
+        _translate(nusc, evaluation_set.spec, scoring)
+        classes = set(scoring.names.values())
+    evaluation = _detection_eval(nusc, Path(results_path), evaluation_set.sample_tokens, classes)
     metrics, details = evaluation.evaluate()
 
     counts = Counter(box.detection_name for box in evaluation.gt_boxes.all)
@@ -49,7 +63,35 @@ def evaluate_results(
     return json.loads(text)
 
 
-def _detection_eval(nusc: Any, results_path: Path, sample_tokens: tuple[str, ...]) -> Any:
+def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
+    """Gives the tables in memory the names that the devkit's loaders know.
+
+    Its loaders find the class of a box by its category, and the vehicle by the record of LIDAR_TOP.
+    """
+    for annotation in nusc.sample_annotation:
+        category = annotation["category_name"]
+        if category != _BIKE_RACK:
+            annotation["category_name"] = scoring.categories.get(category, _LEFT_OUT)
+    from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES
+
+    for attribute in nusc.attribute:
+        attribute["name"] = attribute["name"] if attribute["name"] in ATTRIBUTE_NAMES else ""
+    for sample in nusc.sample:
+        data = sample["data"]
+        # Only the vehicle's pose is read from this record: that of the camera nearest in time
+        # stands for a lidar that is not there, as in `data.nuscenes.columns`.
+        channels = spec.cameras if spec.lidar is None else (spec.lidar,)
+        data["LIDAR_TOP"] = min(
+            (data[channel] for channel in channels),
+            key=lambda token: abs(
+                nusc.get("sample_data", token)["timestamp"] - sample["timestamp"]
+            ),
+        )
+
+
+def _detection_eval(
+    nusc: Any, results_path: Path, sample_tokens: tuple[str, ...], classes: set[str] | None
+) -> Any:
     """A devkit `DetectionEval` over exactly these samples.
 
     The devkit's constructor takes the name of a split that it knows, or that a splits.json inside
@@ -68,6 +110,10 @@ def _detection_eval(nusc: Any, results_path: Path, sample_tokens: tuple[str, ...
         def __init__(self) -> None:
             self.nusc, self.verbose = nusc, False
             self.cfg = config_factory(CONFIG_NAME)
+            if classes is not None:
+                ranges = self.cfg.class_range.items()
+                self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
+                self.cfg.class_names = list(self.cfg.class_range)
             tokens = list(sample_tokens)
             predictions, self.meta = loaders.load_prediction_of_sample_tokens(
                 str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens

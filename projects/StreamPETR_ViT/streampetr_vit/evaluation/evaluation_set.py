@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
-from streampetr_vit.data.nuscenes.catalog import dataset_name
+from streampetr_vit.data.nuscenes.catalog import open_dataset
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.structures import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,30 @@ class EvaluationSet:
         version: table folder, such as "v1.0-trainval".
         sample_tokens: the samples, each once, in the order of the loader.
         has_annotations: False where only a results file can be written (the test split).
+        spec: classes and cameras of the data set.
     """
 
     root: Path
     version: str
     sample_tokens: tuple[str, ...]
     has_annotations: bool
+    spec: DatasetSpec = NUSCENES
 
     @staticmethod
-    def of(dataset: str | Mapping[str, Any]) -> EvaluationSet:
+    def of(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES) -> EvaluationSet:
         """The samples that a test loader of the same data set delivers.
 
         Args:
             dataset: a catalog name such as "nuscenes_trainval_val", or a description such as
                 dict(root=..., version="v1.0-mini", split="mini_val"); `split` may also be a list
-                of scene names. See `data.nuscenes.dataset_name`.
+                of scene names. See `catalog.dataset_name`.
+            spec: of the data set.
         """
-        records = DatasetCatalog.get(dataset_name(dataset))
+        records = open_dataset(dataset, spec)
         return EvaluationSet(
             root=records.root,
             version=records.version,
             sample_tokens=tuple(records.tokens),
             has_annotations=records.has_annotations,
+            spec=spec,
         )

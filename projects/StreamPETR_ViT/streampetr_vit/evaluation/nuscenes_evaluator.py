@@ -12,6 +12,7 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
@@ -22,9 +23,11 @@ from streampetr_vit.evaluation.result_format import (
     to_global_boxes,
     write_results,
 )
-from streampetr_vit.structures import CLASS_NAMES, Detections, Sample
+from streampetr_vit.evaluation.scoring import Scoring
+from streampetr_vit.structures import DatasetSpec, Detections, Sample
 
 RESULTS_FILE = "results_nusc.json"
+SCORED_FILE = "results_scored.json"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -36,6 +39,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         dataset: str | Mapping[str, Any],
         output_dir: str | Path,
         *,
+        spec: DatasetSpec = NUSCENES,
         distributed: bool = True,
         allow_padding: bool = False,
     ) -> None:
@@ -45,11 +49,13 @@ class NuScenesEvaluator(DatasetEvaluator):
             dataset: a name in detectron2's catalogs, or a description such as dict(root=...,
                 version="v1.0-mini", split="mini_val"); the same as the test loader's.
             output_dir: where results_nusc.json, metrics_summary.json and metrics_details.json go.
+            spec: classes of the data set. Those that the official metric knows are scored.
             distributed: gather the detections of all processes; if False each evaluates its own.
             allow_padding: accept samples that come more than once and keep the first, for a test
                 loader whose sharding is "reference".
         """
-        self._set = EvaluationSet.of(dataset)
+        self._set = EvaluationSet.of(dataset, spec)
+        self._scoring = Scoring.of(spec)
         self._output_dir = Path(output_dir)
         self._distributed = distributed
         self._allow_padding = allow_padding
@@ -86,11 +92,10 @@ class NuScenesEvaluator(DatasetEvaluator):
                     "results need both poses"
                 )
             detections = output["detections"].to("cpu")
-            check_detections(detections, sample.sample_token)
+            spec, token = self._set.spec, sample.sample_token
+            check_detections(detections, token, len(spec.classes))
             self._samples.append(
-                to_global_boxes(
-                    detections, sample.lidar_to_ego, sample.ego_to_global, sample.sample_token
-                )
+                to_global_boxes(detections, sample.lidar_to_ego, sample.ego_to_global, token, spec)
             )
 
     def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
@@ -118,7 +123,20 @@ class NuScenesEvaluator(DatasetEvaluator):
                 "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
             )
         _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
-        summary = evaluate_results(self.results_path, self._set, self._output_dir)
+        scoring = self._scoring
+        if scoring.left_out:
+            _LOGGER.warning(
+                "the official metric does not know %s: left out of the scores",
+                ", ".join(scoring.left_out),
+            )
+        if not scoring.names:
+            return OrderedDict()
+        path = self.results_path
+        if not scoring.is_official:
+            path = self._output_dir / SCORED_FILE
+            write_results(path, (scoring.scored(sample) for sample in samples))
+            _LOGGER.info("wrote %s, the classes that are scored under their official names", path)
+        summary = evaluate_results(path, self._set, self._output_dir, scoring)
         _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
         return OrderedDict(bbox3d=results_for_detectron2(summary))
 
@@ -159,12 +177,13 @@ class NuScenesEvaluator(DatasetEvaluator):
         return [first[token] for token in expected]
 
 
-def check_detections(detections: Detections, sample_token: str) -> None:
+def check_detections(detections: Detections, sample_token: str, num_classes: int) -> None:
     """Refuses detections that no metric can be computed from.
 
     Args:
         detections: of one sample, on the CPU.
         sample_token: named in the error.
+        num_classes: of the data set.
 
     Raises:
         ValueError: a value is not finite, a size is not positive, a label is out of range, or
@@ -186,14 +205,11 @@ def check_detections(detections: Detections, sample_token: str) -> None:
     sizes = detections.boxes[:, 3:6]
     if len(detections) and float(sizes.min()) <= 0:
         raise ValueError(f"{where}: a box has size {float(sizes.min())} m; sizes must be positive")
-    _check_labels(detections.labels, where)
-
-
-def _check_labels(labels: torch.Tensor, where: str) -> None:
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASS_NAMES):
+    labels = detections.labels
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(
-            f"{where}: labels span {int(labels.min())} to {int(labels.max())}; "
-            f"allowed are 0 to {len(CLASS_NAMES) - 1}"
+            f"{where}: labels span {int(labels.min())} to {int(labels.max())}; allowed are 0 to "
+            f"{num_classes - 1}, the classes of dataset_spec: the head has another number of them"
         )
 
 

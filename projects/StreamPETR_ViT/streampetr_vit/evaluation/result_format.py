@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,38 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.structures import CLASS_NAMES, Detections, Pose
+from streampetr_vit.structures import DatasetSpec, Detections, Pose
 
 FloatArray = NDArray[np.float64]
 
-# Largest distance from the ego vehicle at which a class is scored (detection_cvpr_2019), metres.
-CLASS_RANGE_M: Mapping[str, float] = {
-    "car": 50,
-    "truck": 50,
-    "bus": 50,
-    "trailer": 50,
-    "construction_vehicle": 50,
-    "pedestrian": 40,
-    "motorcycle": 40,
-    "bicycle": 40,
-    "traffic_cone": 30,
-    "barrier": 30,
-}
-# Class -> (attribute of a moving object, attribute of one that stands).
-ATTRIBUTES: Mapping[str, tuple[str, str]] = {
-    "car": ("vehicle.moving", "vehicle.parked"),
-    "truck": ("vehicle.moving", "vehicle.parked"),
-    "trailer": ("vehicle.moving", "vehicle.parked"),
-    "construction_vehicle": ("vehicle.moving", "vehicle.parked"),
-    "bus": ("vehicle.moving", "vehicle.stopped"),
-    "bicycle": ("cycle.with_rider", "cycle.without_rider"),
-    "motorcycle": ("cycle.with_rider", "cycle.without_rider"),
-    "pedestrian": ("pedestrian.moving", "pedestrian.standing"),
-    "barrier": ("", ""),
-    "traffic_cone": ("", ""),
-}
-MOVING_SPEED_MPS = 0.2
 MAX_BOXES_PER_SAMPLE = 500
 # use_external is True because the backbones are trained on other data first, as the reference does.
 SUBMISSION_META = {
@@ -90,6 +64,25 @@ class GlobalBoxes:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def renamed(self, names: Mapping[str, str], attributes: Collection[str]) -> GlobalBoxes:
+        """The boxes of some classes under other names.
+
+        Args:
+            names: class -> new name; boxes of other classes are left out.
+            attributes: that are kept; others become "".
+        """
+        kept = [row for row, name in enumerate(self.class_names) if name in names]
+        return GlobalBoxes(
+            self.sample_token,
+            self.center_global_m[kept],
+            self.size_wlh_m[kept],
+            self.rotation_wxyz[kept],
+            self.velocity_global_mps[kept],
+            self.scores[kept],
+            tuple(names[self.class_names[row]] for row in kept),
+            tuple(a if (a := self.attribute_names[row]) in attributes else "" for row in kept),
+        )
+
     def records(self) -> list[dict[str, Any]]:
         """The boxes as dicts of plain Python values, the form of the results file."""
         columns = zip(
@@ -122,8 +115,7 @@ def to_global_boxes(
     lidar_to_ego: Pose,
     ego_to_global: Pose,
     sample_token: str,
-    class_names: Sequence[str] = CLASS_NAMES,
-    class_range_m: Mapping[str, float] = CLASS_RANGE_M,
+    spec: DatasetSpec = NUSCENES,
 ) -> GlobalBoxes:
     """Moves detections to the global frame, drops those out of range, names their attributes.
 
@@ -134,9 +126,8 @@ def to_global_boxes(
         lidar_to_ego: pose of the lidar in the vehicle.
         ego_to_global: pose of the vehicle at the lidar's time.
         sample_token: the sample.
-        class_names: names of the labels.
-        class_range_m: class -> distance from the ego origin in its xy plane; a box beyond it is
-            dropped, one exactly on it stays.
+        spec: names, ranges and attributes of the classes. A box is dropped where its distance from
+            the vehicle's origin, in the vehicle's xy plane, is beyond its class's range.
 
     Returns:
         At most n boxes.
@@ -147,14 +138,14 @@ def to_global_boxes(
     lidar_rotation, ego_rotation = lidar_to_ego.rotation(), ego_to_global.rotation()
 
     center_ego = lidar_rotation.apply(boxes[:, :3].reshape(-1, 3)) + lidar_to_ego.translation_m
-    limits = np.array([class_range_m[name] for name in class_names], dtype=np.float64)
+    limits = np.array([entry.range_m for entry in spec.classes], dtype=np.float64)
     kept = np.hypot(center_ego[:, 0], center_ego[:, 1]) <= limits[labels]
     boxes, labels, center_ego = boxes[kept], labels[kept], center_ego[kept]
 
     velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)  # (n, 3)
     velocity = ego_rotation.apply(lidar_rotation.apply(velocity_lidar))[:, :2]
     to_global = multiply_quaternions(_unit(ego_to_global), _unit(lidar_to_ego))
-    names = tuple(class_names[label] for label in labels)
+    speeds = np.hypot(velocity[:, 0], velocity[:, 1])
     return GlobalBoxes(
         sample_token=sample_token,
         center_global_m=ego_rotation.apply(center_ego) + ego_to_global.translation_m,
@@ -162,16 +153,8 @@ def to_global_boxes(
         rotation_wxyz=multiply_quaternions(to_global, _yaw_quaternions(boxes[:, 6])),
         velocity_global_mps=velocity,
         scores=scores[kept],
-        class_names=names,
-        attribute_names=attribute_names(names, np.hypot(velocity[:, 0], velocity[:, 1])),
-    )
-
-
-def attribute_names(class_names: Sequence[str], speed_mps: FloatArray) -> tuple[str, ...]:
-    """The attribute of each object: moving where its speed in the global frame exceeds 0.2 m/s."""
-    return tuple(
-        ATTRIBUTES[name][0 if speed > MOVING_SPEED_MPS else 1]
-        for name, speed in zip(class_names, speed_mps, strict=True)
+        class_names=tuple(spec.class_names[label] for label in labels),
+        attribute_names=tuple(map(spec.attribute, labels, speeds)),
     )
 
 
@@ -252,7 +235,7 @@ def detections_from_records(
     records: Sequence[Mapping[str, Any]],
     lidar_to_ego: Pose,
     ego_to_global: Pose,
-    class_names: Sequence[str] = CLASS_NAMES,
+    class_names: Sequence[str] = NUSCENES.class_names,
 ) -> Detections:
     """The inverse of `to_global_boxes(...).records()`: records back in the lidar frame.
 

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import DatasetCatalog
 
-from streampetr_vit.data.nuscenes.catalog import dataset_name
+from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import MissingFileError
 from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
 from streampetr_vit.report.page import MetricRun, ReportInput
 from streampetr_vit.report.pictures import Picture, PictureGroup
+from streampetr_vit.structures import DatasetSpec
 from streampetr_vit.visualization.frame_picture import draw_record, visible_truth
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -33,6 +34,7 @@ def report_from_run(
     dataset: str | Mapping[str, Any],
     title: str,
     *,
+    spec: DatasetSpec = NUSCENES,
     notes: Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
     main_run: str = "memory on",
@@ -48,6 +50,7 @@ def report_from_run(
         output_dir: folder with inference/, and metrics.json and config.yaml if it was trained.
         dataset: the evaluated data set, as the test loader takes it.
         title: heading of the report.
+        spec: of the data set.
         notes: what a reader must know to judge the numbers.
         facts: name -> value; added to those about the data set.
         main_run: name of the evaluation in output_dir/inference.
@@ -60,7 +63,7 @@ def report_from_run(
     """
     output_dir = Path(output_dir)
     inference = output_dir / "inference"
-    records: FrameRecords = DatasetCatalog.get(dataset_name(dataset))
+    records = open_dataset(dataset, spec)
     folders = {main_run: inference, **{k: Path(v) for k, v in (other_runs or {}).items()}}
     config = output_dir / "config.yaml"
     return ReportInput(
@@ -153,7 +156,10 @@ def _picture_groups(
     def draw(index: int, caption: str) -> Picture:
         record = records[index]
         detections = detections_from_records(
-            results.get(record.token, ()), record.lidar_to_ego, record.ego_to_global
+            results.get(record.token, ()),
+            record.lidar_to_ego,
+            record.ego_to_global,
+            records.spec.class_names,
         )
         return Picture(draw_record(record, detections, score_threshold, range_m), caption)
 

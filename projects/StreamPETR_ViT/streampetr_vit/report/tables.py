@@ -16,7 +16,7 @@ from streampetr_vit.evaluation.metric_tables import (
     per_class_rows,
     present_class_means,
 )
-from streampetr_vit.visualization.colors import CLASS_COLORS, hex_color
+from streampetr_vit.visualization.colors import class_colors, hex_color
 
 Summary = Mapping[str, Any]
 # (name of the run, its summary)
@@ -74,9 +74,10 @@ def class_table(runs: Sequence[NamedSummary]) -> str:
     others = runs[1:]
     extra = "".join(f"<th>AP, {escape(name)}</th>" for name, _ in others)
     errors = "".join(f"<th>{name}</th>" for name in _CLASS_COLUMNS[1:])
+    colors = class_colors([name for name, _ in per_class_rows(summary)])
     body = []
     for name, (ap, *values) in per_class_rows(summary):
-        color = hex_color(CLASS_COLORS.get(name, (128, 128, 128)))
+        color = hex_color(colors[name])
         title = f'<i class="swatch" style="background:{color}"></i>{escape(name.replace("_", " "))}'
         cells = "".join(_cell(float(other["mean_dist_aps"][name])) for _, other in others)
         cells += "".join(_cell(value) for value in values)

@@ -2,15 +2,14 @@
 
 from streampetr_vit.structures.boxes2d import Boxes2D
 from streampetr_vit.structures.boxes3d import (
-    CLASS_NAMES,
-    CONVERTER_CLASS_NAMES,
     box_corners,
     boxes_from_bottom_center,
     boxes_to_bottom_center,
     rotate_scale_translate_boxes,
 )
-from streampetr_vit.structures.camera_rig import CAMERA_NAMES, CameraRig
+from streampetr_vit.structures.camera_rig import CameraRig
 from streampetr_vit.structures.collation import collate_windows
+from streampetr_vit.structures.dataset_spec import DatasetSpec, ObjectClass
 from streampetr_vit.structures.detections import Detections, PaddedDetections
 from streampetr_vit.structures.frame import Frame
 from streampetr_vit.structures.packed_copy import packed_to
@@ -19,14 +18,13 @@ from streampetr_vit.structures.sample import Sample
 from streampetr_vit.structures.targets import FrameTargets
 
 __all__ = [
-    "CAMERA_NAMES",
-    "CLASS_NAMES",
-    "CONVERTER_CLASS_NAMES",
     "Boxes2D",
     "CameraRig",
+    "DatasetSpec",
     "Detections",
     "Frame",
     "FrameTargets",
+    "ObjectClass",
     "PaddedDetections",
     "Pose",
     "Sample",

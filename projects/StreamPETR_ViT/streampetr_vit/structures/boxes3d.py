@@ -12,34 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-# The order of the network's class channels (Source: nuScenes detection task, model order).
-CLASS_NAMES = (
-    "car",
-    "truck",
-    "construction_vehicle",
-    "bus",
-    "trailer",
-    "barrier",
-    "motorcycle",
-    "bicycle",
-    "pedestrian",
-    "traffic_cone",
-)
-# The order in which the reference's converter numbers the labels of its 2D boxes, unlike those of
-# its 3D boxes. Quirk: the 2D heads of released checkpoints have their class channels in it.
-CONVERTER_CLASS_NAMES = (
-    "car",
-    "truck",
-    "trailer",
-    "bus",
-    "construction_vehicle",
-    "bicycle",
-    "motorcycle",
-    "pedestrian",
-    "traffic_cone",
-    "barrier",
-)
-
 
 def boxes_from_bottom_center(boxes: Tensor) -> Tensor:
     """Moves z from the bottom face to the gravity centre.
@@ -62,11 +34,12 @@ def boxes_to_bottom_center(boxes: Tensor) -> Tensor:
     return moved
 
 
-def box_corners(boxes: Tensor) -> Tensor:
+def box_corners(boxes: Tensor, rotation: Tensor | None = None) -> Tensor:
     """Corners of boxes in the frame of the boxes.
 
     Args:
-        boxes: (n, 7 or more), gravity centre.
+        boxes: (n, 6 or more), gravity centre.
+        rotation: (n, 3, 3), box -> frame, for boxes that are tilted; None turns them by their yaw.
 
     Returns:
         (n, 8, 3). Corner k has its signs along (length, width, height) from the bits of k, most
@@ -78,6 +51,8 @@ def box_corners(boxes: Tensor) -> Tensor:
         device=boxes.device,
     )
     local = boxes[:, None, 3:6] * signs  # (n, 8, 3)
+    if rotation is not None:
+        return boxes[:, None, :3] + local @ rotation.transpose(1, 2)
     cos, sin = boxes[:, 6].cos()[:, None], boxes[:, 6].sin()[:, None]
     x = cos * local[..., 0] - sin * local[..., 1]
     y = sin * local[..., 0] + cos * local[..., 1]

@@ -12,15 +12,6 @@ from torch import Tensor
 
 from streampetr_vit.structures.tensors import map_tensors, move_tensor
 
-CAMERA_NAMES = (
-    "CAM_FRONT",
-    "CAM_FRONT_RIGHT",
-    "CAM_FRONT_LEFT",
-    "CAM_BACK",
-    "CAM_BACK_LEFT",
-    "CAM_BACK_RIGHT",
-)
-
 
 @dataclass(frozen=True)
 class CameraRig:

@@ -17,7 +17,7 @@ class Detections:
     Attributes:
         boxes: (n, 9) float32 in the lidar frame, gravity centre (see `structures.boxes3d`).
         scores: (n,) float32 in [0, 1], descending.
-        labels: (n,) int64, index into `CLASS_NAMES`.
+        labels: (n,) int64, index into the classes of the data set.
     """
 
     boxes: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,12 @@ class Pose:
 
     translation_m: np.ndarray
     rotation_wxyz: np.ndarray
+
+    @staticmethod
+    def of_row(row: Sequence[float] | np.ndarray) -> Pose:
+        """From (x, y, z, qw, qx, qy, qz)."""
+        values = np.asarray(row, dtype=np.float64)
+        return Pose(values[:3], values[3:])
 
     def matrix(self) -> np.ndarray:
         """The 4x4 float64 matrix of the transform (column-vector convention)."""

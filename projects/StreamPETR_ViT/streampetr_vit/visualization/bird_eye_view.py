@@ -1,4 +1,4 @@
-"""The scene from above, in the lidar frame: x to the right, y (forward) up, as in nuScenes."""
+"""The scene from above: forward is up."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from streampetr_vit.structures import CLASS_NAMES, Detections, box_corners
+from streampetr_vit.structures import Detections, box_corners
 from streampetr_vit.visualization.camera_view import PREDICTION_STYLE, TRUTH_STYLE, BoxStyle
 from streampetr_vit.visualization.colors import (
     BACKGROUND_COLOR,
-    CLASS_COLORS,
     EGO_COLOR,
     GRID_COLOR,
-    TEXT_COLOR,
+    OTHER_COLOR,
+    class_colors,
 )
 from streampetr_vit.visualization.drawing import (
     FloatArray,
@@ -35,29 +35,34 @@ _FLOOR = (0, 2, 6, 4)  # numbers of `box_corners`: rear right, rear left, front 
 
 
 def draw_bird_eye_view(
+    class_names: Sequence[str],
     predictions: Detections | None = None,
     true_boxes: ArrayLike | None = None,
     true_labels: Sequence[int] | None = None,
     range_m: float = 51.2,
     size_px: int = 720,
+    forward: tuple[float, float] = (0.0, 1.0),
 ) -> Image:
     """Draws range rings, the ego vehicle, and boxes with heading and velocity.
 
     An arrow is the way that the object goes in one second.
 
     Args:
+        class_names: names of the labels.
         predictions: boxes in the colours of their classes.
         true_boxes: (n, 9), lidar frame; dashed white.
         true_labels: n class numbers.
         range_m: half the width of the square that is drawn.
         size_px: width and height of the picture.
+        forward: the vehicle's forward direction, (x, y) in the lidar frame; a unit vector. In
+            nuScenes it is y.
 
     Returns:
         (size_px, size_px, 3) uint8 RGB.
     """
     image = np.empty((size_px, size_px, 3), np.uint8)
     image[:] = BACKGROUND_COLOR
-    canvas = _Canvas(image, range_m)
+    canvas = _Canvas(image, range_m, forward, class_names)
     _draw_rings(canvas)
     if true_boxes is not None and true_labels is not None:
         _draw_boxes(canvas, np.asarray(true_boxes), true_labels, TRUTH_STYLE)
@@ -67,34 +72,47 @@ def draw_bird_eye_view(
         order = np.argsort(predictions.scores.cpu().numpy(), kind="stable")
         labels = predictions.labels.cpu().numpy()[order]
         _draw_boxes(canvas, boxes[order], labels.tolist(), PREDICTION_STYLE)
-    fill_polygon(image, canvas.pixels(np.array(_EGO_OUTLINE_M)), EGO_COLOR)
+    fill_polygon(image, canvas.place(np.array(_EGO_OUTLINE_M)), EGO_COLOR)
     draw_text(image, "BIRD'S-EYE VIEW", (8, 18))
     return image
 
 
 class _Canvas:
-    """A picture and the scale of its metres."""
+    """A picture, the scale of its metres, and the colours of its classes."""
 
-    def __init__(self, image: Image, range_m: float) -> None:
+    def __init__(
+        self,
+        image: Image,
+        range_m: float,
+        forward: tuple[float, float],
+        class_names: Sequence[str],
+    ) -> None:
         self.image = image
         self.range_m = range_m
+        # Rows: the directions to the right and forward, in the lidar frame.
+        self.axes = np.array([[forward[1], -forward[0]], forward])
+        self.class_names, self.colors = class_names, class_colors(class_names)
         self.px_per_m = image.shape[0] / (2 * range_m)
 
     def pixels(self, points_m: FloatArray) -> FloatArray:
-        """(k, 2) points right and forward of the lidar -> (k, 2) pixels."""
+        """(k, 2) points x, y in the lidar frame -> (k, 2) pixels."""
+        return self.place(np.asarray(points_m, np.float64) @ self.axes.T)
+
+    def place(self, points_m: FloatArray) -> FloatArray:
+        """(k, 2) metres to the right and forward -> (k, 2) pixels."""
         middle = (self.image.shape[0] - 1) / 2
         return middle + np.asarray(points_m, np.float64) * [self.px_per_m, -self.px_per_m]
 
 
 def _draw_rings(canvas: _Canvas) -> None:
-    center = canvas.pixels(np.zeros(2))
+    center = canvas.place(np.zeros(2))
     for direction in np.array([[1.0, 0.0], [0.0, 1.0]]):
-        ends = canvas.pixels(np.stack((-direction, direction)) * canvas.range_m)
+        ends = canvas.place(np.stack((-direction, direction)) * canvas.range_m)
         draw_line(canvas.image, ends[0], ends[1], GRID_COLOR)
     for radius in np.arange(RING_SPACING_M, 1.4 * canvas.range_m, RING_SPACING_M):
         draw_circle(canvas.image, center, radius * canvas.px_per_m, GRID_COLOR)
         if radius < canvas.range_m:
-            x, y = canvas.pixels(np.array([[0.0, radius]]))[0]
+            x, y = canvas.place(np.array([[0.0, radius]]))[0]
             draw_text(canvas.image, f"{radius:.0f} m", (x + 4, y - 3), scale=0.36)
 
 
@@ -102,8 +120,8 @@ def _draw_boxes(canvas: _Canvas, boxes: FloatArray, labels: Sequence[int], style
     boxes = boxes.reshape(len(labels), 9)
     corners = box_corners(torch.tensor(boxes, dtype=torch.float64)).numpy()
     for box, floor, label in zip(boxes, corners[:, _FLOOR, :2], labels, strict=True):
-        name = CLASS_NAMES[label] if label >= 0 else "other"
-        color = style.color or CLASS_COLORS.get(name, TEXT_COLOR)
+        name = canvas.class_names[label] if label >= 0 else "other"
+        color = style.color or canvas.colors.get(name, OTHER_COLOR)
         outline = canvas.pixels(floor)  # (4, 2)
         if style.front_opacity > 0:
             fill_polygon(canvas.image, outline, color, style.front_opacity)

@@ -1,4 +1,4 @@
-"""Six camera pictures with boxes drawn on them.
+"""Camera pictures with boxes drawn on them.
 
 Shape letters: N cameras, n boxes. Boxes are (n, 9) rows as in `structures.boxes3d`, lidar frame.
 """
@@ -13,8 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES, Detections, box_corners
-from streampetr_vit.visualization.colors import BACKGROUND_COLOR, CLASS_COLORS, TRUTH_COLOR, Color
+from streampetr_vit.structures import DatasetSpec, Detections, box_corners
+from streampetr_vit.visualization.colors import (
+    BACKGROUND_COLOR,
+    OTHER_COLOR,
+    TRUTH_COLOR,
+    Color,
+    class_colors,
+)
 from streampetr_vit.visualization.drawing import (
     FloatArray,
     Image,
@@ -85,6 +91,7 @@ def draw_boxes(
     labels: Sequence[int],
     lidar_to_image: ArrayLike,
     style: BoxStyle,
+    class_names: Sequence[str],
     scores: Sequence[float] | None = None,
 ) -> None:
     """Draws boxes on one picture, far ones first.
@@ -95,15 +102,17 @@ def draw_boxes(
         labels: n class numbers; -1 is drawn in grey.
         lidar_to_image: (4, 4) of this very picture.
         style: how they are drawn.
+        class_names: names of the classes.
         scores: n scores for the text; None writes the class alone.
     """
+    colors = class_colors(class_names)
     projected = project_boxes(np.asarray(boxes).reshape(len(labels), 9), lidar_to_image)
     for index in np.argsort(-projected[:, :, 2].mean(axis=1)):
         if projected[index, :, 2].max() <= NEAR_M:
             continue
         label = int(labels[index])
-        name = CLASS_NAMES[label] if label >= 0 else "other"
-        color = style.color or CLASS_COLORS.get(name, (170, 170, 170))
+        name = class_names[label] if label >= 0 else "other"
+        color = style.color or colors.get(name, OTHER_COLOR)
         _draw_box(image, projected[index], color, style)
         if style.with_label:
             score = "" if scores is None else f" {float(scores[index]):.2f}"
@@ -113,10 +122,10 @@ def draw_boxes(
 def draw_cameras(
     images: Sequence[Image],
     lidar_to_image: ArrayLike,
+    spec: DatasetSpec,
     predictions: Detections | None = None,
     true_boxes: ArrayLike | None = None,
     true_labels: Sequence[int] | None = None,
-    camera_names: Sequence[str] = CAMERA_NAMES,
     panel_width: int = 640,
 ) -> list[Image]:
     """The pictures of one moment with predicted and true boxes.
@@ -124,17 +133,17 @@ def draw_cameras(
     Args:
         images: N pictures (H, W, 3) uint8 RGB; not changed.
         lidar_to_image: (N, 4, 4) of these pictures.
+        spec: names of the cameras, which are written into the pictures, and of the classes.
         predictions: drawn in the colours of their classes, the front face filled.
         true_boxes: (n, 9); drawn as thin dashed white lines.
         true_labels: n class numbers.
-        camera_names: N names, written into the pictures.
         panel_width: pixels; small pictures are enlarged before lines are drawn on them.
 
     Returns:
         N pictures of that width.
     """
     panels: list[Image] = []
-    for image, matrix, name in zip(images, np.asarray(lidar_to_image), camera_names, strict=True):
+    for image, matrix, name in zip(images, np.asarray(lidar_to_image), spec.cameras, strict=True):
         scale = panel_width / image.shape[1]
         resized = cv2.resize(
             image,
@@ -147,7 +156,7 @@ def draw_cameras(
         enlarge[:2, 2] = 0.5 * scale - 0.5
         matrix = enlarge @ np.asarray(matrix, dtype=np.float64)
         if true_boxes is not None and true_labels is not None:
-            draw_boxes(panel, true_boxes, true_labels, matrix, TRUTH_STYLE)
+            draw_boxes(panel, true_boxes, true_labels, matrix, TRUTH_STYLE, spec.class_names)
         if predictions is not None:
             draw_boxes(
                 panel,
@@ -155,6 +164,7 @@ def draw_cameras(
                 predictions.labels.tolist(),
                 matrix,
                 PREDICTION_STYLE,
+                spec.class_names,
                 predictions.scores.tolist(),
             )
         title = name.removeprefix("CAM_").replace("_", " ")
@@ -163,13 +173,11 @@ def draw_cameras(
     return panels
 
 
-def camera_grid(
-    panels: Sequence[Image], camera_names: Sequence[str] = CAMERA_NAMES, gap_px: int = 4
-) -> Image:
+def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: int = 4) -> Image:
     """Lays pictures out in rows of three, front above back.
 
     Args:
-        panels: N pictures of equal size.
+        panels: N pictures of equal width.
         camera_names: N names; unknown names keep their order after the known ones.
         gap_px: dark space between the pictures.
 
@@ -178,7 +186,7 @@ def camera_grid(
     """
     known = [name for name in GRID_ORDER if name in camera_names]
     order = known + [name for name in camera_names if name not in known]
-    height, width = panels[0].shape[:2]
+    height, width = max(panel.shape[0] for panel in panels), panels[0].shape[1]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     grid = np.empty(
@@ -189,7 +197,7 @@ def camera_grid(
         top = place // columns * (height + gap_px)
         left = place % columns * (width + gap_px)
         panel = panels[list(camera_names).index(name)]
-        grid[top : top + height, left : left + width] = panel
+        grid[top : top + panel.shape[0], left : left + width] = panel
     return grid
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Color = tuple[int, int, int]
 
@@ -19,11 +19,22 @@ CLASS_COLORS: Mapping[str, Color] = {
     "pedestrian": (64, 190, 255),
     "traffic_cone": (166, 226, 46),
 }
+OTHER_COLOR: Color = (170, 170, 170)  # of boxes without a class
 TRUTH_COLOR: Color = (255, 255, 255)
 BACKGROUND_COLOR: Color = (19, 24, 32)
 GRID_COLOR: Color = (54, 63, 76)
 TEXT_COLOR: Color = (206, 214, 224)
 EGO_COLOR: Color = (235, 239, 245)
+
+
+def class_colors(names: Sequence[str]) -> dict[str, Color]:
+    """A colour for each class; those that nuScenes does not have take the unused ones in turn."""
+    unused = [color for name, color in CLASS_COLORS.items() if name not in names]
+    unused = unused or list(CLASS_COLORS.values())
+    own = [name for name in names if name not in CLASS_COLORS]
+    return {name: CLASS_COLORS[name] for name in names if name in CLASS_COLORS} | {
+        name: unused[place % len(unused)] for place, name in enumerate(own)
+    }
 
 
 def hex_color(color: Color) -> str:

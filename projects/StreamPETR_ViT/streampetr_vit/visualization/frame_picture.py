@@ -1,4 +1,4 @@
-"""One picture of one moment: six cameras, the view from above, and a legend."""
+"""One picture of one moment: the cameras, the view from above, and a legend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import OutputError
-from streampetr_vit.structures import CLASS_NAMES, Detections
+from streampetr_vit.structures import Detections
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
-from streampetr_vit.visualization.colors import BACKGROUND_COLOR, CLASS_COLORS, TRUTH_COLOR
+from streampetr_vit.visualization.colors import BACKGROUND_COLOR, TRUTH_COLOR, class_colors
 from streampetr_vit.visualization.drawing import Image, draw_line, draw_text, fill_polygon
 
 _GAP_PX = 4
@@ -33,8 +33,8 @@ def draw_record(
 ) -> Image:
     """Draws a key frame with its detections and its true boxes.
 
-    True boxes are those that the official evaluation can score: of the ten classes, with at least
-    one lidar or radar point, within the drawn range.
+    True boxes are those that the official evaluation can score: of a class of the data set, with at
+    least one lidar or radar point, within the drawn range.
 
     Args:
         record: the key frame; its pictures are read from disk, no lidar file is.
@@ -56,14 +56,21 @@ def draw_record(
     boxes, labels = visible_truth(record, range_m) if with_truth else (np.zeros((0, 9)), [])
     geometry = FrameGeometry.of_record(record)
     panels = draw_cameras(
-        images, geometry.lidar_to_image.numpy(), shown, boxes, labels, panel_width=panel_width
+        images, geometry.lidar_to_image.numpy(), record.spec, shown, boxes, labels, panel_width
     )
-    grid = camera_grid(panels, gap_px=_GAP_PX)
-    above = draw_bird_eye_view(shown, boxes, labels, range_m, size_px=grid.shape[0])
+    grid = camera_grid(panels, record.spec.cameras, gap_px=_GAP_PX)
+    names, forward = record.spec.class_names, _forward(record)
+    above = draw_bird_eye_view(names, shown, boxes, labels, range_m, grid.shape[0], forward)
     header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
     if shown is not None:
         header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
-    return compose(grid, above, header)
+    return compose(grid, above, header, names)
+
+
+def _forward(record: FrameRecord) -> tuple[float, float]:
+    """The vehicle's forward direction in the lidar frame, to a quarter turn: (1, 0), (0, 1), ..."""
+    x, y, _ = record.lidar_to_ego.rotation().inv().apply([1.0, 0.0, 0.0])
+    return (float(np.sign(x)), 0.0) if abs(x) > abs(y) else (0.0, float(np.sign(y)))
 
 
 def above_threshold(detections: Detections, score_threshold: float) -> Detections:
@@ -73,7 +80,7 @@ def above_threshold(detections: Detections, score_threshold: float) -> Detection
 
 
 def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list[int]]:
-    """(n, 9) true boxes of the ten classes with points and within the range, and their labels."""
+    """(n, 9) true boxes of a class, with points and within the range, and their labels."""
     boxes = np.asarray(record.gt_boxes)
     labels = np.asarray(record.gt_labels)
     seen = (np.asarray(record.num_lidar_pts) + np.asarray(record.num_radar_pts)) > 0
@@ -82,13 +89,14 @@ def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list
     return boxes[kept], labels[kept].tolist()
 
 
-def compose(cameras: Image, above: Image, header: str) -> Image:
+def compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
     """Cameras on the left, the view from above on the right, a header and the legend around.
 
     Args:
         cameras: (H, W1, 3) uint8 RGB.
         above: (H, W2, 3) uint8 RGB.
         header: one line of ASCII text.
+        class_names: of the legend.
 
     Returns:
         (H', W1 + W2 + gap, 3) uint8 RGB.
@@ -100,7 +108,7 @@ def compose(cameras: Image, above: Image, header: str) -> Image:
     picture[_HEADER_PX : _HEADER_PX + height, : cameras.shape[1]] = cameras
     picture[_HEADER_PX : _HEADER_PX + height, -above.shape[1] :] = above
     draw_text(picture, header, (10, 18), scale=0.5)
-    _draw_legend(picture[_HEADER_PX + height :])
+    _draw_legend(picture[_HEADER_PX + height :], class_names)
     return picture
 
 
@@ -122,12 +130,12 @@ def encode_jpeg(image: Image, quality: int = 85) -> bytes:
     return data.tobytes()
 
 
-def _draw_legend(strip: Image, names: Sequence[str] = CLASS_NAMES) -> None:
+def _draw_legend(strip: Image, names: Sequence[str]) -> None:
     """Class colours, the dashed line of true boxes, and the arrow, in one row."""
     left, middle = 10.0, strip.shape[0] / 2
-    for name in names:
+    for name, color in class_colors(names).items():
         square = np.array([[0, -6], [12, -6], [12, 6], [0, 6]]) + [left, middle]
-        fill_polygon(strip, square, CLASS_COLORS[name])
+        fill_polygon(strip, square, color)
         left += 18 + draw_text(strip, name.replace("_", " "), (left + 18, middle + 5)) + 22
     start = np.array([left, middle])
     draw_line(strip, start, start + np.array([28.0, 0.0]), TRUTH_COLOR, dash_px=4)

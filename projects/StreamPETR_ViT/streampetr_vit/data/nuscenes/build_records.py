@@ -6,6 +6,7 @@ yaw, velocity and the camera-to-lidar transform with compensated ego motion.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -28,8 +29,10 @@ from streampetr_vit.data.nuscenes.columns import (
     read_sensor_data,
 )
 from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.nuscenes.tables import TableFolder, garbage_collection_paused
-from streampetr_vit.errors import MissingFileError
+from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.structures import DatasetSpec
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ def load_records(
     version: str,
     scene_names: Sequence[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    spec: DatasetSpec = NUSCENES,
 ) -> FrameRecords:
     """Opens the records of a nuScenes-format data set, building their cache first if needed.
 
@@ -60,25 +64,28 @@ def load_records(
         scene_names: scenes to keep; None keeps all.
         cache_dir: folder of the cache file; by default `<root>/.streampetr_vit`, or the user's
             cache folder where the root cannot be written.
+        spec: its classes and cameras.
 
     Raises:
         MissingFileError: if the root, the version or a table is missing.
         TableError: if a table is not as nuScenes defines it.
-        InputError: if a scene name does not exist.
+        InputError: if a scene name does not exist, or the annotations have no category of `spec`.
     """
     root = Path(root).expanduser().resolve()
     folder = version_folder(root, version)
     files = [folder / f"{table}.json" for table in TABLES]
-    print_of_tables = fingerprint([file for file in files if file.is_file()])
+    sensors = repr((spec.lidar, spec.cameras, spec.lidar_to_ego))
+    print_of_tables = fingerprint([file for file in files if file.is_file()], sensors)
     path = _cache_path(root, f"{version}.{print_of_tables}.safetensors", cache_dir)
-    records = _open_cache(path, root)
+    records = _open_cache(path, root, spec)
     if records is None:
         # Of several processes of one machine or shared folder, one builds and the others wait.
         with file_lock(str(path)):
-            records = _open_cache(path, root)
+            records = _open_cache(path, root, spec)
             if records is None:
-                build_cache(folder, path)
-                records = FrameRecords(path, root)
+                build_cache(folder, path, spec)
+                records = FrameRecords(path, root, spec)
+    _check_categories(records, folder)
     return records if scene_names is None else records.select_scenes(scene_names)
 
 
@@ -103,7 +110,28 @@ def version_folder(root: Path, version: str) -> Path:
     return folder
 
 
-def build_cache(folder: Path, path: Path) -> None:
+def _check_categories(records: FrameRecords, folder: Path) -> None:
+    """Says which classes can have no box in a data set, and refuses one without any."""
+    if not records.has_annotations:
+        return
+    names, classes = set(records.category_names), records.spec.classes
+    absent = [entry for entry in classes if names.isdisjoint(entry.categories)]
+    if len(absent) == len(classes):
+        raise InputError(
+            f"{folder / 'category.json'} has no category of dataset_spec.classes: it has "
+            f"{', '.join(sorted(names))}; the classes take "
+            f"{', '.join(category for entry in classes for category in entry.categories)}"
+        )
+    for entry in absent:
+        _LOG.warning(
+            "%s has no category of class %r (%s): there will be no such box",
+            folder,
+            entry.name,
+            ", ".join(entry.categories),
+        )
+
+
+def build_cache(folder: Path, path: Path, spec: DatasetSpec) -> None:
     """Reads the tables of a version folder and writes the cache file `path`."""
     started = time.perf_counter()
     bar = tqdm(unit="B", unit_scale=True, desc="tables", leave=False, disable=None)
@@ -116,10 +144,14 @@ def build_cache(folder: Path, path: Path) -> None:
     with garbage_collection_paused(), bar:
         tables = TableFolder(folder, progress=show)
         samples = read_samples(tables)
-        sensors = read_sensor_data(tables, samples)
+        sensors = read_sensor_data(tables, samples, spec)
         annotations = read_annotations(tables, samples)
     arrays = record_arrays(samples, sensors, annotations)
-    metadata = {"version": folder.name, "has_annotations": str(len(annotations) > 0)}
+    metadata = {
+        "version": folder.name,
+        "has_annotations": str(len(annotations) > 0),
+        "categories": json.dumps(annotations.category_names),
+    }
     write_arrays(path, arrays, metadata)
     _LOG.info(
         "read %s in %.1f s: %d scenes, %d samples, %d boxes; cached as %s (%.1f MB)",
@@ -158,7 +190,7 @@ def record_arrays(
     arrays |= {
         "gt_boxes": boxes[order],
         "gt_rotation": rotation[order],
-        "gt_labels": annotations.label[order],
+        "gt_category": annotations.category[order],
         "num_lidar_pts": annotations.num_lidar_pts[order],
         "num_radar_pts": annotations.num_radar_pts[order],
         "instance": annotations.instance[order],
@@ -265,13 +297,13 @@ def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None)
     return user / name
 
 
-def _open_cache(path: Path, root: Path) -> FrameRecords | None:
+def _open_cache(path: Path, root: Path, spec: DatasetSpec) -> FrameRecords | None:
     """The cached records, or None (with a log line) if the file is absent or unusable."""
     if not path.is_file():
         _LOG.info("no record cache %s yet", path)
         return None
     try:
-        return FrameRecords(path, root)
+        return FrameRecords(path, root, spec)
     except CacheError as error:
         _LOG.warning("%s; it is built again", error)
         return None

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 # Raise when the columns or their meaning change: older caches are then built again.
-FORMAT_VERSION = 2  # 2: gt_rotation
+FORMAT_VERSION = 3  # 3: categories instead of labels
 
 # Files up to this size enter the fingerprint by content, larger ones by size and time of change.
 _HASHED_BYTES = 4 * 2**20
@@ -30,9 +30,9 @@ class CacheError(ValueError):
     """A cache file cannot be used; it is built again."""
 
 
-def fingerprint(files: Sequence[Path]) -> str:
-    """16 hex digits that change when one of the files (or the cache format) changes."""
-    digest = hashlib.sha256(f"format {FORMAT_VERSION}".encode())
+def fingerprint(files: Sequence[Path], settings: str = "") -> str:
+    """16 hex digits that change with one of the files, the settings or the cache format."""
+    digest = hashlib.sha256(f"format {FORMAT_VERSION} {settings}".encode())
     for path in files:
         status = path.stat()
         digest.update(f"\n{path.name} {status.st_size} ".encode())

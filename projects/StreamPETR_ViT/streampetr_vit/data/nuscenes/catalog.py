@@ -6,6 +6,7 @@ detectron2's DETECTRON2_DATASETS. Registration reads nothing from disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,8 +18,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from streampetr_vit.data.nuscenes.build_records import load_records, version_folder
 from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import CLASS_NAMES
+from streampetr_vit.structures import DatasetSpec
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,31 +54,34 @@ def load_split(
     version: str,
     split: str | Sequence[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    spec: DatasetSpec = NUSCENES,
 ) -> FrameRecords:
     """Opens the records of a split.
 
     Args:
         root: data root.
         version: name of the version folder.
-        split: a split of the devkit ("train", "val", "test", "mini_train", ...), one of the
-            version's `splits.json`, a list of scene names, or None for all scenes.
-        cache_dir: see `nuscenes_tables.load_records`.
+        split: one of the version's `splits.json`, a split of the devkit ("train", "val", "test",
+            "mini_train", ...), a list of scene names, or None for all scenes.
+        cache_dir, spec: see `build_records.load_records`.
 
     Raises:
         InputError: if the split is unknown or has no scene in this data set.
     """
     folder = version_folder(Path(root).expanduser().resolve(), version)
     if split is None or not isinstance(split, str):
-        return load_records(root, version, split, cache_dir)
-    if split not in _VERSION_SUFFIX:
-        return load_records(root, version, _custom_split(folder, split), cache_dir)
+        return load_records(root, version, split, cache_dir, spec)
+    # A data set's own splits come first: they may have the names of the devkit's.
+    if split not in _VERSION_SUFFIX or split in _custom_splits(folder):
+        return load_records(root, version, _custom_split(folder, split), cache_dir, spec)
     if not version.endswith(_VERSION_SUFFIX[split]):
         raise InputError(
-            f"split {split!r} belongs to versions that end in {_VERSION_SUFFIX[split]!r}, not to "
-            f"{version!r}; splits for it: {_splits_for(folder)}"
+            f"split {split!r} of the devkit belongs to versions that end in "
+            f"{_VERSION_SUFFIX[split]!r}, not to {version!r}; splits for it: "
+            f"{_splits_for(folder)}. {_how_to_split(folder)}"
         )
     names = _devkit_split(split)
-    records = load_records(root, version, cache_dir=cache_dir)
+    records = load_records(root, version, cache_dir=cache_dir, spec=spec)
     have = set(records.scene_names)
     present = [name for name in names if name in have]
     if not present:
@@ -115,10 +120,14 @@ def _custom_split(folder: Path, split: str) -> list[str]:
     splits = _custom_splits(folder)
     if split not in splits:
         raise InputError(
-            f"unknown split {split!r} of {folder}; splits for it: {_splits_for(folder)}. Own "
-            f'splits go into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
+            f"unknown split {split!r} of {folder}; splits for it: {_splits_for(folder)}. "
+            f"{_how_to_split(folder)}"
         )
     return splits[split]
+
+
+def _how_to_split(folder: Path) -> str:
+    return f'Own splits go into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
 
 
 def _splits_for(folder: Path) -> list[str]:
@@ -132,16 +141,17 @@ def register_nuscenes(
     version: str,
     split: str | Sequence[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    spec: DatasetSpec = NUSCENES,
 ) -> None:
     """Registers a data set in detectron2's catalogs; again with the same arguments is no error.
 
     `DatasetCatalog.get(name)` returns its `FrameRecords`; `MetadataCatalog.get(name)` has root,
-    version, split (the devkit's eval_set name, or None), cache_dir, thing_classes and
-    evaluator_type "nuscenes".
+    version, split (the devkit's eval_set name, or None), scenes (where split is a list),
+    cache_dir, thing_classes and evaluator_type "nuscenes".
 
     Args:
         name: of the data set.
-        root, version, split, cache_dir: see `load_split`.
+        root, version, split, cache_dir, spec: see `load_split`.
 
     Raises:
         InputError: if the name is taken by another data set.
@@ -155,7 +165,7 @@ def register_nuscenes(
         "split": scenes if isinstance(scenes, str) else None,
         "scenes": None if isinstance(scenes, str) else scenes,
         "cache_dir": cache_dir,
-        "thing_classes": list(CLASS_NAMES),
+        "thing_classes": list(spec.class_names),
         "evaluator_type": "nuscenes",
     }
     if name in DatasetCatalog.list():
@@ -167,16 +177,30 @@ def register_nuscenes(
                 "choose another name (the key `name` of a description)"
             )
         return
-    DatasetCatalog.register(name, lambda: load_split(root, version, scenes, cache_dir))
+    DatasetCatalog.register(name, lambda: load_split(root, version, scenes, cache_dir, spec))
     MetadataCatalog.get(name).set(**description)
 
 
-def dataset_name(dataset: str | Mapping[str, Any]) -> str:
+def open_dataset(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES) -> FrameRecords:
+    """The records of a data set that a config names or describes.
+
+    Args:
+        dataset: see `dataset_name`.
+        spec: how to read it, whatever it was registered with.
+    """
+    known = MetadataCatalog.get(dataset_name(dataset, spec))
+    split = known.split if known.scenes is None else known.scenes
+    return load_split(known.root, known.version, split, known.cache_dir, spec)
+
+
+def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES) -> str:
     """The catalog name of a data set that a config names or describes.
 
     Args:
-        dataset: a registered name, or the keyword arguments of `register_nuscenes`; then it is
-            registered, by default under a name made of root, version and split.
+        dataset: a registered name, or the keyword arguments of `register_nuscenes` but `spec`; then
+            it is registered, by default under a name made of root, version, split and, where it is
+            not nuScenes', spec.
+        spec: of a described data set.
 
     Raises:
         InputError: if the name or a keyword is unknown.
@@ -199,8 +223,10 @@ def dataset_name(dataset: str | Mapping[str, Any]) -> str:
     split = values.get("split")
     label = split if isinstance(split, str) else "all" if split is None else "_".join(split)
     default = f"{Path(values['root']).expanduser().absolute()}:{values['version']}:{label}"
+    if spec != NUSCENES:
+        default += f":{hashlib.sha256(repr(spec).encode()).hexdigest()[:8]}"
     name = values.pop("name", default)
-    register_nuscenes(name, **values)
+    register_nuscenes(name, **values, spec=spec)
     return name
 
 

@@ -1,8 +1,8 @@
 """Joins the nuScenes tables into arrays: samples, sensor records, annotations.
 
 Only the columns that a detector needs are kept, and of the sensor records only key frames of the
-lidar and the six cameras. Rows are the samples in the order of the frames (scenes by their first
-timestamp, then time).
+channels that a `DatasetSpec` names. Rows are the samples in the order of the frames (scenes by
+their first timestamp, then time).
 """
 
 from __future__ import annotations
@@ -23,28 +23,7 @@ from streampetr_vit.data.nuscenes.tables import (
     numbers,
     quaternions,
 )
-from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES
-
-REFERENCE_CHANNEL = "LIDAR_TOP"
-CHANNELS = (REFERENCE_CHANNEL, *CAMERA_NAMES)
-
-# Raw category -> detection class (Source: the devkit's detection mapping); others are unmapped.
-CATEGORY_TO_CLASS = {
-    "movable_object.barrier": "barrier",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-}
+from streampetr_vit.structures import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -69,15 +48,17 @@ class Samples:
 
 @dataclass(frozen=True)
 class SensorData:
-    """Key-frame sensor records by (sample, channel of `CHANNELS`). K = 1 + N cameras.
+    """Key-frame sensor records by sample and channel: the reference, then N cameras. K = 1 + N.
+
+    The reference is the lidar, or the frame that stands for it where there is none.
 
     Attributes:
-        paths: S x K file names, relative to the data root.
+        paths: S x K file names, relative to the data root; "" of a reference that is no sensor.
         timestamp_us: (S, K) int64.
-        image_size: (S, K, 2) int32, (width, height); zero for the lidar.
+        image_size: (S, K, 2) int32, (width, height); zero for the reference.
         sensor_to_ego, ego_to_global: (S, K, 7) float64, translation then quaternion (w, x, y, z);
             the ego pose is that of the record's own time.
-        intrinsics: (S, K, 3, 3) float64; zero for the lidar.
+        intrinsics: (S, K, 3, 3) float64; zero for the reference.
     """
 
     paths: np.ndarray
@@ -96,7 +77,8 @@ class Annotations:
         frame: (A,) int64, row of the sample.
         center, size_wlh, rotation: (A, 3), (A, 3), (A, 4) float64.
         previous, following: (A,) int64, rows of the same object's neighbours in time, or -1.
-        label: (A,) int32, index into `CLASS_NAMES` or -1.
+        category: (A,) int32, index into `category_names`.
+        category_names: of the table.
         instance, num_lidar_pts, num_radar_pts: (A,) int32.
     """
 
@@ -106,7 +88,8 @@ class Annotations:
     rotation: np.ndarray
     previous: np.ndarray
     following: np.ndarray
-    label: np.ndarray
+    category: np.ndarray
+    category_names: list[str]
     instance: np.ndarray
     num_lidar_pts: np.ndarray
     num_radar_pts: np.ndarray
@@ -176,15 +159,16 @@ def _check_chain(
         )
 
 
-def read_sensor_data(tables: TableFolder, samples: Samples) -> SensorData:
+def read_sensor_data(tables: TableFolder, samples: Samples, spec: DatasetSpec) -> SensorData:
     """Reads `sensor`, `calibrated_sensor`, `sample_data` and `ego_pose`.
 
     Raises:
         TableError: if a sample lacks one of the channels.
     """
-    count, width = len(samples.tokens), len(CHANNELS)
+    channels = spec.cameras if spec.lidar is None else (spec.lidar, *spec.cameras)
+    count, width = len(samples.tokens), len(channels)
     calibrations = tables.rows("calibrated_sensor")
-    channel_of = _channel_of_calibration(tables, calibrations)
+    channel_of = _channel_of_calibration(tables, calibrations, channels)
     calibration_rows = {row["token"]: number for number, row in enumerate(calibrations)}
     frame_of = {token: row for row, token in enumerate(samples.tokens)}
 
@@ -196,12 +180,12 @@ def read_sensor_data(tables: TableFolder, samples: Samples) -> SensorData:
     key_frames = 0
     file = tables.path("sample_data")
     for piece in tables.pieces("sample_data"):
-        channels = column(piece, "calibrated_sensor_token", file)
+        sensors = column(piece, "calibrated_sensor_token", file)
         keys = column(piece, "is_key_frame", file)
         try:
             kept = [
                 row
-                for row, is_key, token in zip(piece, keys, channels, strict=True)
+                for row, is_key, token in zip(piece, keys, sensors, strict=True)
                 if is_key and channel_of[token] >= 0
             ]
         except KeyError as error:
@@ -220,29 +204,61 @@ def read_sensor_data(tables: TableFolder, samples: Samples) -> SensorData:
         sizes[frame, slot, 1] = numbers(kept, "height", file)
         calibration[frame, slot] = [calibration_rows[token] for token in tokens]
         pose_tokens[frame, slot] = column(kept, "ego_pose_token", file)
-    _check_complete(paths, sizes, samples, file)
+    _check_complete(paths, sizes, samples, file, channels, spec)
     if key_frames != paths.size:
         raise TableError(
-            f"{file}: {key_frames} key frames of {', '.join(CHANNELS)} for {paths.size} places; "
+            f"{file}: {key_frames} key frames of {', '.join(channels)} for {paths.size} places; "
             "some sample has two of one channel. Mark one of them as no key frame"
         )
-    sensor_to_ego, intrinsics = _calibration_arrays(tables, calibrations, channel_of)
-    return SensorData(
+    poses, intrinsics = _calibration_arrays(tables, calibrations, channel_of, spec)
+    sensors = SensorData(
         paths=paths,
         timestamp_us=times,
         image_size=sizes,
-        sensor_to_ego=sensor_to_ego[calibration],
+        sensor_to_ego=poses[calibration],
         ego_to_global=_read_poses(tables, pose_tokens),
         intrinsics=intrinsics[calibration],
     )
+    return sensors if spec.lidar else _with_reference(sensors, samples.timestamp_us, spec)
 
 
-def _channel_of_calibration(tables: TableFolder, calibrations: list[Row]) -> dict[str, int]:
-    """Index into `CHANNELS` by calibrated_sensor token; -1 for sensors that are not used."""
+def _with_reference(cameras: SensorData, timestamp_us: np.ndarray, spec: DatasetSpec) -> SensorData:
+    """Puts the stated frame in the place of a lidar, with the vehicle's pose at the sample's time.
+
+    That pose is the one of the camera whose record is nearest in time.
+    """
+    nearest = np.abs(cameras.timestamp_us - timestamp_us[:, None]).argmin(axis=1)
+    pose = np.take_along_axis(cameras.ego_to_global, nearest[:, None, None], axis=1)  # (S, 1, 7)
+    stated = np.broadcast_to(np.array(spec.lidar_to_ego), pose.shape)
+
+    def first(reference: np.ndarray, of_cameras: np.ndarray) -> np.ndarray:
+        return np.concatenate((reference, of_cameras), axis=1)  # (S, 1, ...), (S, N, ...)
+
+    return SensorData(
+        paths=first(np.full_like(cameras.paths[:, :1], ""), cameras.paths),
+        timestamp_us=first(timestamp_us[:, None], cameras.timestamp_us),
+        image_size=first(np.zeros_like(cameras.image_size[:, :1]), cameras.image_size),
+        sensor_to_ego=first(stated, cameras.sensor_to_ego),
+        ego_to_global=first(pose, cameras.ego_to_global),
+        intrinsics=first(np.zeros_like(cameras.intrinsics[:, :1]), cameras.intrinsics),
+    )
+
+
+def _channel_of_calibration(
+    tables: TableFolder, calibrations: list[Row], channels: Sequence[str]
+) -> dict[str, int]:
+    """Index into the channels by calibrated_sensor token; -1 for sensors that are not used."""
     sensors, path = tables.rows("sensor"), tables.path("sensor")
     names = dict(zip(column(sensors, "token", path), column(sensors, "channel", path), strict=True))
+    absent = [channel for channel in channels if channel not in names.values()]
+    if absent:
+        raise TableError(
+            f"{path} has no {', '.join(absent)}; it has {', '.join(sorted(set(names.values())))}. "
+            "Name the cameras of this data set in dataset_spec.cameras, and its lidar, or null, in "
+            "dataset_spec.lidar"
+        )
     path = tables.path("calibrated_sensor")
-    slots = {name: slot for slot, name in enumerate(CHANNELS)}
+    slots = {name: slot for slot, name in enumerate(channels)}
     channel_of = {}
     tokens = column(calibrations, "token", path)
     for token, sensor in zip(tokens, column(calibrations, "sensor_token", path), strict=True):
@@ -253,7 +269,7 @@ def _channel_of_calibration(tables: TableFolder, calibrations: list[Row]) -> dic
 
 
 def _calibration_arrays(
-    tables: TableFolder, calibrations: list[Row], channel_of: dict[str, int]
+    tables: TableFolder, calibrations: list[Row], channel_of: dict[str, int], spec: DatasetSpec
 ) -> tuple[np.ndarray, np.ndarray]:
     """(R, 7) sensor-to-ego poses and (R, 3, 3) intrinsics of all calibration records."""
     path = tables.path("calibrated_sensor")
@@ -265,13 +281,21 @@ def _calibration_arrays(
         axis=1,
     )
     intrinsics = np.zeros((len(calibrations), 3, 3))
-    cameras = [n for n, row in enumerate(calibrations) if channel_of[row["token"]] > 0]
+    first = 0 if spec.lidar is None else 1
+    cameras = [n for n, row in enumerate(calibrations) if channel_of[row["token"]] >= first]
     rows = [calibrations[n] for n in cameras]
     intrinsics[cameras] = numbers(rows, "camera_intrinsic", path, (3, 3))
     return poses, intrinsics
 
 
-def _check_complete(paths: np.ndarray, sizes: np.ndarray, samples: Samples, file: Path) -> None:
+def _check_complete(
+    paths: np.ndarray,
+    sizes: np.ndarray,
+    samples: Samples,
+    file: Path,
+    channels: Sequence[str],
+    spec: DatasetSpec,
+) -> None:
     """Every sample has a key frame of every channel, and every camera a picture size."""
     missing = paths == ""
     if missing.any():
@@ -279,15 +303,17 @@ def _check_complete(paths: np.ndarray, sizes: np.ndarray, samples: Samples, file
         raise TableError(
             f"{file}: sample {samples.tokens[frame]!r} (scene "
             f"{samples.scene_names[samples.scene_of_frame[frame]]}) has no key frame of "
-            f"{CHANNELS[slot]}; {int(missing.sum())} are missing in all. Every sample needs "
-            f"{', '.join(CHANNELS)}"
+            f"{channels[slot]}; {int(missing.sum())} are missing in all. Every sample needs "
+            f"{', '.join(channels)}"
         )
-    bad = (sizes[:, 1:] <= 0).any(axis=-1)
+    first = 0 if spec.lidar is None else 1
+    bad = (sizes[:, first:] <= 0).any(axis=-1)
     if bad.any():
         frame, slot = np.argwhere(bad)[0]
         raise TableError(
-            f"{file}: {paths[frame, slot + 1]!r} of sample {samples.tokens[frame]!r} has width and "
-            f"height {sizes[frame, slot + 1].tolist()}; they must be the picture's size in pixels"
+            f"{file}: {paths[frame, slot + first]!r} of sample {samples.tokens[frame]!r} has width "
+            f"and height {sizes[frame, slot + first].tolist()}; they must be the picture's size in "
+            "pixels"
         )
 
 
@@ -322,9 +348,9 @@ def read_annotations(tables: TableFolder, samples: Samples) -> Annotations:
     names: dict[str, list[str]] = {"token": [], "prev": [], "next": []}
     path = tables.path("sample_annotation")
     if not path.is_file() and tables.folder.name.endswith("test"):
-        return _annotations({}, names, path)
+        return _annotations({}, [], names, path)
     frame_of = {token: row for row, token in enumerate(samples.tokens)}
-    instance_of, label_of_instance = _read_instances(tables)
+    instance_of, category_of_instance, category_names = _read_instances(tables)
     for piece in tables.pieces("sample_annotation"):
         if not piece:
             continue
@@ -338,7 +364,7 @@ def read_annotations(tables: TableFolder, samples: Samples) -> Annotations:
             "center": numbers(piece, "translation", path, (3,)),
             "size_wlh": numbers(piece, "size", path, (3,)),
             "rotation": quaternions(piece, "rotation", path),
-            "label": label_of_instance[instance],
+            "category": category_of_instance[instance],
             "instance": instance.astype(np.int32),
             "num_lidar_pts": numbers(piece, "num_lidar_pts", path).astype(np.int32),
             "num_radar_pts": numbers(piece, "num_radar_pts", path).astype(np.int32),
@@ -355,11 +381,14 @@ def read_annotations(tables: TableFolder, samples: Samples) -> Annotations:
     joined = (
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
     )
-    return _annotations(joined, names, path)
+    return _annotations(joined, category_names, names, path)
 
 
 def _annotations(
-    joined: dict[str, np.ndarray], names: dict[str, list[str]], path: Path
+    joined: dict[str, np.ndarray],
+    category_names: list[str],
+    names: dict[str, list[str]],
+    path: Path,
 ) -> Annotations:
     index = index_by_token(names["token"], path)
     index[""] = -1  # the ends of a track
@@ -368,26 +397,22 @@ def _annotations(
         "following": lookup(index, names["next"], "next", path, "sample_annotation"),
     }
     if not joined:
-        whole = dict.fromkeys(("label", "instance", "num_lidar_pts", "num_radar_pts"))
+        whole = dict.fromkeys(("category", "instance", "num_lidar_pts", "num_radar_pts"))
         joined = {key: np.zeros(0, np.int32) for key in whole}
         joined.update(center=np.zeros((0, 3)), size_wlh=np.zeros((0, 3)), rotation=np.zeros((0, 4)))
         joined["frame"] = np.zeros(0, np.int64)
-    return Annotations(**joined, **neighbours)
+    return Annotations(**joined, **neighbours, category_names=category_names)
 
 
-def _read_instances(tables: TableFolder) -> tuple[dict[str, int], np.ndarray]:
-    """Row by instance token, and the class label of each instance."""
+def _read_instances(tables: TableFolder) -> tuple[dict[str, int], np.ndarray, list[str]]:
+    """Row by instance token, the category of each instance, and the names of the categories."""
     path = tables.path("category")
     categories = tables.rows("category")
-    labels = {
-        token: CLASS_NAMES.index(CATEGORY_TO_CLASS[name]) if name in CATEGORY_TO_CLASS else -1
-        for token, name in zip(
-            column(categories, "token", path), column(categories, "name", path), strict=True
-        )
-    }
+    rows = index_by_token(column(categories, "token", path), path)
+    names = column(categories, "name", path)
     path = tables.path("instance")
     instances = tables.rows("instance")
-    label = lookup(
-        labels, column(instances, "category_token", path), "category_token", path, "category"
+    category = lookup(
+        rows, column(instances, "category_token", path), "category_token", path, "category"
     )
-    return index_by_token(column(instances, "token", path), path), label.astype(np.int32)
+    return index_by_token(column(instances, "token", path), path), category.astype(np.int32), names

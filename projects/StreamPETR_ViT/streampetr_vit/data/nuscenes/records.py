@@ -6,6 +6,7 @@ takes milliseconds, a worker process that receives it opens the same file instea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +16,20 @@ import numpy as np
 
 from streampetr_vit.data.nuscenes.cache import as_strings, map_arrays
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import Pose
+from streampetr_vit.structures import DatasetSpec, Pose
 
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One key frame. Shape letters: N cameras in the order of `structures.CAMERA_NAMES`, n boxes.
+    """One key frame. Shape letters: N cameras in the order of `spec.cameras`, n boxes.
 
     Attributes:
         root: data root, absolute; the paths below are relative to it.
         token, scene_token, scene_name: names of the sample and of its scene.
         timestamp_us: time of the sample, integer microseconds since the epoch.
-        lidar_to_ego: LIDAR_TOP calibration.
-        ego_to_global: ego pose at the lidar's time.
+        spec: classes and cameras of the data set.
+        lidar_to_ego: calibration of the lidar, or of the frame that stands for it.
+        ego_to_global: ego pose at the lidar's time, or the sample's.
         camera_paths: N paths.
         camera_timestamps_us: (N,) int64.
         camera_to_lidar: (N, 4, 4) float64; includes the motion of the car between the camera's
@@ -38,7 +40,7 @@ class FrameRecord:
             sensor points. Velocity is NaN where the tracks do not define it.
         gt_rotation: (n, 4) float64 unit quaternions (w, x, y, z), box -> lidar frame, with the tilt
             that the yaw of `gt_boxes` leaves out.
-        gt_labels: (n,) int64, index into `structures.CLASS_NAMES`, -1 for other categories.
+        gt_labels: (n,) int64, index into `spec.classes`, -1 for other categories.
         num_lidar_pts, num_radar_pts: (n,) int32.
         instance: (n,) int32, number of the object; the same object has the same number in all
             frames of its scene.
@@ -50,6 +52,7 @@ class FrameRecord:
     scene_token: str
     scene_name: str
     timestamp_us: int
+    spec: DatasetSpec
     lidar_to_ego: Pose
     ego_to_global: Pose
     camera_paths: tuple[str, ...]
@@ -72,14 +75,26 @@ class FrameRecords(Sequence[FrameRecord]):
     Pickling sends the paths and the chosen scenes only.
 
     Args:
-        path: the cache file that `nuscenes_tables.load_records` wrote.
+        path: the cache file that `build_records.load_records` wrote.
         root: data root that the picture paths are relative to.
+        spec: classes and cameras; the file was written for these cameras.
         scene_rows: numbers of the scenes to keep, ascending; None keeps all.
     """
 
-    def __init__(self, path: Path, root: Path, scene_rows: Sequence[int] | None = None):
-        self.path, self.root = Path(path), Path(root)
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        spec: DatasetSpec,
+        scene_rows: Sequence[int] | None = None,
+    ):
+        self.path, self.root, self.spec = Path(path), Path(root), spec
         self._columns, self.metadata = map_arrays(self.path)
+        labels = spec.label_of_category
+        self.category_names: list[str] = json.loads(self.metadata["categories"])
+        self._label_of_category = np.array(
+            [labels.get(name, -1) for name in self.category_names], dtype=np.int64
+        )
         offsets = self._columns["scene_offsets"]
         rows = range(len(offsets) - 1) if scene_rows is None else scene_rows
         self._scene_rows = np.array(list(rows), dtype=np.int64)
@@ -91,7 +106,7 @@ class FrameRecords(Sequence[FrameRecord]):
         self.scene_lengths: tuple[int, ...] = tuple(lengths.tolist())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrameRecords, (self.path, self.root, self._scene_rows.tolist())
+        return FrameRecords, (self.path, self.root, self.spec, self._scene_rows.tolist())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -126,14 +141,16 @@ class FrameRecords(Sequence[FrameRecord]):
         """(len(self), N, 2) int32, (width, height) of all pictures."""
         return self._columns["image_size"][self._rows]
 
-    def boxes_per_class(self, num_classes: int) -> np.ndarray:
-        """(num_classes + 1,) int64, boxes of the chosen scenes by label; the last is unmapped."""
+    def boxes_per_class(self) -> np.ndarray:
+        """(classes + 1,) int64, boxes of the chosen scenes by label; the last is unmapped."""
         offsets = self._columns["box_offsets"]
         scenes = self._columns["scene_offsets"]
-        total = np.zeros(num_classes + 1, np.int64)
+        places = len(self.spec.classes) + 1
+        total = np.zeros(places, np.int64)
         for row in self._scene_rows:
-            labels = self._columns["gt_labels"][offsets[scenes[row]] : offsets[scenes[row + 1]]]
-            total += np.bincount(labels % (num_classes + 1), minlength=num_classes + 1)
+            boxes = slice(offsets[scenes[row]], offsets[scenes[row + 1]])
+            labels = self._label_of_category[self._columns["gt_category"][boxes]]
+            total += np.bincount(labels % places, minlength=places)  # -1 is the last place
         return total
 
     def select_scenes(self, names: Sequence[str]) -> FrameRecords:
@@ -151,7 +168,8 @@ class FrameRecords(Sequence[FrameRecord]):
                 f"scenes {missing[:5]} are not in {self.root / self.version}, which has "
                 f"{len(have)} scenes: {list(have)[:5]} ...; choose among those"
             )
-        return FrameRecords(self.path, self.root, sorted({have[name] for name in names}))
+        rows = sorted({have[name] for name in names})
+        return FrameRecords(self.path, self.root, self.spec, rows)
 
     def __getitem__(self, index: int) -> FrameRecord:  # type: ignore[override]
         if not -len(self) <= index < len(self):
@@ -165,8 +183,9 @@ class FrameRecords(Sequence[FrameRecord]):
             scene_token=self._strings("scene_token")[scene].decode(),
             scene_name=self._strings("scene_name")[scene].decode(),
             timestamp_us=int(columns["timestamp_us"][row]),
-            lidar_to_ego=_pose(columns["lidar_to_ego"][row]),
-            ego_to_global=_pose(columns["ego_to_global"][row]),
+            spec=self.spec,
+            lidar_to_ego=Pose.of_row(columns["lidar_to_ego"][row]),
+            ego_to_global=Pose.of_row(columns["ego_to_global"][row]),
             camera_paths=tuple(p.decode() for p in self._strings("camera_path")[row]),
             camera_timestamps_us=columns["camera_timestamp_us"][row],
             camera_to_lidar=columns["camera_to_lidar"][row],
@@ -174,7 +193,7 @@ class FrameRecords(Sequence[FrameRecord]):
             image_sizes=columns["image_size"][row],
             gt_boxes=columns["gt_boxes"][boxes],
             gt_rotation=columns["gt_rotation"][boxes],
-            gt_labels=columns["gt_labels"][boxes].astype(np.int64),
+            gt_labels=self._label_of_category[columns["gt_category"][boxes]],
             num_lidar_pts=columns["num_lidar_pts"][boxes],
             num_radar_pts=columns["num_radar_pts"][boxes],
             instance=columns["instance"][boxes],
@@ -183,8 +202,3 @@ class FrameRecords(Sequence[FrameRecord]):
 
     def _strings(self, name: str) -> np.ndarray:
         return as_strings(self._columns[name])
-
-
-def _pose(row: np.ndarray) -> Pose:
-    """(7,): translation, then quaternion (w, x, y, z)."""
-    return Pose(row[:3], row[3:])

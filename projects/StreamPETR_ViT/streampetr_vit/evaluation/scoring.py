@@ -1,0 +1,64 @@
+"""How the classes of a data set are scored by nuScenes' metric, which has ten of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.errors import InputError
+from streampetr_vit.evaluation.result_format import GlobalBoxes
+from streampetr_vit.structures import DatasetSpec
+
+OFFICIAL_ATTRIBUTES = frozenset(name for entry in NUSCENES.classes for name in entry.attributes)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Names decide, positions never.
+
+    Attributes:
+        names: class of the data set -> the metric's class that it counts as.
+        left_out: classes that the metric does not know.
+        categories: category of the tables -> one that the metric takes for the same class.
+        is_official: the data set has the metric's own classes and categories.
+    """
+
+    names: Mapping[str, str]
+    left_out: tuple[str, ...]
+    categories: Mapping[str, str]
+    is_official: bool
+
+    @staticmethod
+    def of(spec: DatasetSpec) -> Scoring:
+        """The scoring of a data set.
+
+        Raises:
+            InputError: a class is to be scored as one that the metric does not have.
+        """
+        official = {entry.name: entry.categories[0] for entry in NUSCENES.classes}
+        names, left_out, categories = {}, [], {}
+        for entry in spec.classes:
+            scored_as = entry.name if entry.scored_as is None else entry.scored_as
+            if scored_as in official:
+                names[entry.name] = scored_as
+                categories |= dict.fromkeys(entry.categories, official[scored_as])
+            elif entry.scored_as is None:
+                left_out.append(entry.name)
+            else:
+                raise InputError(
+                    f"dataset_spec class {entry.name!r}: scored_as={entry.scored_as!r} is no class "
+                    f"of the nuScenes metric; it has {', '.join(official)}"
+                )
+        is_official = _facts(spec) == _facts(NUSCENES)
+        return Scoring(names, tuple(left_out), categories, is_official)
+
+    def scored(self, boxes: GlobalBoxes) -> GlobalBoxes:
+        """The boxes that are scored, under the metric's names."""
+        return boxes.renamed(self.names, OFFICIAL_ATTRIBUTES)
+
+
+def _facts(spec: DatasetSpec) -> tuple[object, ...]:
+    """What the devkit takes for granted."""
+    classes = {entry.name: (set(entry.categories), entry.attributes) for entry in spec.classes}
+    return spec.lidar, classes

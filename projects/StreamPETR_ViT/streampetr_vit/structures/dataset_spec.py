@@ -1,0 +1,146 @@
+"""What a data set is made of: its classes, its cameras, and where its boxes are measured from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.structures.pose import Pose
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """One class of objects.
+
+    Attributes:
+        name: what reports, pictures and result files call it.
+        categories: of the tables, whose objects are of this class.
+        range_m: results farther from the vehicle are left out of result files.
+        attributes: of a moving object, and of one that stands; "" for none.
+        scored_as: the class of nuScenes' metric that it counts as; None for the one of the same
+            name, or for none where there is no such class.
+    """
+
+    name: str
+    categories: Sequence[str]
+    range_m: float = 50.0
+    attributes: Sequence[str] = ("", "")
+    scored_as: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("categories", "attributes"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise InputError(f"class {self.name!r}: {name} must be a list, not {value!r}")
+            object.__setattr__(self, name, tuple(value))  # a config file yields lists
+        if not self.categories:
+            raise InputError(f"class {self.name!r} takes no category: name at least one")
+        if len(self.attributes) != 2:
+            raise InputError(
+                f"class {self.name!r}: attributes must be two names, of a moving object and of one "
+                f"that stands, not {list(self.attributes)}"
+            )
+        if not self.range_m > 0:
+            raise InputError(f"class {self.name!r}: range_m must be above 0, not {self.range_m}")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a data set is made of; nuScenes is one instance (`data.nuscenes.spec.NUSCENES`).
+
+    Attributes:
+        classes: in the order of the network's class channels, and of all labels.
+        cameras: channels of the tables, in the order in which the network sees them.
+        lidar: channel whose frame boxes and memory live in; None where there is none. Then the
+            frame is that of `lidar_to_ego`, at the time of the sample.
+        lidar_to_ego: pose of that frame in the vehicle where `lidar` is None; otherwise the tables
+            have it. As (x, y, z, qw, qx, qy, qz).
+        moving_speed_mps: objects faster than this have the attribute of moving ones.
+    """
+
+    classes: Sequence[ObjectClass]
+    cameras: Sequence[str]
+    lidar: str | None = "LIDAR_TOP"
+    lidar_to_ego: Sequence[float] | None = None
+    moving_speed_mps: float = 0.2
+
+    def __post_init__(self) -> None:
+        classes = [c if isinstance(c, ObjectClass) else _class_of(c) for c in self.classes]
+        object.__setattr__(self, "classes", tuple(classes))
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        _check_unique("dataset_spec.classes", self.class_names)
+        _check_unique("dataset_spec.cameras", self.cameras)
+        taken = [category for entry in self.classes for category in entry.categories]
+        _check_unique("categories of dataset_spec.classes", taken)
+        if (self.lidar is None) != (self.lidar_to_ego is not None):
+            raise InputError(
+                "dataset_spec: give lidar, the channel that boxes are measured from, or, for a "
+                "data set without one, lidar=None and lidar_to_ego=[x,y,z,qw,qx,qy,qz], the pose "
+                "of their frame in the vehicle"
+            )
+        if self.lidar_to_ego is not None:
+            pose = tuple(float(value) for value in self.lidar_to_ego)
+            if len(pose) != 7 or abs(sum(q * q for q in pose[3:]) - 1) > 1e-3:
+                raise InputError(
+                    "dataset_spec.lidar_to_ego must be x, y, z and a unit quaternion w, x, y, z, "
+                    f"not {list(pose)}"
+                )
+            object.__setattr__(self, "lidar_to_ego", pose)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in their order."""
+        return tuple(entry.name for entry in self.classes)
+
+    @property
+    def label_of_category(self) -> dict[str, int]:
+        """Category of the tables -> label."""
+        return {
+            category: label
+            for label, entry in enumerate(self.classes)
+            for category in entry.categories
+        }
+
+    @property
+    def reference_pose(self) -> Pose | None:
+        """`lidar_to_ego` as a pose; None where the tables have it."""
+        return None if self.lidar_to_ego is None else Pose.of_row(self.lidar_to_ego)
+
+    def attribute(self, label: int, speed_mps: float) -> str:
+        """The attribute of an object of a speed in the global frame."""
+        moving, standing = self.classes[label].attributes
+        return moving if speed_mps > self.moving_speed_mps else standing
+
+    def plain(self) -> dict[str, Any]:
+        """The arguments that make this value again, as lists, dicts, texts and numbers."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {
+            "classes": [_plain(asdict(entry)) for entry in self.classes],
+            "cameras": list(self.cameras),
+            "lidar_to_ego": None if self.lidar_to_ego is None else list(self.lidar_to_ego),
+        }
+
+
+def _class_of(described: Mapping[str, Any]) -> ObjectClass:
+    known = [f.name for f in fields(ObjectClass)]
+    unknown = sorted(set(described) - set(known))
+    if unknown or not {"name", "categories"} <= set(described):
+        raise InputError(
+            f"a class of dataset_spec.classes has {', '.join(described)}: it needs name and "
+            f"categories, and may have {', '.join(known[2:])}"
+        )
+    return ObjectClass(**described)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
+
+
+def _check_unique(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise InputError(f"{what}: {f'{twice} more than once' if twice else 'there are none'}")
