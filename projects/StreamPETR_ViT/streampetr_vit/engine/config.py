@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.engine.moved import KEYS, new_name, rename_targets
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.structures import DatasetSpec
 
@@ -45,7 +46,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise ConfigError("no configuration given; pass --config-file configs/NAME.py")
     if not os.path.isfile(path):
         raise ConfigError(_missing_file(path))
-    cfg = LazyConfig.load(path)
+    cfg = _load(path)
     missing = [name for name in REQUIRED_SECTIONS if name not in cfg]
     if missing:
         raise ConfigError(
@@ -56,6 +57,19 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     for override in overrides:
         check_override(cfg, override)
     return LazyConfig.apply_overrides(cfg, list(overrides))
+
+
+def _load(path: str) -> DictConfig:
+    """A file as LazyConfig loads it, with the present names of what was moved."""
+    try:
+        cfg = LazyConfig.load(path)
+    except ImportError as error:  # of a recipe; ModuleNotFoundError is one
+        moved = new_name(error.name or "")
+        if moved is None:
+            raise
+        raise ConfigError(f"{path} imports {error.name}, which is now {moved}") from error
+    rename_targets(cfg)
+    return cfg
 
 
 def call(described: DictConfig, **arguments: Any) -> Any:
@@ -121,17 +135,31 @@ def _keys_of(node: Any) -> list[str]:
     if "_target_" in node:
         target = node["_target_"]
         target = locate(target) if isinstance(target, str) else target
-        keys += [
-            name
-            for name, parameter in inspect.signature(target).parameters.items()
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            and name not in keys
-        ]
+        keys += [name for name in _arguments_of(target) if name not in keys]
     return keys
+
+
+def _arguments_of(target: Any) -> list[str]:
+    """Named arguments of a function or class; with **options also those of the base classes."""
+    names: list[str] = []
+    for place in inspect.getmro(target) if inspect.isclass(target) else (target,):
+        parameters = inspect.signature(place).parameters.values() if place is not object else ()
+        names += [
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and parameter.name not in names
+        ]
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return names
 
 
 def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str]) -> str:
     where = ".".join(parents) or "the configuration"
+    moved = KEYS.get(".".join((*parents, part)))
+    if moved is not None:
+        return f"override {override!r}: set {moved} instead, from which all parts take it"
     if not allowed:
         return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
     near = difflib.get_close_matches(part, allowed, n=3, cutoff=0.5)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import HookBase, default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -156,7 +156,7 @@ def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
     return evaluate_and_report(cfg, model)
 
 
-def train(cfg: DictConfig, resume: bool = False) -> Metrics:
+def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] = ()) -> Metrics:
     """Trains, saves checkpoints and evaluates, as the configuration says.
 
     Args:
@@ -164,6 +164,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
             its own arguments; it gives an endless iterable of batches with a `dataset` that has a
             length, `state_dict` and `load_state_dict`.
         resume: continue from the output folder's last checkpoint if there is one.
+        more_hooks: of detectron2's kind, called after the loop's own.
 
     Returns:
         Metrics of the evaluation at the end, on rank 0; empty on other ranks.
@@ -215,7 +216,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Metrics:
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
     if not resuming:
         _set_aside(cfg.train.output_dir)  # now that nothing can fail any more for want of weights
-    trainer.register_hooks([_log_hook(cfg, recipe)])
+    trainer.register_hooks([*more_hooks, _log_hook(cfg, recipe)])
     # A checkpoint holds the iteration that was just done.
     start_iter = trainer.iter + 1 if resuming else 0
     if resuming:

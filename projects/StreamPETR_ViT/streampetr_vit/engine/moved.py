@@ -1,0 +1,66 @@
+"""Names of earlier versions, for recipes and saved configurations that still use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+_PACKAGE = "streampetr_vit."
+# Module of an earlier version -> where its classes are now.
+_MODULES = {
+    "data.nuscenes_tables": "data.nuscenes.build_records",
+    "data.table_columns": "data.nuscenes.columns",
+    "data.table_reader": "data.nuscenes.tables",
+    "data.frame_records": "data.nuscenes.records",
+    "data.record_cache": "data.nuscenes.cache",
+    "engine.streaming": "inference",
+    "evaluation.report": "report.page",
+    "evaluation.report_from_run": "report.from_run",
+    "modeling.grid_mask": "modeling.image.grid_mask",
+    "modeling.queries": "modeling.heads.outputs",
+    "modeling.temporal.camera_sampling": "modeling.decoder.camera_sampling",
+    "modeling.temporal.position_encoding": "modeling.image.position_encoder",
+    "modeling.temporal.rig_code": "modeling.image.rig_code",
+    "modeling.temporal.transformer": "modeling.decoder.decoder",
+}
+# The class that configurations name as model.
+_CLASSES = {"modeling.detector.StreamPETR": "inference.bare_model.BareStreamPETR"}
+# Key of an earlier version -> what to set instead.
+KEYS = {
+    "dataloader.train.mapper.class_names": "dataset_spec.classes",
+    "dataloader.test.mapper.class_names": "dataset_spec.classes",
+}
+
+
+def new_name(name: str) -> str | None:
+    """Where a module, or a class of it, is now; None if it was not moved.
+
+    Args:
+        name: dotted, as Python imports it or as `_target_` has it.
+    """
+    if not name.startswith(_PACKAGE):
+        return None
+    name = name.removeprefix(_PACKAGE)
+    if name in _CLASSES:
+        return _PACKAGE + _CLASSES[name]
+    module, _, rest = name.rpartition(".")
+    if name in _MODULES:
+        return _PACKAGE + _MODULES[name]
+    return f"{_PACKAGE}{_MODULES[module]}.{rest}" if module in _MODULES else None
+
+
+def rename_targets(node: Any) -> None:
+    """Gives every `_target_` of a configuration from YAML its present name, in place."""
+    if isinstance(node, DictConfig):
+        target = node.get("_target_")
+        if isinstance(target, str) and (renamed := new_name(target)):
+            node["_target_"] = renamed
+        # Not .values(): an interpolation is looked at where it leads, and may lead nowhere yet.
+        children = [node._get_node(key) for key in node]
+    elif isinstance(node, ListConfig):
+        children = [node._get_node(index) for index in range(len(node))]
+    else:
+        return
+    for child in children:
+        rename_targets(child)

@@ -1,0 +1,64 @@
+"""The quick start trains as it did before the code was rebuilt (commit 3ddd686)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streampetr_vit.engine.loss_trace import Trace, compare
+from synthetic_nuscenes import PRESETS, generate
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).with_name("golden") / "quickstart_losses.json"
+
+
+def tool(*arguments: str, status: int = 0) -> str:
+    command = [sys.executable, "tools/compare_losses.py", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert result.returncode == status, (result.stdout + result.stderr)[-3000:]
+    return result.stdout
+
+
+def test_the_first_200_losses_are_the_recorded_ones(tmp_path: Path) -> None:
+    data = generate(PRESETS["quickstart"], tmp_path / "data")
+    folders = [f"dataloader.{split}.dataset.root={data}" for split in ("train", "test")]
+    trace = tmp_path / "now.json"
+    tool("record", "--config-file", "configs/quickstart.py", str(trace), *folders)
+    before, now = Trace.read(GOLDEN), Trace.read(trace)
+    if (before.arithmetic, before.data) == (now.arithmetic, now.data):
+        assert compare(before, now) is None
+    else:
+        # Other processors add in another order, and a training multiplies such differences: only
+        # the first steps can be compared.
+        assert compare(before, now, rtol=1e-3, steps=10) is None
+
+
+TRACE = Trace("a", "d", total_loss=[3.0, 2.0, 1.0], grad_norm=[1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (replace(TRACE, total_loss=[3.0, 2.0, 1.0 + 1e-15]), "total_loss of step 2"),
+        (replace(TRACE, grad_norm=[1.0, float("nan"), 1.0]), "grad_norm of step 1"),
+        (replace(TRACE, total_loss=[3.0]), "3 steps against 1"),
+    ],
+)
+def test_the_first_difference_is_named(other: Trace, found: str, tmp_path: Path) -> None:
+    assert found in (compare(TRACE, other) or "")
+    TRACE.write(tmp_path / "one.json")
+    other.write(tmp_path / "other.json")
+    printed = tool("compare", str(tmp_path / "one.json"), str(tmp_path / "other.json"), status=1)
+    assert found in printed
+
+
+def test_equal_traces_are_equal(tmp_path: Path) -> None:
+    TRACE.write(tmp_path / "one.json")
+    assert Trace.read(tmp_path / "one.json") == TRACE
+    assert compare(TRACE, TRACE) is None
+    assert compare(TRACE, replace(TRACE, total_loss=[3.0001, 2.0, 1.0]), rtol=1e-3) is None
+    assert "equal: 3 steps" in tool("compare", *[str(tmp_path / "one.json")] * 2)

@@ -1,0 +1,68 @@
+"""Recipes and saved configurations of earlier versions."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+from streampetr_vit.engine import load_config
+from streampetr_vit.engine.config import ConfigError
+from streampetr_vit.engine.moved import _CLASSES, _MODULES, new_name
+from streampetr_vit.inference.bare_model import BareStreamPETR
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "configs" / "repdetr3d_eva02_l_800x320_24ep.py"
+
+
+def test_every_old_name_is_gone_and_leads_to_a_module_that_exists() -> None:
+    for old, new in _MODULES.items():
+        assert importlib.util.find_spec(f"streampetr_vit.{old}") is None, old
+        importlib.import_module(f"streampetr_vit.{new}")
+    for new in _CLASSES.values():
+        module, _, name = new.rpartition(".")
+        assert hasattr(importlib.import_module(f"streampetr_vit.{module}"), name)
+
+
+def test_names_that_were_not_moved_stay() -> None:
+    assert new_name("torch.optim.AdamW") is None
+    assert new_name("streampetr_vit.modeling.backbone.ViT") is None
+    moved = new_name("streampetr_vit.modeling.temporal.transformer.SamplingDecoder")
+    assert moved == "streampetr_vit.modeling.decoder.decoder.SamplingDecoder"
+
+
+def test_a_config_yaml_with_the_old_names_builds_the_same_model(tmp_path: Path) -> None:
+    path, cfg = tmp_path / "config.yaml", load_config(str(RECIPE))
+    del cfg["dataset_spec"]  # earlier versions knew ten classes and six cameras only
+    LazyConfig.save(cfg, str(path))
+    text = path.read_text()
+    for old, new in (*_MODULES.items(), *_CLASSES.items()):
+        text = re.sub(rf"(?<=streampetr_vit\.){re.escape(new)}\b", old, text)
+    path.write_text(text)
+    assert "modeling.temporal.transformer" in text and "modeling.detector.StreamPETR" in text
+    with torch.device("meta"):
+        model = instantiate(load_config(str(path)).model)
+        expected = instantiate(load_config(str(RECIPE)).model)
+    assert isinstance(model, BareStreamPETR)
+    assert list(model.state_dict()) == list(expected.state_dict())
+
+
+def test_a_recipe_that_imports_an_old_module_is_told_the_new_one(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text("from streampetr_vit.modeling.grid_mask import GridMask\n")
+    with pytest.raises(ConfigError, match=r"modeling.grid_mask, which is now .*image.grid_mask"):
+        load_config(str(recipe))
+
+
+def test_a_key_that_moved_is_told_by_its_new_name() -> None:
+    with pytest.raises(ConfigError, match="set dataset_spec.classes instead"):
+        load_config(str(RECIPE), ["dataloader.train.mapper.class_names=[car]"])
+
+
+def test_arguments_of_base_classes_can_be_set() -> None:
+    cfg = load_config(str(RECIPE), ["model.head.score_threshold=0.1", "model.memory_at_test=False"])
+    assert cfg.model.head.score_threshold == 0.1
