@@ -46,7 +46,8 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     Args:
         others: classes to treat the same way, of packages that do not know this one.
     """
+    kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
-    except (UserError, *others) as error:
+    except kinds as error:
         sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")

@@ -45,6 +45,7 @@ def scan_frame(world: World, time_s: float, range_m: float, with_points: bool) -
     """The lidar's view of the world at one moment; counts are per actor."""
     boxes = boxes_in_ego(world.boxes(time_s), *world.ego_pose(time_s))
     actors = world.actors
+    # 12 m: more than half of the longest vehicle, and the lidar's offset.
     near = np.hypot(boxes[:, 0], boxes[:, 1]) < range_m + 12.0
     # A bicycle rack is a frame of thin bars: it hides nothing.
     solid = np.flatnonzero(near & (actors.kind != RACK))
@@ -60,15 +61,12 @@ def with_racks(actors: Actors, counts: np.ndarray) -> np.ndarray:
     counts = counts.copy()
     held = np.flatnonzero(actors.rack >= 0)
     # add.at: a rack comes once per bicycle, and `+=` would add only one of them.
-    np.add.at(counts, (..., actors.rack[held]), counts[..., held])
+    np.add.at(counts.T, actors.rack[held], counts.T[held])
     return counts
 
 
 def find_tracks(counts: np.ndarray) -> list[Track]:
-    """Cuts each actor's frames into tracks.
-
-    A track starts and ends with a return, may have holes of up to `MAX_HOLE_FRAMES` frames, and
-    has two frames at least: a single annotation would have no velocity.
+    """Cuts each actor's frames into tracks, which start and end with a return.
 
     Args:
         counts: (frames, n) lidar returns.
@@ -81,9 +79,11 @@ def find_tracks(counts: np.ndarray) -> list[Track]:
         seen = np.flatnonzero(counts[:, actor])
         if len(seen) < 2:
             continue
+        # A longer hole ends a track; what returns after it is a new instance.
         breaks = np.flatnonzero(np.diff(seen) > MAX_HOLE_FRAMES + 1)
         firsts = np.concatenate(([seen[0]], seen[breaks + 1]))
         lasts = np.concatenate((seen[breaks], [seen[-1]]))
+        # A single annotation would have no velocity: no track.
         tracks += [
             Track(actor, int(a), int(b)) for a, b in zip(firsts, lasts, strict=True) if b > a
         ]
@@ -91,12 +91,10 @@ def find_tracks(counts: np.ndarray) -> list[Track]:
 
 
 def boxes_per_kind(world: World, counts: np.ndarray, tracks: list[Track]) -> np.ndarray:
-    """Number of boxes that the evaluation counts, per kind of `KIND_NAMES`.
-
-    These are annotated, have a return, and do not stand in a bicycle rack.
-    """
+    """Number of boxes that the evaluation counts, per kind of `KIND_NAMES`."""
     total = np.zeros(len(KIND_NAMES), dtype=int)
     for track in tracks:
+        # The evaluation drops bicycles in a rack.
         if world.actors.rack[track.actor] >= 0:
             continue
         frames = counts[track.first : track.last + 1, track.actor]

@@ -47,16 +47,19 @@ def _clear(out: Path) -> None:
     # First, so that an interrupted removal never looks finished.
     if (out / DONE_MARKER).is_file():
         os.replace(out / DONE_MARKER, out / STARTED_MARKER)
-    version = _flat(json.loads((out / STARTED_MARKER).read_text()))["own_version"]
-    versions = ("v1.0-mini", "v1.0-trainval", Path(version).name)  # a bare name stays inside `out`
-    for folder in (PARTS_FOLDER, "samples", "maps", *filter(None, versions)):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    own_version = _flat(json.loads((out / STARTED_MARKER).read_text()))["own_version"]
+    ours = (PARTS_FOLDER, "samples", "maps", "v1.0-mini", "v1.0-trainval", own_version)
+    # Names of what is there, not paths from a file: nothing outside `out` can be meant.
+    for folder in out.iterdir():
+        if folder.name in ours:
+            shutil.rmtree(folder, ignore_errors=True)
     (out / STARTED_MARKER).unlink(missing_ok=True)
 
 
 def _is_finished(config: SyntheticConfig, out: Path, overwrite: bool) -> bool:
     """Decides what to do with a folder; leaves it ready to be filled unless it is finished."""
     done, started = out / DONE_MARKER, out / STARTED_MARKER
+    # A marker of either kind says that the folder is ours.
     ours = [marker for marker in (done, started) if marker.is_file()]
     if out.exists() and not out.is_dir():
         raise FolderTakenError(f"{out} is a file; choose another --out")
@@ -104,8 +107,9 @@ def _make_scenes(
                 _make_scene(config, name, index, out)
                 bar.update()
             return
-        # "spawn": a fork of a process that runs OpenCV or torch threads can hang.
+        # "spawn": a fork of a process that runs OpenCV's threads can hang.
         context = multiprocessing.get_context("spawn")
+        # One OpenCV thread per process: the processes fill the cores already.
         with ProcessPoolExecutor(
             min(workers, len(jobs)), context, initializer=cv2.setNumThreads, initargs=(1,)
         ) as pool:
@@ -114,7 +118,7 @@ def _make_scenes(
                 for future in as_completed(waiting):
                     future.result()
                     bar.update()
-            except BaseException:
+            except BaseException:  # Ctrl-C too: do not wait for scenes that have not started
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -139,7 +143,8 @@ def generate(
     Args:
         config: what to make.
         out: data root, made if absent.
-        workers: processes; None takes one per usable CPU core.
+        workers: processes; None takes one per usable CPU core. A script that asks for more than one
+            needs `if __name__ == "__main__":`.
         overwrite: replace a synthetic data set of another config.
 
     Returns:
@@ -156,6 +161,7 @@ def generate(
     write_json(out / STARTED_MARKER, _identity(config))
     _make_folders(out, config.channels)
     names = [name for split in config.scene_names() for name in split]
+    # A scene's rows are its last file: with them it is complete.
     jobs = [
         (name, index)
         for index, name in enumerate(names)
@@ -165,6 +171,7 @@ def generate(
     folder = out / config.version
     tables.write_tables(folder, _merge(config, out, names))
     write_json(folder / "splits.json", config.splits())
+    # Last of all that is written: with it the set is finished, whatever is interrupted below.
     write_json(out / DONE_MARKER, _identity(config))
     shutil.rmtree(out / PARTS_FOLDER)
     (out / STARTED_MARKER).unlink()

@@ -63,6 +63,7 @@ class Scene:
         actors = self.world.actors
         moving = self.world.speeds() > MOVING_SPEED_MPS
         looks = map(look_index, actors.kind.tolist(), actors.look.tolist(), moving.tolist())
+        # Eight levels of brightness, from other digits of `look` than the colour.
         shade = 0.94 + 0.12 * ((actors.look // 16) % 8) / 7.0
         return Objects(self.world.boxes(float(self.times_s[frame])), np.array(list(looks)), shade)
 
@@ -94,6 +95,7 @@ def build_scene(config: SyntheticConfig, name: str, index: int) -> Scene:
         rng = np.random.default_rng([config.seed, index, attempt])
         world = build_world(config, rng)
         cameras = make_rig(rng, config.image_width, config.image_height, config.cameras)
+        # Real samples are not evenly spaced; 0.05 s keeps the first one after time 0.
         jitter = rng.integers(-15_000, 15_000, size=config.frames) / 1e6
         times = np.arange(config.frames) * FRAME_PERIOD_S + jitter + 0.05
         counts = np.stack(
@@ -101,6 +103,7 @@ def build_scene(config: SyntheticConfig, name: str, index: int) -> Scene:
         )
         tracks = annotate.find_tracks(counts)
         boxes = annotate.boxes_per_kind(world, counts, tracks)
+        # The rack comes last and is no detection class.
         if (boxes[: KIND_NAMES.index("bicycle_rack")] >= needed).all():
             return Scene(config, name, index, world, cameras, times, counts, tracks)
     raise ConfigError(

@@ -110,13 +110,14 @@ def _calibration_rows(scene: Scene) -> list[Row]:
 
 
 def _sensor_rows(scene: Scene) -> tuple[list[Row], list[Row]]:
-    """Rows of sample_data and ego_pose: every exposure has the car's pose at its own time."""
+    """Rows of sample_data and ego_pose."""
     data, poses = [], []
     cameras = {camera.name: camera for camera in scene.cameras}
     for channel in scene.config.channels:
         camera = cameras.get(channel)  # None is the lidar
         rows = [_sample_data_row(scene, f, channel, camera) for f in range(scene.config.frames)]
         data += tables.link(rows)
+        # Every exposure has the car's pose at its own time.
         delay_s = camera.delay_us / 1e6 if camera else 0.0
         for frame, row in enumerate(rows):
             xy, yaw = scene.world.ego_pose(float(scene.times_s[frame]) + delay_s)
@@ -127,7 +128,7 @@ def _sensor_rows(scene: Scene) -> tuple[list[Row], list[Row]]:
 def _sample_data_row(scene: Scene, frame: int, channel: str, camera: Camera | None) -> Row:
     timestamp_us = scene.timestamp_us(frame) + (camera.delay_us if camera else 0)
     width, height = camera.size_px if camera else (0, 0)
-    token = scene.token("sample_data", channel, frame)
+    token = scene.token("sample_data", channel, frame)  # the pose's too: there is one of each
     return {
         "token": token,
         "sample_token": scene.token("sample", frame),
@@ -160,7 +161,7 @@ def _annotation_rows(
                 "visibility_token": visibility[frame],
                 "attribute_tokens": attribute_tokens,
                 "translation": tables.metres((x, y, z)),
-                "size": tables.metres((width, length, height)),
+                "size": tables.metres((width, length, height)),  # nuScenes's order
                 "rotation": tables.quaternion(quaternion_from_yaw(yaw)),
                 "num_lidar_pts": int(scene.counts[frame, track.actor]),
                 "num_radar_pts": 0,

@@ -44,11 +44,13 @@ Row = dict[str, Any]
 
 def token(*parts: object) -> str:
     """A stable token of 32 hexadecimal digits, different for different parts."""
+    # Not for security: MD5 has the length of nuScenes's tokens.
     return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def metres(values: Iterable[float]) -> list[float]:
     """Numbers rounded to 0.1 mm; the same on every numpy version."""
+    # + 0.0 turns -0.0 into 0.0.
     return [round(float(v), 4) + 0.0 for v in values]
 
 
