@@ -1,4 +1,4 @@
-"""Installs the package ``streampetr_vit`` from projects/StreamPETR_ViT.
+"""Installs the packages ``streampetr_vit`` and ``synthetic_nuscenes`` from projects/StreamPETR_ViT.
 
 The ranges say what may work together; constraints.txt holds the versions that were tested.
 detectron2 is not among the requirements: the package index does not have it under its own name,

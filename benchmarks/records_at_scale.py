@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from streampetr_vit.data.nuscenes.build_records import load_records
-from synthetic_nuscenes import write_scale_tables
+from synthetic_nuscenes.scale_tables import write_scale_tables
 
 VERSION = "v1.0-trainval"
 

@@ -14,12 +14,8 @@ import dataclasses
 from pathlib import Path
 
 from streampetr_vit.errors import one_line_errors
-from synthetic_nuscenes import (
-    PRESETS,
-    SyntheticConfig,
-    generate,
-    write_scale_tables,
-)
+from synthetic_nuscenes import PRESETS, SyntheticConfig, SyntheticError, generate
+from synthetic_nuscenes.scale_tables import write_scale_tables
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -72,7 +68,7 @@ def config_from(arguments: argparse.Namespace) -> SyntheticConfig:
     return dataclasses.replace(PRESETS[arguments.preset], **changes)
 
 
-@one_line_errors()
+@one_line_errors(SyntheticError)
 def main(argv: list[str] | None = None) -> None:
     """Runs the tool."""
     print(_make(parse_arguments(argv)))

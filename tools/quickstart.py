@@ -19,7 +19,7 @@ from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
 from streampetr_vit.report.page import REPORT_FILE
-from synthetic_nuscenes import PRESETS, generate
+from synthetic_nuscenes import PRESETS, SyntheticError, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,5 +62,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with one_line_errors(SyntheticError):
         main()

@@ -37,13 +37,17 @@ class FolderTakenError(UserError, FileExistsError):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     """Ends the program with `NAME: error: message` and status 1 on a `UserError`.
 
     For the main functions of command-line tools, as a decorator or in a with statement. Every other
     exception passes, and keeps its traceback.
+
+    Args:
+        others: classes to treat the same way, of packages that do not know this one.
     """
+    kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
-    except UserError as error:
+    except kinds as error:
         sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")

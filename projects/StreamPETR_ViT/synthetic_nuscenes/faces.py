@@ -69,7 +69,7 @@ class Canvas:
 
     def quad(self, face: int, points: list[tuple[float, float]], color: Color) -> None:
         """A decal of four points (u, v) on a face."""
-        u, v = (np.array(points) - 0.5).T
+        u, v = (np.array(points) - 0.5).T  # (4, 2) -> (4,) each, from -0.5 to 0.5
         half = np.full(4, 0.5)
         columns = {
             FRONT: (half, u, v),
@@ -78,7 +78,7 @@ class Canvas:
             RIGHT: (u, -half, v),
             TOP: (u, v, half),
         }[face]
-        self._corners.append(np.stack(columns, axis=1))
+        self._corners.append(np.stack(columns, axis=1))  # (4, 3)
         self._face.append(face)
         self._color.append(color)
         self._is_face.append(False)
@@ -95,6 +95,7 @@ class Canvas:
     def fill(self, face: int, color_of: Color | Callable[[float], Color]) -> None:
         """The ground colour of a face; on the sides and the top it may depend on u."""
         strips = 1
+        # A colour that depends on u needs some strips even on a short face.
         if face in (LEFT, RIGHT, TOP):
             strips = max(4 if callable(color_of) else 1, round(self.size_wlh_m[1] / STRIP_M))
         for i in range(strips):
@@ -122,10 +123,12 @@ class Canvas:
             self.fill(face, along)
 
     def wheel(self, u: float, diameter_m: float) -> None:
-        """A wheel (a hexagon) on both sides, standing on the ground."""
+        """A wheel on both sides, standing on the ground."""
+        # Radii in units of the face, whose sides differ in length.
         ru = 0.5 * diameter_m / self.size_wlh_m[1]
         rv = 0.5 * diameter_m / self.size_wlh_m[2]
         for face in SIDES:
+            # A hexagon of two trapezoids: widest at the hub.
             for low, high, a, b in ((0.0, rv, 0.5, 1.0), (rv, 2 * rv, 1.0, 0.5)):
                 points = [(u - a * ru, low), (u + a * ru, low), (u + b * ru, high)]
                 self.quad(face, [*points, (u - b * ru, high)], TIRE)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from streampetr_vit.data.cores import usable_cores
-from streampetr_vit.errors import FolderTakenError
 from synthetic_nuscenes import tables
-from synthetic_nuscenes.config import GENERATOR_VERSION, SyntheticConfig
+from synthetic_nuscenes.categories import CATEGORY_NAMES
+from synthetic_nuscenes.config import GENERATOR_VERSION, NUSCENES_FIELDS, SyntheticConfig
+from synthetic_nuscenes.errors import FolderTakenError
+from synthetic_nuscenes.files import write_json
 from synthetic_nuscenes.render import render_scene
 
 DONE_MARKER = "synthetic.json"
@@ -29,8 +31,8 @@ def _identity(config: SyntheticConfig) -> dict[str, Any]:
 
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    config = identity.get("config", {})
-    return {"generator_version": identity.get("generator_version"), **config}
+    version = {"generator_version": identity.get("generator_version")}
+    return {**version, **NUSCENES_FIELDS, **identity.get("config", {})}
 
 
 def _difference(marker: Path, config: SyntheticConfig) -> str:
@@ -41,17 +43,23 @@ def _difference(marker: Path, config: SyntheticConfig) -> str:
 
 
 def _clear(out: Path) -> None:
-    """Removes a data set of ours, and nothing else. Safe to interrupt: it never looks finished."""
+    """Removes a data set of ours, and nothing else."""
+    # First, so that an interrupted removal never looks finished.
     if (out / DONE_MARKER).is_file():
         os.replace(out / DONE_MARKER, out / STARTED_MARKER)
-    for folder in (PARTS_FOLDER, "samples", "maps", "v1.0-mini", "v1.0-trainval"):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    own_version = _flat(json.loads((out / STARTED_MARKER).read_text()))["own_version"]
+    ours = (PARTS_FOLDER, "samples", "maps", "v1.0-mini", "v1.0-trainval", own_version)
+    # Names of what is there, not paths from a file: nothing outside `out` can be meant.
+    for folder in out.iterdir():
+        if folder.name in ours:
+            shutil.rmtree(folder, ignore_errors=True)
     (out / STARTED_MARKER).unlink(missing_ok=True)
 
 
 def _is_finished(config: SyntheticConfig, out: Path, overwrite: bool) -> bool:
     """Decides what to do with a folder; leaves it ready to be filled unless it is finished."""
     done, started = out / DONE_MARKER, out / STARTED_MARKER
+    # A marker of either kind says that the folder is ours.
     ours = [marker for marker in (done, started) if marker.is_file()]
     if out.exists() and not out.is_dir():
         raise FolderTakenError(f"{out} is a file; choose another --out")
@@ -70,17 +78,23 @@ def _is_finished(config: SyntheticConfig, out: Path, overwrite: bool) -> bool:
     return done.is_file()
 
 
-def _make_folders(out: Path) -> None:
-    for channel in tables.CHANNELS:
+def _make_folders(out: Path, channels: Sequence[str]) -> None:
+    for channel in channels:
         (out / "samples" / channel).mkdir(parents=True, exist_ok=True)
     (out / "maps").mkdir(exist_ok=True)
     (out / PARTS_FOLDER).mkdir(exist_ok=True)
 
 
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))  # may be fewer than the machine has
+    return os.cpu_count() or 1
+
+
 def _make_scene(config: SyntheticConfig, name: str, index: int, out: Path) -> str:
     """Work of one process: a scene's files, and then its rows as the sign of completion."""
     rows = render_scene(config, name, index, out)
-    tables.write_json(out / PARTS_FOLDER / f"{name}.json", rows)
+    write_json(out / PARTS_FOLDER / f"{name}.json", rows)
     return name
 
 
@@ -93,8 +107,9 @@ def _make_scenes(
                 _make_scene(config, name, index, out)
                 bar.update()
             return
-        # "spawn": a fork of a process that runs OpenCV or torch threads can hang.
+        # "spawn": a fork of a process that runs OpenCV's threads can hang.
         context = multiprocessing.get_context("spawn")
+        # One OpenCV thread per process: the processes fill the cores already.
         with ProcessPoolExecutor(
             min(workers, len(jobs)), context, initializer=cv2.setNumThreads, initargs=(1,)
         ) as pool:
@@ -103,13 +118,14 @@ def _make_scenes(
                 for future in as_completed(waiting):
                     future.result()
                     bar.update()
-            except BaseException:
+            except BaseException:  # Ctrl-C too: do not wait for scenes that have not started
                 pool.shutdown(cancel_futures=True)
                 raise
 
 
-def _merge(out: Path, names: list[str]) -> dict[str, list[tables.Row]]:
-    merged = tables.static_tables()
+def _merge(config: SyntheticConfig, out: Path, names: list[str]) -> dict[str, list[tables.Row]]:
+    categories = map(config.category_name, CATEGORY_NAMES)
+    merged = tables.static_tables(config.channels, categories)
     for name in names:
         for table, rows in json.loads((out / PARTS_FOLDER / f"{name}.json").read_text()).items():
             merged.setdefault(table, []).extend(rows)
@@ -124,14 +140,11 @@ def generate(
     A finished folder with the same config is left as it is. An interrupted one is continued: the
     scenes that are complete are kept. The files do not depend on the number of workers.
 
-    Scene names come from the official splits (see `SyntheticConfig.scene_names`), so that the
-    devkit evaluates `config.split_names`; `splits.json` holds the same scenes as the custom
-    splits synth_train and synth_val.
-
     Args:
         config: what to make.
         out: data root, made if absent.
-        workers: processes; None takes one per usable CPU core.
+        workers: processes; None takes one per usable CPU core. A script that asks for more than one
+            needs `if __name__ == "__main__":`.
         overwrite: replace a synthetic data set of another config.
 
     Returns:
@@ -145,20 +158,21 @@ def generate(
     if _is_finished(config, out, overwrite):
         return out
     out.mkdir(parents=True, exist_ok=True)
-    tables.write_json(out / STARTED_MARKER, _identity(config))
-    _make_folders(out)
-    train, val = config.scene_names()
-    names = train + val
+    write_json(out / STARTED_MARKER, _identity(config))
+    _make_folders(out, config.channels)
+    names = [name for split in config.scene_names() for name in split]
+    # A scene's rows are its last file: with them it is complete.
     jobs = [
         (name, index)
         for index, name in enumerate(names)
         if not (out / PARTS_FOLDER / f"{name}.json").is_file()
     ]
-    _make_scenes(config, jobs, out, workers or usable_cores())
+    _make_scenes(config, jobs, out, workers or _usable_cores())
     folder = out / config.version
-    tables.write_tables(folder, _merge(out, names))
-    tables.write_json(folder / "splits.json", {"synth_train": train, "synth_val": val})
-    tables.write_json(out / DONE_MARKER, _identity(config))
+    tables.write_tables(folder, _merge(config, out, names))
+    write_json(folder / "splits.json", config.splits())
+    # Last of all that is written: with it the set is finished, whatever is interrupted below.
+    write_json(out / DONE_MARKER, _identity(config))
     shutil.rmtree(out / PARTS_FOLDER)
     (out / STARTED_MARKER).unlink()
     return out

@@ -17,8 +17,8 @@ MAP_MARGIN_M = 60.0  # the devkit cuts +-57 m around the ego car from the mask w
 TEXTURE_PIXELS_PER_M = 12.8
 MAX_TEXTURE_PX = 3600
 GRID_M = 10.0
+FRACTION_BITS = 4  # sub-pixel digits of OpenCV's polygon filling
 _TILE_PX = 512
-_FRACTION_BITS = 4
 
 VERGE = (88, 112, 118)  # BGR, like all colours of this file
 SIDEWALK = (150, 152, 150)
@@ -45,6 +45,11 @@ class Ground:
     pixels_per_m: float
 
 
+def fixed_point(pixels: np.ndarray) -> np.ndarray:
+    """Pixel positions as OpenCV's polygon filling takes them, int32."""
+    return np.round(pixels * (1 << FRACTION_BITS)).astype(np.int32)
+
+
 class _BirdsEye:
     """Paints bands of the road onto a picture with y upwards."""
 
@@ -59,11 +64,12 @@ class _BirdsEye:
         left = self._path.position(s_m, left_m)
         right = self._path.position(s_m[::-1], right_m)
         xy = (np.concatenate((left, right)) - self._origin_m) * self._scale
+        # The first row of a picture is its upper border.
         xy[:, 1] = self._image.shape[0] - xy[:, 1]
-        outline = np.round(xy * (1 << _FRACTION_BITS)).astype(np.int32)
+        outline = fixed_point(xy)
         # A mask (one channel) must not get grey borders.
         smooth = cv2.LINE_AA if self._image.ndim == 3 else cv2.LINE_8
-        cv2.fillPoly(self._image, [outline], color, smooth, _FRACTION_BITS)
+        cv2.fillPoly(self._image, [outline], color, smooth, FRACTION_BITS)
 
 
 def _arc_lengths(world: World, view_m: float) -> np.ndarray:
@@ -77,6 +83,7 @@ def view_margin(range_m: float) -> float:
 
 
 def _draw_road(birds_eye: _BirdsEye, s: np.ndarray) -> None:
+    # From the widest band to the narrowest: each covers the middle of the one before.
     edge, walk = lanes.ROAD_HALF_WIDTH_M, lanes.SIDEWALK_HALF_WIDTH_M
     birds_eye.band(SIDEWALK, s, walk, -walk)
     for start in np.arange(s[0], s[-1], 2.5):  # joints between the slabs of the sidewalk
@@ -85,7 +92,7 @@ def _draw_road(birds_eye: _BirdsEye, s: np.ndarray) -> None:
     birds_eye.band(ASPHALT, s, edge, -edge)
     for d in (1.62, 1.84):  # double line between the directions
         birds_eye.band(YELLOW_PAINT, s, d + 0.06, d - 0.06)
-    for start in np.arange(s[0], s[-1], 6.0):
+    for start in np.arange(s[0], s[-1], 6.0):  # dashes between two lanes of one direction
         birds_eye.band(WHITE_PAINT, np.linspace(start, start + 3.0, 5), -1.65, -1.80)
     for side in (-1, 1):
         line = side * (lanes.SEPARATOR_D_M - 0.4)
@@ -101,8 +108,10 @@ def _add_texture(rng: np.random.Generator, ground: Ground) -> np.ndarray:
     fine = rng.integers(-5, 6, size=(_TILE_PX, _TILE_PX))
     coarse = cv2.resize(rng.normal(0, 9, size=(64, 64)), (_TILE_PX, _TILE_PX))
     tile = (fine + coarse).astype(np.int16)
+    # One tile, repeated: cheaper than random numbers for every pixel of the texture.
     repeats = (height // _TILE_PX + 1, width // _TILE_PX + 1)
     noise = np.tile(tile, repeats)[:height, :width].copy()
+    # Views of the noise whose first axis is x, then y (upwards).
     for view, low in ((noise.T, ground.origin_m[0]), (noise[::-1], ground.origin_m[1])):
         first = math.ceil(low / GRID_M) * GRID_M - low
         for offset in np.arange(first, len(view) / ground.pixels_per_m, GRID_M):
@@ -124,6 +133,7 @@ def draw_ground(rng: np.random.Generator, world: World, range_m: float) -> Groun
     s = _arc_lengths(world, view)
     points = world.path.position(s)
     low, high = points.min(axis=0) - view, points.max(axis=0) + view
+    # Long scenes get a coarser texture, which bounds memory.
     scale = min(TEXTURE_PIXELS_PER_M, MAX_TEXTURE_PX / float((high - low).max()))
     width, height = np.ceil((high - low) * scale).astype(int)
     image = np.full((height, width, 3), VERGE, dtype=np.uint8)

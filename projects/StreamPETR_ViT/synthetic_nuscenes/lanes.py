@@ -97,8 +97,9 @@ class _Builder:
         rack: int = -1,
     ) -> None:
         category = KINDS[kind].draw_category(self.rng)
-        if category.endswith("child"):
+        if category.endswith("child"):  # sizes are those of adults
             size_lwh = size_lwh * np.array([0.75, 0.75, 0.68])
+        # Shade and brightness are taken from different digits of one number.
         look = int(self.rng.integers(1 << 16))
         index = KIND_NAMES.index(kind)
         self._rows.append((index, category, size_lwh, s, d, rate, heading, look, rack))
@@ -111,6 +112,7 @@ class _Builder:
 
     def window(self, rate: float) -> tuple[float, float]:
         """Range of s0 from which a mover comes into view at any time of the scene."""
+        # Seen from the ego car, the mover drifts by so much until the end of the scene.
         relative = (self.ego_speed_mps - rate) * self.duration_s
         return min(0.0, relative) - self.view_m, max(0.0, relative) + self.view_m
 
@@ -118,7 +120,7 @@ class _Builder:
         return mean_m * self._gap_scale * float(self.rng.uniform(0.3, 1.7))
 
     def actors(self) -> Actors:
-        columns = list(zip(*self._rows, strict=True))
+        columns = list(zip(*self._rows, strict=True))  # rows -> columns
         as_array = [np.array(columns[i]) for i in (0, 2, 3, 4, 5, 6, 7, 8)]
         kind, size, s0, d, rate, heading, look, rack = as_array
         return Actors(kind, tuple(columns[1]), size, s0, d, rate, heading, look, rack)
@@ -144,11 +146,12 @@ def _heading(direction: int) -> float:
 
 
 def _fill_ego_lane(b: _Builder, mean_gap: float) -> None:
-    """Vehicles before and behind the ego car with exactly its speed; large ones keep away."""
+    """Vehicles before and behind the ego car with exactly its speed."""
     small, large = _Bag(b.rng, EGO_LANE_BAG), _Bag(b.rng, dict.fromkeys(LARGE_KINDS, 1))
     for sign, bumper in ((1, 3.8), (-1, 1.0)):
         s = bumper + float(b.rng.uniform(4.0, 14.0))
         while s < b.view_m:
+            # Large ones keep away: near the ego car they would hide everything behind them.
             kind = large.draw() if s > 14.0 and b.rng.random() < 0.4 else small.draw()
             size = b.size(kind)
             b.add(kind, sign * (s + size[0] / 2), 0.0, size, b.ego_speed_mps)
@@ -156,7 +159,7 @@ def _fill_ego_lane(b: _Builder, mean_gap: float) -> None:
 
 
 def _fill_traffic(b: _Builder, bag: _Bag, d: float, direction: int, mean_gap: float) -> None:
-    """A lane of moving vehicles. Speeds differ a little; gaps are so wide that none closes."""
+    """A lane of moving vehicles, at slightly different speeds."""
     lane_speed = float(b.rng.uniform(3.0, 6.0) if b.small_world else b.rng.uniform(4.0, 10.0))
     if direction > 0:  # near the ego's own speed, else such vehicles are seen once and never again
         lane_speed = float(np.clip(b.ego_speed_mps * b.rng.uniform(0.6, 1.4), 2.5, 12.0))
@@ -168,16 +171,18 @@ def _fill_traffic(b: _Builder, bag: _Bag, d: float, direction: int, mean_gap: fl
         speed = lane_speed + float(b.rng.uniform(-SPEED_SPREAD_MPS, SPEED_SPREAD_MPS))
         rate = direction * b.path.arc_rate(speed, d)
         b.add(kind, s + size[0] / 2, d, size, rate, _heading(direction))
+        # The last term: two neighbours differ by at most twice the spread, so that no gap closes.
         s += size[0] + 1.0 + b.gap(mean_gap) + 2.2 * SPEED_SPREAD_MPS * b.duration_s
 
 
 def _fill_parked(b: _Builder, bag: _Bag, d: float, mean_gap: float) -> None:
-    """A row of parked vehicles; one of ten stands against its side's direction."""
+    """A row of parked vehicles."""
     low, high = b.window(0.0)
     s = low + b.gap(mean_gap)
     while s < high:
         kind = bag.draw()
         size = b.size(kind)
+        # One of ten stands against its side's direction: the side must not tell the heading.
         direction = (1 if d < 0 else -1) * (-1 if b.rng.random() < 0.1 else 1)
         b.add(kind, s + size[0] / 2, d, size, 0.0, _heading(direction))
         s += size[0] + 0.8 + b.gap(mean_gap)
@@ -212,6 +217,7 @@ def _fill_walkers(b: _Builder, d: float, direction: int, mean_gap: float) -> Non
         offset = d + float(b.rng.uniform(-0.1, 0.1))
         rate = direction * b.path.arc_rate(speed, offset)
         b.add("pedestrian", s, offset, b.size("pedestrian"), rate, _heading(direction))
+        # As in traffic: speeds differ by at most 0.2 m/s.
         s += 1.5 + 0.25 * b.duration_s + b.gap(mean_gap)
 
 

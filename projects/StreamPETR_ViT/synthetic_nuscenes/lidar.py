@@ -10,6 +10,7 @@ BEAMS = 32
 AZIMUTHS = 720
 _ELEVATION_TAN = np.tan(np.radians(np.linspace(-30.0, 10.0, BEAMS)))
 _AZIMUTH_STEP = 2 * np.pi / AZIMUTHS
+# Shape letters: n boxes, p pairs of a box and an azimuth that may meet, A azimuths, E beams.
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ def _azimuth_windows(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (box, azimuth column) that may meet: (p,), (p,) int."""
     distance = np.hypot(boxes[:, 0], boxes[:, 1])
     radius = 0.5 * np.hypot(boxes[:, 3], boxes[:, 4])
+    # A lidar within the circle around the footprint may meet the box in every direction.
     half = np.where(distance > radius, np.arcsin(np.minimum(radius / distance, 1.0)), np.pi)
     middle = np.arctan2(boxes[:, 1], boxes[:, 0])
     first = np.ceil((middle - half) / _AZIMUTH_STEP).astype(int)
     last = np.floor((middle + half) / _AZIMUTH_STEP).astype(int)
     count = np.minimum(np.maximum(last - first + 1, 0), AZIMUTHS)
-    owner = np.repeat(np.arange(len(boxes)), count)
+    owner = np.repeat(np.arange(len(boxes)), count)  # (n,) -> (p,)
+    # 0, 1, 2, ... anew for each box.
     step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     return owner, (np.repeat(first, count) + step) % AZIMUTHS
 
@@ -43,11 +46,14 @@ def _footprint_interval(
     boxes: np.ndarray, owner: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Horizontal distances at which each azimuth enters and leaves the box's footprint."""
+    # The slab method in the box's own axes: the ray's direction (along, across), and the lidar's
+    # position (x, y).
     yaw, angle = boxes[owner, 6], column * _AZIMUTH_STEP
     along, across = np.cos(angle - yaw), np.sin(angle - yaw)
     cos, sin = np.cos(yaw), np.sin(yaw)
     x = -(cos * boxes[owner, 0] + sin * boxes[owner, 1])
     y = -(-sin * boxes[owner, 0] + cos * boxes[owner, 1])
+    # A ray parallel to a side divides by zero: infinities compare as they should.
     with np.errstate(divide="ignore", invalid="ignore"):
         a = (-boxes[owner, 3] / 2 - x) / along, (boxes[owner, 3] / 2 - x) / along
         b = (-boxes[owner, 4] / 2 - y) / across, (boxes[owner, 4] / 2 - y) / across
@@ -62,17 +68,19 @@ def _first_hits(boxes: np.ndarray, height_m: float) -> tuple[np.ndarray, np.ndar
     enter, leave = _footprint_interval(boxes, owner, column)
     meets = (leave > enter) & (leave > 0)
     owner, column, enter, leave = owner[meets], column[meets], enter[meets], leave[meets]
+    # A beam is between the box's bottom and top on one stretch of its way: (p, E).
     bottom = (boxes[owner, 2] - boxes[owner, 5] / 2 - height_m)[:, None] / _ELEVATION_TAN
     top = (boxes[owner, 2] + boxes[owner, 5] / 2 - height_m)[:, None] / _ELEVATION_TAN
     start = np.maximum(np.maximum(enter[:, None], np.minimum(bottom, top)), 0.0)
     end = np.minimum(leave[:, None], np.maximum(bottom, top))
-    hit, beam = np.nonzero(end > start)
+    hit, beam = np.nonzero(end > start)  # (hits,) each
     ray, reach = column[hit] * BEAMS + beam, start[hit, beam]
     nearest = np.full(AZIMUTHS * BEAMS, np.inf)
-    np.minimum.at(nearest, ray, reach)
+    np.minimum.at(nearest, ray, reach)  # several boxes may lie on one ray
     winner = np.full(AZIMUTHS * BEAMS, -1)
     wins = reach == nearest[ray]
     winner[ray[wins]] = owner[hit[wins]]
+    # (A * E,) -> (A, E)
     return nearest.reshape(AZIMUTHS, BEAMS), winner.reshape(AZIMUTHS, BEAMS)
 
 
@@ -88,17 +96,18 @@ def scan(
     Args:
         boxes_ego_m: (n, 7) x, y, z (centre), l, w, h, yaw in the ego frame.
         origin_ego_m: position of the lidar in the ego frame.
-        range_m: rays end there. Returns on a box whose centre is farther are not counted either:
-            what a range-limited detector cannot report is not annotated.
+        range_m: rays end there, and boxes whose centre is farther have no returns.
         ego_to_lidar_yaw_rad: added to azimuths for the stored points.
         with_points: whether to compute the point cloud.
     """
     boxes = boxes_ego_m.copy()
     boxes[:, :2] -= np.asarray(origin_ego_m)[:2]
     distance, winner = _first_hits(boxes, origin_ego_m[2])
+    # From horizontal distance to distance along the ray.
     slant = np.sqrt(1.0 + _ELEVATION_TAN**2)
     seen = (winner >= 0) & (distance * slant <= range_m)
     counts = np.bincount(winner[seen], minlength=len(boxes))
+    # What a range-limited detector cannot report must not be annotated.
     counts[np.hypot(boxes[:, 0], boxes[:, 1]) > range_m] = 0
     points = np.zeros((0, 5), dtype=np.float32)
     if with_points:
@@ -116,6 +125,7 @@ def _points(
 ) -> np.ndarray:
     """(m, 5) point cloud of the box returns and of the ground."""
     with np.errstate(divide="ignore"):
+        # Only beams that look down meet the ground.
         ground = np.where(_ELEVATION_TAN < 0, -height_m / _ELEVATION_TAN, np.inf)
     on_ground = (winner < 0) & (ground * np.sqrt(1 + _ELEVATION_TAN**2) <= range_m)
     reach = np.where(seen, distance, np.where(on_ground, ground, np.nan))

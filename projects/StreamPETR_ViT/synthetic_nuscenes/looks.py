@@ -80,9 +80,9 @@ def _truck(c: Canvas, color: Color) -> None:
     c.body(color)
     c.rect(FRONT, 0.08, 0.52, 0.92, 0.82, GLASS)
     c.rect(FRONT, 0.15, 0.12, 0.85, 0.32, DARK)
-    c.rect(REAR, 0.485, 0.12, 0.515, 0.97, (0.5, 0.5, 0.5))
+    c.rect(REAR, 0.485, 0.12, 0.515, 0.97, (0.5, 0.5, 0.5))  # between the two doors
     _lamps(c, 0.10, 0.18, 0.09)
-    c.sides(0.72, 0.0, 0.75, 1.0, DARK)
+    c.sides(0.72, 0.0, 0.75, 1.0, DARK)  # the gap behind the cab
     c.sides(0.80, 0.52, 0.97, 0.80, GLASS)
     c.sides(0.0, 0.0, 0.72, 0.14, DARK)
     for u in (0.14, 0.30, 0.86):
@@ -92,7 +92,7 @@ def _truck(c: Canvas, color: Color) -> None:
 def _bus(c: Canvas, color: Color) -> None:
     c.body(color)
     c.rect(FRONT, 0.05, 0.38, 0.95, 0.84, GLASS)
-    c.rect(FRONT, 0.2, 0.87, 0.8, 0.97, (1.0, 0.75, 0.2))
+    c.rect(FRONT, 0.2, 0.87, 0.8, 0.97, (1.0, 0.75, 0.2))  # the line's number
     c.rect(REAR, 0.15, 0.62, 0.85, 0.88, GLASS)
     _lamps(c, 0.12, 0.2, 0.09)
     for i in range(7):
@@ -107,7 +107,7 @@ def _trailer(c: Canvas, color: Color) -> None:
     c.rect(REAR, 0.485, 0.15, 0.515, 0.97, (0.55, 0.55, 0.55))
     c.rect(REAR, 0.0, 0.12, 1.0, 0.17, WHITE)
     _lamps(c, 0.02, 0.22, 0.08)
-    for u in (0.25, 0.5, 0.75):
+    for u in (0.25, 0.5, 0.75):  # seams of the box
         c.sides(u - 0.006, 0.3, u + 0.006, 1.0, mix(color, WHITE, 0.6))
     c.sides(0.0, 0.0, 1.0, 0.24, DARK)
     c.sides(0.0, 0.24, 1.0, 0.28, (0.6, 0.6, 0.6))
@@ -117,13 +117,13 @@ def _trailer(c: Canvas, color: Color) -> None:
 
 def _construction_vehicle(c: Canvas, color: Color) -> None:
     c.body(color)
-    c.sides(0.02, 0.0, 0.98, 0.26, TIRE)
+    c.sides(0.02, 0.0, 0.98, 0.26, TIRE)  # tracks in place of wheels
     c.sides(0.08, 0.07, 0.92, 0.19, (0.35, 0.35, 0.36))
     c.sides(0.52, 0.52, 0.80, 0.95, GLASS)
     c.sides(0.0, 0.52, 0.40, 1.0, mix(color, DARK, 0.55))
     c.rect(FRONT, 0.30, 0.50, 0.70, 0.93, GLASS)
     c.rect(FRONT, 0.05, 0.05, 0.95, 0.30, (0.45, 0.45, 0.47))
-    for i in range(4):
+    for i in range(4):  # warning stripes
         tilt = 0.25 * i
         points = [(tilt, 0.1), (tilt + 0.11, 0.1), (tilt + 0.24, 0.34), (tilt + 0.13, 0.34)]
         c.quad(REAR, points, (0.95, 0.85, 0.1))
@@ -232,8 +232,9 @@ def look_bank() -> tuple[Look, ...]:
     looks = []
     for kind in KIND_NAMES:
         for shade in SHADES[kind]:
-            for moving in (False, True):
+            for moving in (False, True):  # the order that `look_index` counts on
                 canvas = Canvas(KINDS[kind].size_wlh_m)
+                # Cycles have a rider, and people their legs apart, only in motion.
                 if kind in plain:
                     plain[kind](canvas, _hsv(shade))
                 else:
@@ -244,6 +245,7 @@ def look_bank() -> tuple[Look, ...]:
 
 @lru_cache(maxsize=1)
 def _first_look() -> tuple[int, ...]:
+    # Two states per shade.
     sizes = [2 * len(SHADES[kind]) for kind in KIND_NAMES]
     return tuple(int(x) for x in np.cumsum([0, *sizes[:-1]]))
 

@@ -16,6 +16,7 @@ def footprint_corners(boxes: np.ndarray) -> np.ndarray:
     Returns:
         (n, 4, 2), around the box.
     """
+    # (n, 1, 2) * (4, 2) -> (n, 4, 2)
     signs = np.array([[0.5, 0.5], [0.5, -0.5], [-0.5, -0.5], [-0.5, 0.5]])
     local = boxes[:, None, 3:5] * signs
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
@@ -37,6 +38,8 @@ def _must_precede(boxes: np.ndarray, eye_m: np.ndarray) -> np.ndarray:
     corners = _in_box_frames(footprint_corners(boxes)[:, :, None], boxes)  # (2, n, 4, n)
     eye = _in_box_frames(eye_m[None, :2], boxes)  # (2, n)
     before = np.zeros((len(boxes), len(boxes)), dtype=bool)
+    # If an edge line of a footprint separates two boxes, only the one on the eye's side of the
+    # line can hide the other.
     for axis in (0, 1):
         half = boxes[:, 3 + axis] / 2
         for sign in (1, -1):  # the two edge lines of box j across that axis
@@ -51,9 +54,7 @@ def _must_precede(boxes: np.ndarray, eye_m: np.ndarray) -> np.ndarray:
 def paint_order(boxes: np.ndarray, eye_m: np.ndarray) -> np.ndarray:
     """Sorts boxes from far to near; exact where footprints do not overlap.
 
-    If an edge line of a footprint separates two boxes, only the one on the eye's side of the line
-    can hide the other. Sorting by distance alone is wrong for long vehicles. Cyclic orders (rare)
-    are cut at the farthest box.
+    Sorting by distance alone is wrong for long vehicles.
 
     Args:
         boxes: (n, 7) x, y, z, l, w, h, yaw.
@@ -67,9 +68,10 @@ def paint_order(boxes: np.ndarray, eye_m: np.ndarray) -> np.ndarray:
     priority = np.hypot(*(boxes[:, :2] - np.asarray(eye_m)[:2]).T)
     order = np.empty(len(boxes), dtype=int)
     for k in range(len(boxes)):
-        # The farthest box that waits for no other; of a cycle the one that waits for fewest.
+        # The farthest box that waits for no other. Cycles are rare: they are cut at the box that
+        # waits for fewest.
         i = int(np.argmax(priority - 1e6 * waiting_for))
         order[k] = i
         priority[i] = -np.inf
-        waiting_for -= before[i]
+        waiting_for -= before[i]  # what came after i no longer waits for it
     return order

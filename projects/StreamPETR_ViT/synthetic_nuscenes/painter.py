@@ -1,4 +1,7 @@
-"""Paints boxes into a picture, in true occlusion order, and measures what is visible of each."""
+"""Paints boxes into a picture, in true occlusion order, and measures what is visible of each.
+
+Shape letters: n objects, p polygons.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import cv2
 import numpy as np
 
 from synthetic_nuscenes.faces import FACE_NORMALS, Look
+from synthetic_nuscenes.ground import FRACTION_BITS, fixed_point
 from synthetic_nuscenes.looks import look_bank
 from synthetic_nuscenes.occlusion import footprint_corners, paint_order
 from synthetic_nuscenes.rig import PlacedCamera
 from synthetic_nuscenes.scenery import FOG_END, Backdrop, Scenery, fog_share
 
 NEAR_M = 0.1
-FRACTION_BITS = 4  # sub-pixel digits of OpenCV's polygon filling
 # Objects are filled without OpenCV's smoothing, which would make them 0.4 px larger on every side,
 # in a picture of twice the size; halving it smooths the edges.
 FINE_SCALE = 2
@@ -103,6 +106,7 @@ class Painter:
         width, height = placed.camera.size_px
         image = np.zeros((height, width, 3), dtype=np.uint8)
         near = self._in_view(placed, objects)
+        # From far to near: what comes later hides what came before.
         near = near[paint_order(objects.boxes[near], placed.position_m)]
         seen = objects.take(near)
         if self.scenery is not None:
@@ -117,6 +121,7 @@ class Painter:
         """Indices of objects that may touch the picture and are not lost in the fog."""
         camera = placed.camera
         x, _, z = placed.to_camera(objects.boxes[:, :3]).T
+        # Of a ball around the box: cheap, and never drops what shows.
         radius = 0.5 * np.linalg.norm(objects.boxes[:, 3:6], axis=1)
         inside = z > -radius
         left = (camera.principal_px[0] + 1) / camera.focal_px
@@ -131,11 +136,12 @@ class Painter:
         self, scenery: Scenery, image: np.ndarray, placed: PlacedCamera, objects: Objects
     ) -> None:
         name = placed.camera.name
-        if name not in self._backdrops:
+        if name not in self._backdrops:  # the calibration does not change within a scene
             self._backdrops[name] = Backdrop(scenery, placed)
         backdrop = self._backdrops[name]
         backdrop.sky(image, placed)
         backdrop.ground(image, placed)
+        # Before the fog, so that it covers far shadows too.
         self._paint_shadows(image[backdrop.horizon :], backdrop.horizon, placed, objects)
         backdrop.fog(image)
 
@@ -146,11 +152,12 @@ class Painter:
         mask = np.zeros(ground.shape[:2], dtype=np.uint8)
         corners = footprint_corners(objects.boxes)
         away = -self._sun[:2] / self._sun[2] * SHADOW_REACH
+        # The footprint, and the footprint moved to where the top's shadow falls: (n, 8, 2).
         outline = np.concatenate((corners, corners + away * objects.boxes[:, None, 5:6]), axis=1)
-        points = placed.to_camera(np.pad(outline, ((0, 0), (0, 0), (0, 1))))
+        points = placed.to_camera(np.pad(outline, ((0, 0), (0, 0), (0, 1))))  # z = 0: (n, 8, 3)
         for polygon in points:
             # Seen from above the outline is convex and flat: its hull, cut before the camera.
-            hull = cv2.convexHull(polygon[:, ::2].astype(np.float32))[:, 0]
+            hull = cv2.convexHull(polygon[:, ::2].astype(np.float32))[:, 0]  # (h, 1, 2) -> (h, 2)
             flat = np.insert(hull, 1, polygon[0, 1], axis=1)
             flat = _clip_near(flat)
             if len(flat):
@@ -158,20 +165,24 @@ class Painter:
                 cv2.fillConvexPoly(
                     mask, _fixed(pixels), SHADOW_STRENGTH, cv2.LINE_AA, FRACTION_BITS
                 )
+        # In 16 bits: 8 bits of colour times 8 of strength.
         ground[:] = (ground * (256 - mask.astype(np.uint16))[:, :, None]) >> 8
 
     def _polygons(self, placed: PlacedCamera, objects: Objects) -> _Polygons:
         """All polygons that face the camera and touch the picture, in the order of `objects`."""
         boxes, (bank, first, count) = objects.boxes, _polygon_bank()
-        owner = np.repeat(np.arange(len(boxes)), count[objects.look])
+        owner = np.repeat(np.arange(len(boxes)), count[objects.look])  # (n,) -> (p,)
+        # Rows of the bank; `owner` stands for the empty array where there is no object.
         row = np.concatenate(
             [np.arange(first[k], first[k] + count[k]) for k in objects.look] or [owner]
         )
         rotation = _rotations(boxes[:, 6])
+        # The camera's position in each box's frame tells which faces it sees.
         eye = np.einsum("nji,nj->ni", rotation, placed.position_m - boxes[:, :3])
         facing = eye @ FACE_NORMALS.T > boxes[:, 3:6] @ np.abs(FACE_NORMALS).T / 2  # (n, 5)
         shown = facing[owner, bank.face[row]]
         owner, row = owner[shown], row[shown]
+        # (3, 3) @ (n, 3, 3) * (n, 1, 3): columns scaled by length, width, height.
         unit_to_camera = placed.axes() @ rotation * boxes[:, None, 3:6]
         corners = np.einsum("pij,pkj->pki", unit_to_camera[owner], bank.corners[row])
         corners += placed.to_camera(boxes[:, :3])[owner][:, None]
@@ -182,6 +193,7 @@ class Painter:
         strength = light[owner, bank.face[row]] * objects.shade[owner]
         bgr = np.minimum(bank.color[row][:, ::-1] * strength[:, None] * 255.0, 255.0)
         if self.scenery is not None:
+            # One share per polygon; long faces are cut into strips for that (see `faces`).
             middle = corners.mean(axis=1)
             share = fog_share(np.hypot(middle[:, 0], middle[:, 2]), self.scenery.range_m)
             bgr += (self.scenery.fog_bgr - bgr) * share[:, None]
@@ -203,8 +215,7 @@ def _fixed(pixels: np.ndarray, scale: float = 1.0) -> np.ndarray:
 
     A position of (u, v) is the centre of a pixel, whose corner is (u - 0.5, v - 0.5).
     """
-    scaled = (pixels + 0.5) * scale - 0.5
-    return np.round(scaled * (1 << FRACTION_BITS)).astype(np.int32)
+    return fixed_point((pixels + 0.5) * scale - 0.5)
 
 
 def _clip_near(points: np.ndarray) -> np.ndarray:
@@ -223,6 +234,7 @@ def _touches_picture(placed: PlacedCamera, corners: np.ndarray) -> np.ndarray:
     camera = placed.camera
     (cx, cy), (width, height), f = camera.principal_px, camera.size_px, camera.focal_px
     x, y, z = f * corners[..., 0], f * corners[..., 1], corners[..., 2]
+    # Compared without dividing by z, which may be zero or negative.
     outside = (z < NEAR_M).all(axis=1)
     outside |= (x < -(cx + 1) * z).all(axis=1) | (x > (width - cx) * z).all(axis=1)
     outside |= (y < -(cy + 1) * z).all(axis=1) | (y > (height - cy) * z).all(axis=1)
@@ -234,7 +246,7 @@ def _outlines(placed: PlacedCamera, corners: np.ndarray) -> np.ndarray:
 
     A cut makes up to five corners of four; where there are fewer the last one is repeated.
     """
-    padded = np.concatenate((corners, corners[:, 3:]), axis=1)
+    padded = np.concatenate((corners, corners[:, 3:]), axis=1)  # (p, 4, 3) -> (p, 5, 3)
     for k in np.flatnonzero((corners[..., 2] < NEAR_M).any(axis=1)):
         cut = _clip_near(corners[k])
         padded[k] = cut[np.minimum(np.arange(5), len(cut) - 1)]
@@ -255,8 +267,10 @@ def _fill(image: np.ndarray, polygons: _Polygons, outlines: np.ndarray) -> np.nd
 def _areas(outlines: np.ndarray, width: int, height: int) -> np.ndarray:
     """(p,) areas of convex outlines (p, 5, 2) within the picture, in pixels."""
     x, y = outlines[..., 0], outlines[..., 1]
+    # The shoelace formula; a repeated corner adds nothing.
     areas = np.abs((x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1)) / 2
     low, high = -0.5, np.array([width, height]) - 0.5
+    # Only outlines that leave the picture need the slow intersection.
     leaves = ((outlines < low) | (outlines > high)).any(axis=(1, 2))
     border = np.array([[low, low], [high[0], low], high, [low, high[1]]], dtype=np.float32)
     for k in np.flatnonzero(leaves):
@@ -270,10 +284,12 @@ def _measure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Visible and own pixels of each of `count` objects, in pixels of the id buffer."""
     height, width = shape[:2]
+    # Faces only: decals never leave them, and the bars of a rack hide nothing.
     ids = np.zeros((round(height * ID_SCALE), round(width * ID_SCALE)), dtype=np.uint16)
     owner, outlines = polygons.owner[polygons.is_face], outlines[polygons.is_face]
     for outline, number in zip(_fixed(outlines, ID_SCALE), (owner + 1).tolist(), strict=True):
         cv2.fillConvexPoly(ids, outline, (number,), cv2.LINE_8, FRACTION_BITS)
+    # Id 0 is the background.
     visible = np.bincount(ids.ravel(), minlength=count + 1)[1 : count + 1].astype(float)
     areas = _areas(outlines, width, height) * ID_SCALE**2
     return visible, np.bincount(owner, weights=areas, minlength=count)

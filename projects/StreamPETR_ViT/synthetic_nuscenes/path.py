@@ -34,8 +34,10 @@ class RoadPath:
         # sin(a)/a and (1-cos(a))/a by sinc, which is exact at k = 0 as well.
         forward = s * np.sinc(angle / math.pi)
         left = s * np.sin(angle / 2) * np.sinc(angle / (2 * math.pi))
+        # Then sideways, along the normal of the road at s.
         forward = forward - d * np.sin(angle)
         left = left + d * np.cos(angle)
+        # From the frame of the road's start to the global frame.
         cos, sin = math.cos(self.start_yaw_rad), math.sin(self.start_yaw_rad)
         x = self.start_xy_m[0] + cos * forward - sin * left
         y = self.start_xy_m[1] + sin * forward + cos * left
@@ -43,4 +45,5 @@ class RoadPath:
 
     def arc_rate(self, speed_mps: float, d_m: float) -> float:
         """ds/dt of something that moves with `speed_mps` on the parallel at offset d."""
+        # A parallel on the inner side of the arc is shorter.
         return speed_mps / (1.0 - self.curvature_per_m * d_m)

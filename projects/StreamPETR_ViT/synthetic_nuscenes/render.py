@@ -7,63 +7,62 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from synthetic_nuscenes import annotate, tables
+from synthetic_nuscenes import annotate
 from synthetic_nuscenes.config import SyntheticConfig
+from synthetic_nuscenes.files import write_bytes
 from synthetic_nuscenes.ground import draw_map_mask
 from synthetic_nuscenes.painter import Painter
+from synthetic_nuscenes.rig import LIDAR_CHANNEL
 from synthetic_nuscenes.scene import Scene, build_scene
 from synthetic_nuscenes.scene_tables import data_file, scene_tables
 from synthetic_nuscenes.scenery import make_scenery
+from synthetic_nuscenes.tables import Row
 
 
 def _write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
     done, data = cv2.imencode(path.suffix, image, options)
     if not done:
         raise RuntimeError(f"{path}: OpenCV could not encode the picture")
-    path.write_bytes(data.tobytes())
+    write_bytes(path, data.tobytes())
 
 
-def write_pictures(scene: Scene, root: Path) -> np.ndarray:
+def write_pictures(scene: Scene, root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Paints and writes all pictures of a scene.
 
-    Objects are where they are at the sample's time, each camera where the ego car is at the
-    camera's own time: the devkit's projection of moving boxes is then exact.
-
     Returns:
-        (frames, n) visibility tokens.
+        Pixels that show each actor, and pixels that each would cover alone: (frames, n) float64,
+        sums over the cameras at half size.
     """
     rng = np.random.default_rng([scene.config.seed, scene.index, 1 << 20])
     painter = Painter(make_scenery(rng, scene.world, scene.config.range_m))
-    count = len(scene.world.actors)
     quality = [cv2.IMWRITE_JPEG_QUALITY, scene.config.jpeg_quality]
-    visibility = np.full((scene.config.frames, count), "1", dtype="<U1")
+    visible_px, own_px = np.zeros((2, scene.config.frames, len(scene.world.actors)))
     for frame, time in enumerate(scene.times_s):
         objects = scene.objects(frame)
-        visible, own = np.zeros(count), np.zeros(count)
         for camera in scene.cameras:
+            # Objects stay where they are at the sample's time, the camera is where the ego car is
+            # at its own time: the devkit's projection of moving boxes is then exact.
             ego_xy, ego_yaw = scene.world.ego_pose(float(time) + camera.delay_us / 1e6)
             picture = painter.paint(camera.placed(ego_xy, ego_yaw), objects)
-            visible += picture.visible_px
-            own += picture.own_px
+            visible_px[frame] += picture.visible_px
+            own_px[frame] += picture.own_px
             stamp = scene.timestamp_us(frame) + camera.delay_us
             target = root / data_file(scene, camera.name, stamp)
             _write_image(target, picture.image, quality)
-        for actor in np.flatnonzero(own):
-            visibility[frame, actor] = annotate.visibility_token(visible[actor], own[actor])
-    return visibility
+    return visible_px, own_px
 
 
 def write_lidar(scene: Scene, root: Path) -> None:
     """Writes the point cloud of every sample."""
     for frame, time in enumerate(scene.times_s):
         sweep = annotate.scan_frame(scene.world, float(time), scene.config.range_m, True)
-        name = data_file(scene, tables.LIDAR_CHANNEL, scene.timestamp_us(frame))
-        (root / name).write_bytes(sweep.points.tobytes())
+        name = data_file(scene, LIDAR_CHANNEL, scene.timestamp_us(frame))
+        write_bytes(root / name, sweep.points.tobytes())
 
 
 def render_scene(
     config: SyntheticConfig, name: str, index: int, root: Path
-) -> dict[str, list[tables.Row]]:
+) -> dict[str, list[Row]]:
     """Makes one scene.
 
     Args:
@@ -76,9 +75,11 @@ def render_scene(
         The scene's table rows. They are the sign that all its files are written.
     """
     scene = build_scene(config, name, index)
-    visibility = write_pictures(scene, root)
+    visible_px, own_px = write_pictures(scene, root)
+    if not config.lidar:
+        scene = scene.seen_by_cameras(visible_px)
     if config.lidar_files:
         write_lidar(scene, root)
     mask = draw_map_mask(scene.world, config.range_m)
     _write_image(root / f"maps/{name}.png", mask, [])
-    return scene_tables(scene, visibility)
+    return scene_tables(scene, annotate.visibility_tokens(visible_px, own_px))

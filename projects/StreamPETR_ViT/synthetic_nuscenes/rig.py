@@ -1,4 +1,4 @@
-"""The recording car: six cameras and a lidar, their calibration and where they are.
+"""The recording car: cameras and a lidar, their calibration and where they are.
 
 Ego frame: x forward, y left, z up, origin on the ground under the rear axle. Camera frame: x
 right, y down, z forward. Lidar frame: x right, y forward. Cameras have no pitch and no roll.
@@ -7,14 +7,14 @@ right, y down, z forward. Lidar frame: x right, y forward. Cameras have no pitch
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from streampetr_vit.structures import CAMERA_NAMES
-
 NATIVE_WIDTH = 1600.0
 PRINCIPAL_POINT = (808.0, 490.0)
+LIDAR_CHANNEL = "LIDAR_TOP"
 LIDAR_TRANSLATION = (0.94, 0.0, 1.84)
 LIDAR_YAW_RAD = -math.pi / 2
 
@@ -28,6 +28,7 @@ _CAMERA_TABLE = {
     "CAM_BACK_LEFT": (1.04, 0.48, 1.59, 110.0, 1257.0, -1),
     "CAM_BACK_RIGHT": (1.01, -0.48, 1.56, -110.0, 1260.0, -20),
 }
+CAMERA_NAMES = tuple(_CAMERA_TABLE)
 
 
 def quaternion_from_yaw(yaw_rad: float) -> np.ndarray:
@@ -40,6 +41,27 @@ def _camera_quaternion(yaw_rad: float) -> np.ndarray:
     cos, sin = math.cos(yaw_rad / 2), math.sin(yaw_rad / 2)
     # (cos, 0, 0, sin) * (0.5, -0.5, 0.5, -0.5)
     return 0.5 * np.array([cos + sin, -cos - sin, cos - sin, sin - cos])
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """A camera of an own rig, before a scene's calibration.
+
+    Attributes:
+        name: channel, and folder of its pictures.
+        yaw_deg: viewing direction in the ego frame, counter-clockwise from straight ahead.
+        fov_deg: horizontal field of view.
+        size_px: (width, height) of its pictures; the principal point is their centre.
+        position_m: (x, y, z) in the ego frame.
+        delay_ms: exposure time minus sample time.
+    """
+
+    name: str
+    yaw_deg: float
+    fov_deg: float
+    size_px: tuple[int, int]
+    position_m: tuple[float, float, float] = (1.0, 0.0, 1.5)
+    delay_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,26 +134,48 @@ class PlacedCamera:
         return points_camera_m[..., :2] * scale + np.array(self.camera.principal_px)
 
 
-def make_rig(rng: np.random.Generator, width: int, height: int) -> tuple[Camera, ...]:
-    """The six cameras, with a small calibration change that differs from scene to scene.
+def make_rig(
+    rng: np.random.Generator, width: int, height: int, specs: Sequence[CameraSpec] = ()
+) -> tuple[Camera, ...]:
+    """The cameras, with a small calibration change that differs from scene to scene.
 
     Args:
         rng: source of the change: yaw +-0.5 degrees, focal length +-1 %.
         width: picture width in pixels; focal length and principal point scale with it.
         height: picture height in pixels; rows are cut off evenly if it is not 9/16 of the width.
+        specs: the cameras of another rig, which have their own picture sizes.
 
     Returns:
-        Cameras in the order of `CAMERA_NAMES`.
+        Cameras in the order of `specs`; without any, the six of `CAMERA_NAMES`.
     """
+    if not specs:
+        return _nuscenes_rig(rng, width, height)
+    cameras = []
+    for spec in specs:
+        w, h = spec.size_px
+        yaw, stretch = _disturbance(rng, spec.yaw_deg)
+        focal_px = round(w / 2 / math.tan(math.radians(spec.fov_deg) / 2) * stretch, 4)
+        center = ((w - 1) / 2, (h - 1) / 2)  # pixel centres are at integer coordinates
+        delay_us = round(1000 * spec.delay_ms)
+        cameras.append(Camera(spec.name, spec.position_m, yaw, focal_px, center, (w, h), delay_us))
+    return tuple(cameras)
+
+
+def _nuscenes_rig(rng: np.random.Generator, width: int, height: int) -> tuple[Camera, ...]:
     scale = width / NATIVE_WIDTH
     center = (PRINCIPAL_POINT[0] * scale, PRINCIPAL_POINT[1] * height / 900.0)
     cameras = []
-    for name in CAMERA_NAMES:
-        x, y, z, yaw_deg, focal, delay_ms = _CAMERA_TABLE[name]
-        # Rounded as the tables store it, so that pictures and tables agree exactly.
-        yaw = round(math.radians(yaw_deg + rng.uniform(-0.5, 0.5)), 6)
-        focal_px = round(focal * scale * (1 + rng.uniform(-0.01, 0.01)), 4)
+    for name, (x, y, z, yaw_deg, focal, delay_ms) in _CAMERA_TABLE.items():
+        yaw, stretch = _disturbance(rng, yaw_deg)
+        focal_px = round(focal * scale * stretch, 4)
         cameras.append(
             Camera(name, (x, y, z), yaw, focal_px, center, (width, height), 1000 * delay_ms)
         )
     return tuple(cameras)
+
+
+def _disturbance(rng: np.random.Generator, yaw_deg: float) -> tuple[float, float]:
+    """Yaw in radians after a small random turn, and a factor on the focal length."""
+    # Rounded as the tables store it, so that pictures and tables agree exactly.
+    yaw = round(math.radians(yaw_deg + rng.uniform(-0.5, 0.5)), 6)
+    return yaw, 1 + rng.uniform(-0.01, 0.01)

@@ -7,9 +7,9 @@ import numpy as np
 from synthetic_nuscenes import tables
 from synthetic_nuscenes.annotate import Track
 from synthetic_nuscenes.categories import KIND_NAMES, attribute_of
-from synthetic_nuscenes.rig import quaternion_from_yaw
+from synthetic_nuscenes.rig import LIDAR_CHANNEL, Camera, quaternion_from_yaw
 from synthetic_nuscenes.scene import Scene
-from synthetic_nuscenes.tables import LIDAR_CHANNEL, Row
+from synthetic_nuscenes.tables import Row
 
 LOCATION = "synthetic-town"
 DATE = "2020-09-13"
@@ -103,37 +103,42 @@ def _calibration_rows(scene: Scene) -> list[Row]:
         )
         for camera in scene.cameras
     ]
-    return [*rows, tables.lidar_calibration_row(scene.token("calibrated_sensor", LIDAR_CHANNEL))]
+    if scene.config.lidar:
+        token = scene.token("calibrated_sensor", LIDAR_CHANNEL)
+        rows.append(tables.lidar_calibration_row(token))
+    return rows
 
 
 def _sensor_rows(scene: Scene) -> tuple[list[Row], list[Row]]:
-    """Rows of sample_data and ego_pose: every exposure has the car's pose at its own time."""
+    """Rows of sample_data and ego_pose."""
     data, poses = [], []
-    delays_us = {camera.name: camera.delay_us for camera in scene.cameras}
-    for channel in tables.CHANNELS:
-        delay_us = delays_us.get(channel, 0)
-        rows = [_sample_data_row(scene, f, channel, delay_us) for f in range(scene.config.frames)]
+    cameras = {camera.name: camera for camera in scene.cameras}
+    for channel in scene.config.channels:
+        camera = cameras.get(channel)  # None is the lidar
+        rows = [_sample_data_row(scene, f, channel, camera) for f in range(scene.config.frames)]
         data += tables.link(rows)
+        # Every exposure has the car's pose at its own time.
+        delay_s = camera.delay_us / 1e6 if camera else 0.0
         for frame, row in enumerate(rows):
-            xy, yaw = scene.world.ego_pose(float(scene.times_s[frame]) + delay_us / 1e6)
+            xy, yaw = scene.world.ego_pose(float(scene.times_s[frame]) + delay_s)
             poses.append(tables.pose_row(row["token"], row["timestamp"], xy, yaw))
     return data, poses
 
 
-def _sample_data_row(scene: Scene, frame: int, channel: str, delay_us: int) -> Row:
-    timestamp_us = scene.timestamp_us(frame) + delay_us
-    is_lidar = channel == LIDAR_CHANNEL
-    token = scene.token("sample_data", channel, frame)
+def _sample_data_row(scene: Scene, frame: int, channel: str, camera: Camera | None) -> Row:
+    timestamp_us = scene.timestamp_us(frame) + (camera.delay_us if camera else 0)
+    width, height = camera.size_px if camera else (0, 0)
+    token = scene.token("sample_data", channel, frame)  # the pose's too: there is one of each
     return {
         "token": token,
         "sample_token": scene.token("sample", frame),
         "ego_pose_token": token,
         "calibrated_sensor_token": scene.token("calibrated_sensor", channel),
         "timestamp": timestamp_us,
-        "fileformat": "pcd" if is_lidar else "jpg",
+        "fileformat": "jpg" if camera else "pcd",
         "is_key_frame": True,
-        "height": 0 if is_lidar else scene.config.image_height,
-        "width": 0 if is_lidar else scene.config.image_width,
+        "height": height,
+        "width": width,
         "filename": data_file(scene, channel, timestamp_us),
     }
 
@@ -156,7 +161,7 @@ def _annotation_rows(
                 "visibility_token": visibility[frame],
                 "attribute_tokens": attribute_tokens,
                 "translation": tables.metres((x, y, z)),
-                "size": tables.metres((width, length, height)),
+                "size": tables.metres((width, length, height)),  # nuScenes's order
                 "rotation": tables.quaternion(quaternion_from_yaw(yaw)),
                 "num_lidar_pts": int(scene.counts[frame, track.actor]),
                 "num_radar_pts": 0,
@@ -166,9 +171,10 @@ def _annotation_rows(
 
 
 def _instance_row(scene: Scene, number: int, track: Track, annotations: list[Row]) -> Row:
+    category = scene.config.category_name(scene.world.actors.category[track.actor])
     return {
         "token": scene.token("instance", number),
-        "category_token": tables.token("category", scene.world.actors.category[track.actor]),
+        "category_token": tables.token("category", category),
         "nbr_annotations": len(annotations),
         "first_annotation_token": annotations[0]["token"],
         "last_annotation_token": annotations[-1]["token"],

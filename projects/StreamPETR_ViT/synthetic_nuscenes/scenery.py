@@ -62,6 +62,7 @@ def _sky(rng: np.random.Generator, fog: np.ndarray, tan: np.ndarray) -> np.ndarr
     coarse = rng.random((8, 64))
     coarse = np.concatenate((coarse, coarse[:, :2]), axis=1)  # the last column meets the first
     step = PANORAMA_COLUMNS // 64
+    # Two columns more than needed, cut off below: interpolation differs at the borders.
     clouds = cv2.resize(coarse, (66 * step, PANORAMA_ROWS), interpolation=cv2.INTER_CUBIC)
     clouds = clouds[:, step : step + PANORAMA_COLUMNS, None]
     return fog * (1 - share) + zenith * share + np.clip(clouds - 0.5, 0, 1) * 70.0
@@ -94,11 +95,14 @@ def _panorama(rng: np.random.Generator, fog: np.ndarray, range_m: float) -> np.n
     foot = TALLEST_M / (FOG_END * range_m)
     clear = np.clip((tan - foot) / (1.4 * foot + 0.03), 0.0, 0.75)[:, None, None]
     picture = np.clip(picture * clear + fog * (1 - clear), 0, 255).astype(np.uint8)
+    # Half a turn once more: a view that crosses north stays in one piece.
     return np.concatenate((picture, picture[:, : PANORAMA_COLUMNS // 2]), axis=1)
 
 
 class Backdrop:
     """Paints the background of one camera of one scene; keeps what does not change over time.
+
+    Shape letters: H W picture, S rows above the horizon, G rows below it.
 
     Args:
         scenery: of the scene.
@@ -111,11 +115,14 @@ class Backdrop:
         self.scenery = scenery
         self.horizon = min(max(math.floor(cy) + 1, 0), height)
         v = np.arange(height)
+        # Of each picture column, counter-clockwise from the camera's direction: (W,).
         azimuth = -np.arctan((np.arange(width) - cx) / f)
         self._columns = azimuth * PANORAMA_COLUMNS / (2 * math.pi)
+        # Tangent of each pixel's elevation: (S, 1) * (W,) -> (S, W).
         tan = (cy - v[: self.horizon])[:, None] / f * np.cos(azimuth)
         rows = tan / PANORAMA_TOP_TAN * PANORAMA_ROWS - 0.5
         self._rows = np.clip(rows, 0, PANORAMA_ROWS - 1).astype(np.float32)
+        # Depth at which each row meets the ground: (G,).
         depth = placed.position_m[2] * f / (v[self.horizon :] - cy)
         clear = 1.0 - fog_share(depth[:, None] / np.cos(azimuth), scenery.range_m)[:, :, None]
         # Blending in 8.8 fixed point: image * clear + fog * (1 - clear).
@@ -126,6 +133,7 @@ class Backdrop:
     def sky(self, image: np.ndarray, placed: PlacedCamera) -> None:
         """Fills the rows above the horizon."""
         columns = self._columns + placed.yaw_rad * PANORAMA_COLUMNS / (2 * math.pi)
+        # Into the first turn; the panorama's extra half turn holds the rest of the picture.
         columns = columns - math.floor(columns.min() / PANORAMA_COLUMNS) * PANORAMA_COLUMNS
         map_x = np.tile(columns.astype(np.float32), (self.horizon, 1))
         panorama = self.scenery.panorama
@@ -147,6 +155,7 @@ class Backdrop:
         )
         s, rows = ground.pixels_per_m, ground.image.shape[0]
         to_texture = np.stack((s * x - 0.5 * w, (rows - 0.5) * w - s * y, w))
+        # The part of the picture below the horizon starts at row 0.
         below_horizon = np.array([[1.0, 0, 0], [0, 1, self.horizon], [0, 0, 1]])
         cv2.warpPerspective(
             ground.image,

@@ -7,21 +7,21 @@ translations box centres in the global frame, timestamps integer microseconds, l
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streampetr_vit.structures import CAMERA_NAMES
-from synthetic_nuscenes.categories import (
-    ATTRIBUTE_NAMES,
-    CATEGORY_NAMES,
-    VISIBILITY_LEVELS,
+from synthetic_nuscenes.categories import ATTRIBUTE_NAMES, CATEGORY_NAMES, VISIBILITY_LEVELS
+from synthetic_nuscenes.files import write_json
+from synthetic_nuscenes.rig import (
+    CAMERA_NAMES,
+    LIDAR_CHANNEL,
+    LIDAR_TRANSLATION,
+    LIDAR_YAW_RAD,
+    quaternion_from_yaw,
 )
-from synthetic_nuscenes.rig import LIDAR_TRANSLATION, LIDAR_YAW_RAD, quaternion_from_yaw
 
 TABLE_NAMES = (
     "category",
@@ -38,19 +38,19 @@ TABLE_NAMES = (
     "sample_annotation",
     "map",
 )
-LIDAR_CHANNEL = "LIDAR_TOP"
-CHANNELS = (*CAMERA_NAMES, LIDAR_CHANNEL)
 
 Row = dict[str, Any]
 
 
 def token(*parts: object) -> str:
     """A stable token of 32 hexadecimal digits, different for different parts."""
+    # Not for security: MD5 has the length of nuScenes's tokens.
     return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def metres(values: Iterable[float]) -> list[float]:
     """Numbers rounded to 0.1 mm; the same on every numpy version."""
+    # + 0.0 turns -0.0 into 0.0.
     return [round(float(v), 4) + 0.0 for v in values]
 
 
@@ -64,12 +64,20 @@ def sensor_token(channel: str) -> str:
     return token("sensor", channel)
 
 
-def static_tables() -> dict[str, list[Row]]:
-    """Tables that are the same for every data set: category, attribute, visibility, sensor."""
+def static_tables(
+    channels: Sequence[str] = (*CAMERA_NAMES, LIDAR_CHANNEL),
+    categories: Iterable[str] = CATEGORY_NAMES,
+) -> dict[str, list[Row]]:
+    """Tables that no scene adds to: category, attribute, visibility, sensor.
+
+    Args:
+        channels: of the sensors; all but LIDAR_TOP are cameras.
+        categories: names; one that comes twice makes one row.
+    """
     return {
         "category": [
             {"token": token("category", n), "name": n, "description": f"Synthetic {n}.", "index": i}
-            for i, n in enumerate(CATEGORY_NAMES)
+            for i, n in enumerate(dict.fromkeys(categories))
         ],
         "attribute": [
             {"token": token("attribute", n), "name": n, "description": f"Synthetic {n}."}
@@ -85,7 +93,7 @@ def static_tables() -> dict[str, list[Row]]:
                 "channel": channel,
                 "modality": "lidar" if channel == LIDAR_CHANNEL else "camera",
             }
-            for channel in CHANNELS
+            for channel in channels
         ],
     }
 
@@ -129,13 +137,6 @@ def link(rows: list[Row]) -> list[Row]:
     for i, row in enumerate(rows):
         row["prev"], row["next"] = tokens[i], tokens[i + 2]
     return rows
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON by way of a temporary name, so that a file is either whole or absent."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
 
 
 def write_tables(folder: Path, tables: dict[str, list[Row]]) -> None:

@@ -69,17 +69,23 @@ class World:
         xy = self.path.position(s, a.d_m)
         yaw = self.path.heading(s) + a.heading_offset_rad
         yaw = np.arctan2(np.sin(yaw), np.cos(yaw))
+        # All stand on the ground, z = 0.
         z = 0.5 * a.size_lwh_m[:, 2:3]
+        # (n, 2), (n, 1), (n, 3), (n, 1) -> (n, 7)
         return np.concatenate((xy, z, a.size_lwh_m, yaw[:, None]), axis=1)
 
     def speeds(self) -> np.ndarray:
         """(n,) speed of every actor, m/s."""
-        a = self.actors
-        return np.abs(a.rate_mps * (1.0 - self.path.curvature_per_m * a.d_m))
+        return np.abs(self._signed_speeds())
 
     def velocities(self, time_s: float) -> np.ndarray:
         """(n, 2) exact global velocities, m/s."""
         a = self.actors
         direction = self.path.heading(a.s0_m + a.rate_mps * time_s)
-        signed = a.rate_mps * (1.0 - self.path.curvature_per_m * a.d_m)
-        return np.stack((np.cos(direction), np.sin(direction)), axis=1) * signed[:, None]
+        forward = np.stack((np.cos(direction), np.sin(direction)), axis=1)
+        return forward * self._signed_speeds()[:, None]
+
+    def _signed_speeds(self) -> np.ndarray:
+        """(n,) speeds along the road, negative against it; inverse of `RoadPath.arc_rate`."""
+        a = self.actors
+        return a.rate_mps * (1.0 - self.path.curvature_per_m * a.d_m)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from nuscenes import NuScenes
 
-from synthetic_nuscenes import PRESETS, SyntheticConfig, generate, write_scale_tables
+from synthetic_nuscenes import PRESETS, SyntheticConfig, generate
 from synthetic_nuscenes.generate import DONE_MARKER, PARTS_FOLDER, STARTED_MARKER
+from synthetic_nuscenes.scale_tables import write_scale_tables
 
 SMALL = SyntheticConfig(2, 1, 4, image_width=96, image_height=54, seed=3, lidar_files=True)
 

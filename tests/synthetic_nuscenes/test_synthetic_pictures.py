@@ -148,10 +148,11 @@ def test_visible_pixels_equal_ray_casting(scene: Scene, camera: int) -> None:
 
 
 def test_visibility_levels() -> None:
-    shares = {0.0: "1", 0.39: "1", 0.41: "2", 0.61: "3", 0.79: "3", 0.81: "4", 1.2: "4"}
-    for share, level in shares.items():
-        assert annotate.visibility_token(share * 50, 50) == level
-    assert annotate.visibility_token(0.0, 0.0) == "1"
+    levels = {0.0: "1", 0.39: "1", 0.41: "2", 0.61: "3", 0.79: "3", 0.81: "4", 1.2: "4"}
+    own_px = np.full(len(levels), 50.0)
+    found = annotate.visibility_tokens(np.array(list(levels)) * own_px, own_px)
+    assert found.tolist() == list(levels.values())
+    assert annotate.visibility_tokens(np.zeros(2), np.zeros(2)).tolist() == ["1", "1"]
 
 
 def test_fog_hides_what_is_not_annotated() -> None:
