@@ -12,6 +12,6 @@ def test_names_are_the_frozen_ones(name: str) -> None:
     gone, new = sorted(frozen - now), sorted(now - frozen)
     assert not gone and not new, (
         f"{name}: gone {gone}, new {new}. If that is meant: run `python tests/frozen/names.py`, "
-        "say it in CHANGELOG.md, and see to it that old checkpoints and command lines still work or "
-        "fail with the new name (engine/moved.py)"
+        "say it in CHANGELOG.md, and see to it that old checkpoints and command lines still work, "
+        "or fail with the new name (engine/moved.py)"
     )
