@@ -44,7 +44,7 @@ def test_a_config_yaml_with_the_old_names_builds_the_same_model(tmp_path: Path) 
     del cfg["dataset_spec"]
     LazyConfig.save(cfg, str(path))
     text = path.read_text()
-    for old, new in (*_MODULES.items(), *_CLASSES.items()):
+    for old, new in (*_CLASSES.items(), *_MODULES.items()):
         text = re.sub(rf"(?<=streampetr_vit\.){re.escape(new)}\b", old, text)
     path.write_text(text)
     assert "modeling.temporal.transformer" in text and "modeling.detector.StreamPETR" in text
