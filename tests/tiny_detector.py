@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 
+from streampetr_vit.inference.bare_model import BareStreamPETR
 from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, SingleScale, ViT
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
@@ -23,9 +26,11 @@ from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.image.grid_mask import GridMask
 from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
 from streampetr_vit.modeling.training_window import TrainingWindow
-from streampetr_vit.structures import Boxes2D, invert_rigid
+from streampetr_vit.structures import Boxes2D, Sample, invert_rigid
+from streampetr_vit.structures.tensors import tensors_of
 
 HEIGHT, WIDTH = 32, 64
+T = TypeVar("T", bound=StreamPETR)
 
 
 def make_detector(
@@ -35,6 +40,15 @@ def make_detector(
 
     Its training has everything: denoising, the 2D head and GridMask. `head` changes the 3D head.
     """
+    return _make(StreamPETR, seed, head, window=window, token_ratio=token_ratio)
+
+
+def make_bare_detector(seed: int = 0, **options: Any) -> BareStreamPETR:
+    """The same detector as detectron2's own loops call it."""
+    return _make(BareStreamPETR, seed, {}, **options)
+
+
+def _make(kind: type[T], seed: int, head: dict[str, Any], **options: Any) -> T:
     torch.manual_seed(seed)
     dim = 32
     vit = ViT(
@@ -47,23 +61,22 @@ def make_detector(
         window_block_indexes=(0, 1),
         pretrain_img_size=HEIGHT,
     )
-    options = dict(num_queries=8, num_propagated=4, memory_length=8, num_remembered=4) | head
-    detector = StreamPETR(
+    head = dict(num_queries=8, num_propagated=4, memory_length=8, num_remembered=4) | head
+    detector = kind(
         SingleScale(vit),
         StreamPETRHead(
             in_channels=dim,
             decoder=TemporalDecoder(dim, 2, 32, num_layers=2, dropout=0.0),
             position_encoder=ImagePositionEncoder(dim, (-61.2, -61.2, -10, 61.2, 61.2, 10), 32),
             max_detections=20,
-            **options,
+            **head,
         ),
         image_head=FocalHead(dim, embed_dim=32),
         criterion=TrainingLoss(DetectionLoss(), ImageLoss()),
         denoising=DenoisingNoise(groups=2),
         grid_mask=GridMask(),
         size_divisibility=16,
-        token_ratio=token_ratio,
-        window=window,
+        **options,
     )
     for parameter in detector.parameters():  # a zero-initialised layer would hide a wrong wiring
         if not parameter.any():
@@ -114,9 +127,12 @@ def make_repdetr3d(
 
 
 def make_sample(
-    time: int, scene: str = "a", seed: int = 0, continues: bool | None = None
-) -> dict[str, Any]:
-    """A random frame of a car that drives along x; the same arguments give the same frame."""
+    time: int, scene: str = "a", seed: int = 0, continues: bool | None = None, **changes: Any
+) -> Sample:
+    """A random frame of a car that drives along x; the same arguments give the same frame.
+
+    `changes` replace attributes of the sample.
+    """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{scene} {time} {seed}".encode()))
     intrinsics = torch.eye(4).repeat(6, 1, 1)
     intrinsics[:, 0, 0] = torch.linspace(40, 60, 6)
@@ -128,23 +144,44 @@ def make_sample(
     boxes = torch.rand(3, 9, generator=generator) * 20 - 10
     boxes[:, 3:6] = boxes[:, 3:6].abs() + 0.5
     labels = torch.randint(0, 10, (3,), generator=generator)
-    return {
-        "images": torch.randint(
-            0, 256, (6, 3, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8
-        ),
-        "intrinsics": intrinsics,
-        "lidar_to_camera": lidar_to_camera,
-        "lidar_to_image": intrinsics @ lidar_to_camera,
-        "lidar_to_global": lidar_to_global,
-        "global_to_lidar": invert_rigid(lidar_to_global),
-        "timestamp_s": torch.tensor(1.5e9 + 0.5 * time, dtype=torch.float64),
-        "continues_stream": torch.tensor(time > 0 if continues is None else continues),
-        "scene_token": scene,
-        "sample_token": f"{scene}-{time}",
-        "gt_boxes": boxes,
-        "gt_labels": labels,
-        "boxes2d": [_boxes2d(labels[:count], generator) for count in (1, 0, 2, 0, 3, 1)],
-    }
+    sample = Sample(
+        images=torch.randint(0, 256, (6, 3, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8),
+        intrinsics=intrinsics,
+        lidar_to_camera=lidar_to_camera,
+        lidar_to_image=intrinsics @ lidar_to_camera,
+        lidar_to_global=lidar_to_global,
+        global_to_lidar=invert_rigid(lidar_to_global),
+        timestamp_s=torch.tensor(1.5e9 + 0.5 * time, dtype=torch.float64),
+        continues_stream=torch.tensor(time > 0 if continues is None else continues),
+        scene_token=scene,
+        sample_token=f"{scene}-{time}",
+        gt_boxes=boxes,
+        gt_labels=labels,
+        boxes2d=[_boxes2d(labels[:count], generator) for count in (1, 0, 2, 0, 3, 1)],
+    )
+    return replace(sample, **changes)
+
+
+def with_boxes(sample: Sample, count: int) -> Sample:
+    """The sample with its first `count` boxes, and as many 2D boxes in each picture."""
+    return replace(
+        sample,
+        gt_boxes=sample.gt_boxes[:count],
+        gt_labels=sample.gt_labels[:count],
+        boxes2d=[boxes[torch.arange(min(len(boxes), count))] for boxes in sample.boxes2d],
+    )
+
+
+def cameras(sample: Sample, change: Callable[[torch.Tensor], torch.Tensor]) -> Sample:
+    """The sample with what belongs to its cameras changed: pictures and calibration."""
+    names = ("images", "intrinsics", "lidar_to_camera", "lidar_to_image")
+    return replace(sample, **{name: change(getattr(sample, name)) for name in names})
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values hold equal tensors, bit by bit."""
+    first, second = tensors_of(a), tensors_of(b)
+    return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
 def _boxes2d(labels: torch.Tensor, generator: torch.Generator) -> Boxes2D:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tiny_detector import make_detector, make_repdetr3d, make_sample
+from tiny_detector import make_detector, make_repdetr3d, make_sample, with_boxes
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -14,6 +14,7 @@ from streampetr_vit.engine import load_config
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.train_loop import build_model
 from streampetr_vit.errors import InputError
+from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
 
 both_heads = pytest.mark.parametrize("make", [make_detector, make_repdetr3d])
@@ -32,22 +33,17 @@ def nothing_compiled_before() -> Iterator[None]:
 
 def stream(detector: StreamPETR) -> list[Tensor]:
     """Boxes and scores of three frames."""
-    detector.reset_streams()
-    found = [detector([make_sample(time)])[0]["detections"] for time in range(3)]
+    frames = Stream(detector)
+    found = [frames([make_sample(time)])[0] for time in range(3)]
     return [value for one in found for value in (one.boxes, one.scores)]
 
 
 def step(detector: StreamPETR, boxes: int) -> dict[str, Tensor]:
     """Gradients of a training step on a frame with so many boxes."""
-    sample = make_sample(0)
-    sample["gt_boxes"], sample["gt_labels"] = (
-        sample[key][:boxes] for key in ("gt_boxes", "gt_labels")
-    )
-    sample["boxes2d"] = [b[torch.arange(min(len(b), boxes))] for b in sample["boxes2d"]]
-    detector.train().reset_streams()
-    detector.zero_grad()
+    detector.train().zero_grad()
     torch.manual_seed(0)
-    sum(detector([sample]).values()).backward()
+    losses, _ = detector.losses([with_boxes(make_sample(0), boxes)])
+    sum(losses.values()).backward()
     return {name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None}
 
 

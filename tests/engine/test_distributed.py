@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import lazyconfig_train_net
@@ -13,9 +15,18 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from detectron2.engine import default_argument_parser
-from toy_task import ToyDetector
+from detectron2.utils import comm
+from toy_task import ToyDataset, ToyDetector, build_toy_train_loader
 
-from streampetr_vit.engine.distributed import launch, reduce_mean, resolve_device, wrap_distributed
+from streampetr_vit.engine.distributed import (
+    launch,
+    reduce_mean,
+    resolve_device,
+    training_module,
+    wrap_distributed,
+)
+from streampetr_vit.engine.hooks import ScheduleHook
+from streampetr_vit.engine.trainer import StreamingTrainer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -25,6 +36,7 @@ def arguments(output: Path, *overrides: str) -> list[str]:
     return [
         *("--config-file", str(HERE / "toy_config.py")),
         *(f"train.output_dir={output}", "train.max_iter=12", "dataloader.train.bad=[9]"),
+        "model.remembers=True",  # each step's losses depend on the steps before
         *overrides,
     ]
 
@@ -75,8 +87,7 @@ def test_torchrun_equals_one_process(tmp_path: Path, one_process: Path) -> None:
 
 def test_own_processes_equal_one_process(tmp_path: Path, one_process: Path, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # A time limit that is not reached: the clock of rank 0 is shared at every step.
-    words = arguments(tmp_path, "dataloader.train.lanes_per_rank=2", "train.max_seconds=1000")
+    words = arguments(tmp_path, "dataloader.train.lanes_per_rank=2")
     launch(
         lazyconfig_train_net.main,
         (default_argument_parser().parse_args(words),),
@@ -87,11 +98,50 @@ def test_own_processes_equal_one_process(tmp_path: Path, one_process: Path, monk
     check(tmp_path, one_process)
 
 
+def train_for_ten_seconds(folder: str) -> None:
+    """Rank 0's clock runs five times as fast as rank 1's."""
+    torch.set_num_threads(1)
+    rank = comm.get_rank()
+    ticks = itertools.count(step=2.5 if rank == 0 else 0.5)
+    model = ToyDetector()
+    optimizer = torch.optim.AdamW(model.parameters())
+    loader = build_toy_train_loader(rank=rank, world_size=2)
+    trainer = StreamingTrainer(training_module(model), optimizer, loader)
+    clock = partial(next, ticks)
+    hook = ScheduleHook(lambda step, progress: 1.0, optimizer, max_seconds=10, clock=clock)
+    trainer.register_hooks([hook])
+    trainer.train(0, 30)
+    Path(folder, f"rank{rank}").write_text(f"{trainer.iter} {hook.elapsed_s}")
+
+
+def test_all_ranks_stop_when_the_time_of_rank_0_is_up(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launch(
+        train_for_ten_seconds,
+        (str(tmp_path),),
+        num_processes=2,
+        dist_url=f"file://{tmp_path}/rendezvous",
+        use_gpu=False,
+    )
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["4 10.0", "4 10.0"]
+
+
 def test_one_process_reduces_nothing() -> None:
     value = torch.tensor([1.0, 2.0])
     assert reduce_mean(value) is value
     model = ToyDetector()
     assert wrap_distributed(model, broadcast_buffers=False) is model
+
+
+def test_the_training_module_calls_the_losses_of_its_model() -> None:
+    model = ToyDetector(remembers=True)
+    module = training_module(model, broadcast_buffers=False)
+    samples, memory = [ToyDataset(4)[i] for i in range(2)], torch.ones(2)
+    assert list(module.parameters()) == list(model.parameters())
+    for given in (None, memory):
+        losses, remembered = module(samples, given)
+        expected, expected_memory = model.losses(samples, given)
+        assert losses == expected and torch.equal(remembered, expected_memory)
 
 
 def test_devices() -> None:

@@ -11,9 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny_detector import make_detector, make_sample
 
-from streampetr_vit.engine.distributed import loss_reduction
+from streampetr_vit.engine import load_config
+from streampetr_vit.engine.distributed import loss_reduction, training_module
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
-from streampetr_vit.structures import Boxes2D
+from streampetr_vit.structures import Boxes2D, Sample
 
 LABELS = torch.empty(0, dtype=torch.long)
 EMPTY = {
@@ -23,8 +24,8 @@ EMPTY = {
 }
 
 
-def sample_of(rank: int) -> dict:
-    return make_sample(0) | (EMPTY if rank else {})
+def sample_of(rank: int) -> Sample:
+    return make_sample(0, **(EMPTY if rank else {}))
 
 
 def losses_and_gradient(rank: int, world_size: int) -> tuple[dict[str, float], torch.Tensor]:
@@ -35,9 +36,10 @@ def losses_and_gradient(rank: int, world_size: int) -> tuple[dict[str, float], t
         replace(detector.criterion.detection, reduce_mean=reduce_mean),
         replace(detector.criterion.image, reduce_mean=reduce_mean),
     )
-    model = torch.nn.parallel.DistributedDataParallel(detector) if world_size > 1 else detector
+    options = load_config("configs/quickstart.py", []).train.ddp  # those that every recipe has
+    model = training_module(detector, **options)
     torch.manual_seed(1)
-    losses = model([sample_of(rank)])
+    losses, _ = model([sample_of(rank)], None)
     sum(losses.values()).backward()
     gradient = detector.head.class_branch[-1].weight.grad
     return {name: value.item() for name, value in losses.items()}, gradient

@@ -9,6 +9,7 @@ import torch
 from toy_task import ToyDetector, build_toy_train_loader
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.engine.distributed import training_module
 from streampetr_vit.engine.hooks import CheckpointHook, ScheduleHook, StreamStateHook
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.solver import backbone_lr_groups
@@ -29,7 +30,8 @@ def make_trainer() -> StreamingTrainer:
     torch.manual_seed(0)
     model = ToyDetector()
     groups = backbone_lr_groups(model, lr=0.02, weight_decay=0.01)
-    return StreamingTrainer(model, torch.optim.AdamW(groups), build_toy_train_loader())
+    module = training_module(model)
+    return StreamingTrainer(module, torch.optim.AdamW(groups), build_toy_train_loader())
 
 
 def logged_lr(trainer: StreamingTrainer) -> list[float]:

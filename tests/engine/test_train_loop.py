@@ -12,6 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_argument_parser
+from detectron2.engine.hooks import EvalHook
 from toy_task import ToyDataset, ToyDetector
 
 from streampetr_vit.engine import load_config, train
@@ -72,17 +73,17 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch) -> None
     run_tool(tmp_path / "whole", "train.checkpointer.period=10")
 
     interrupted = tmp_path / "interrupted"
-    forward = ToyDetector.forward
+    losses = ToyDetector.losses
     calls = []
 
-    def fails_at_step_23(model: ToyDetector, samples: list) -> object:
+    def fails_at_step_23(model: ToyDetector, samples: list, memory: object) -> object:
         calls.append(len(samples))
         if len(calls) == 24:
             raise KeyboardInterrupt
-        return forward(model, samples)
+        return losses(model, samples, memory)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ToyDetector, "forward", fails_at_step_23)
+        patch.setattr(ToyDetector, "losses", fails_at_step_23)
         with pytest.raises(KeyboardInterrupt):
             run_tool(interrupted, "train.checkpointer.period=10")
     assert (interrupted / "last_checkpoint").read_text() == "model_0000019.pth"
@@ -220,6 +221,27 @@ def test_evaluation_on_the_way(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.eval_period=16", "train.log_period=1")
     rows = [row["iteration"] for row in metrics(tmp_path) if "toy/error" in row]
     assert rows == [15, 32]
+
+
+def test_an_evaluation_on_the_way_leaves_the_training_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are those of a run without it, and the memory is the same object after it."""
+    memories: list[tuple[object, object]] = []
+    step = EvalHook.after_step
+
+    def watched(hook: EvalHook) -> None:
+        before = hook.trainer.memory
+        step(hook)
+        memories.append((before, hook.trainer.memory))
+
+    monkeypatch.setattr(EvalHook, "after_step", watched)
+    words = ("train.max_iter=6", "model.remembers=True")
+    run_tool(tmp_path / "plain", *words)
+    run_tool(tmp_path / "evaluated", *words, "train.eval_period=2")
+    assert len(memories) == 2 * 6 and all(a is b and a is not None for a, b in memories)
+    plain, evaluated = final_weights(tmp_path / "plain"), final_weights(tmp_path / "evaluated")
+    assert all(torch.equal(plain[name], evaluated[name]) for name in plain)
 
 
 @pytest.mark.parametrize(

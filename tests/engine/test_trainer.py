@@ -13,6 +13,7 @@ from detectron2.engine.hooks import EvalHook
 from torch import nn
 from toy_task import ToyDetector, build_toy_train_loader
 
+from streampetr_vit.engine.distributed import training_module
 from streampetr_vit.engine.trainer import NonFiniteTrainingError, StreamingTrainer
 
 
@@ -22,7 +23,7 @@ def make_trainer(model: nn.Module | None = None, lr: float = 0.02, **options) ->
     bad = options.pop("bad", ())
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     loader = build_toy_train_loader(bad=bad, lanes_per_rank=4)
-    return StreamingTrainer(model, optimizer, loader, **options)
+    return StreamingTrainer(training_module(model), optimizer, loader, **options)
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -94,8 +95,8 @@ def test_a_finite_loss_with_an_infinite_gradient_is_skipped_too() -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))
 
-        def forward(self, samples: list) -> dict[str, torch.Tensor]:
-            return {"loss": self.weight.sqrt().sum()}  # derivative at 0 is infinite
+        def losses(self, samples: list, memory: None) -> tuple[dict[str, torch.Tensor], None]:
+            return {"loss": self.weight.sqrt().sum()}, None  # derivative at 0 is infinite
 
     trainer = make_trainer(SquareRoot())
     trainer.train(0, 2)
@@ -132,8 +133,9 @@ def test_bf16_trains_on_the_cpu_with_float32_weights() -> None:
 
 def test_fp16_lowers_its_loss_scale_until_gradients_are_finite() -> None:
     class Steep(ToyDetector):
-        def forward(self, samples: list) -> dict[str, torch.Tensor]:
-            return {name: 100 * loss for name, loss in super().forward(samples).items()}
+        def losses(self, samples: list, memory: torch.Tensor | None = None) -> tuple:
+            losses, memory = super().losses(samples, memory)
+            return {name: 100 * loss for name, loss in losses.items()}, memory
 
     trainer = make_trainer(Steep(), precision="fp16")
     trainer.train(0, 40)
@@ -145,12 +147,12 @@ def test_fp16_lowers_its_loss_scale_until_gradients_are_finite() -> None:
 
 
 def test_unknown_precision_and_missing_losses_are_errors() -> None:
-    with pytest.raises(ValueError, match="train.precision='half'.*'bf16'"):
+    with pytest.raises(ValueError, match="precision 'half' is unknown.*'bf16'"):
         make_trainer(precision="half")
 
     class NoLosses(ToyDetector):
-        def forward(self, samples: list) -> list:
-            return []
+        def losses(self, samples: list, memory: torch.Tensor | None = None) -> tuple:
+            return [], memory
 
     with pytest.raises(TypeError, match="dict of losses, got list"):
         make_trainer(NoLosses()).train(0, 1)
@@ -172,11 +174,11 @@ def test_a_failure_in_the_last_step_is_not_followed_by_an_evaluation() -> None:
     class FailsAtTheEnd(ToyDetector):
         calls = 0
 
-        def forward(self, samples):
+        def losses(self, samples: list, memory: torch.Tensor | None = None) -> tuple:
             self.calls += 1
             if self.calls == 3:
                 raise RuntimeError("broken")
-            return super().forward(samples)
+            return super().losses(samples, memory)
 
     evaluations: list[int] = []
     trainer = make_trainer(FailsAtTheEnd())
@@ -184,3 +186,52 @@ def test_a_failure_in_the_last_step_is_not_followed_by_an_evaluation() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         trainer.train(0, 3)
     assert not evaluations
+
+
+class Counting(nn.Module):
+    """A memory that counts the steps since it was empty; `seen` are those that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen: list[int | None] = []
+
+    def losses(self, samples: list, memory: int | None) -> tuple[dict[str, torch.Tensor], int]:
+        self.seen.append(memory)
+        target = torch.stack([sample["y"] for sample in samples])
+        return {"loss": (self.weight * target).square().mean()}, (memory or 0) + 1
+
+
+def test_each_step_gets_the_memory_of_the_step_before() -> None:
+    model = Counting()
+    trainer = make_trainer(model)
+    trainer.train(0, 4)
+    assert model.seen == [None, 1, 2, 3] and trainer.memory == 4
+    trainer.train(4, 5)  # and after an interruption of the loop
+    assert model.seen[-1] == 4
+
+
+def test_a_loss_that_is_not_finite_ends_the_memory_and_a_gradient_does_not() -> None:
+    model = Counting()
+    make_trainer(model, bad=(9,)).train(0, 5)  # in the third batch
+    assert model.seen == [None, 1, 2, None, 1]
+
+    class Steep(Counting):
+        def losses(self, samples: list, memory: int | None) -> tuple:
+            _, memory = super().losses(samples, memory)
+            return {"loss": (self.weight - 1).sqrt().sum()}, memory  # an infinite derivative
+
+    steep = Steep()
+    trainer = make_trainer(steep)
+    trainer.train(0, 3)
+    assert trainer.skipped_steps == 3 and steep.seen == [None, 1, 2]
+
+
+def test_a_remembering_model_trains_otherwise_than_one_without_memory() -> None:
+    totals = []
+    for remembers in (False, True):
+        torch.manual_seed(0)
+        trainer = make_trainer(ToyDetector(remembers=remembers))
+        trainer.train(0, 3)
+        totals.append(scalar_values(trainer, "total_loss"))
+    assert totals[0][0] == totals[1][0] and totals[0][1] != totals[1][1]

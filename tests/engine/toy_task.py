@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from torch import Tensor, nn
 
+Sample = dict[str, Tensor]
+
 
 class ToyDetector(nn.Module):
-    """Samples in; a dict of losses in training, a list of predictions in evaluation."""
+    """Predicts y from x, and a memory in training: (lanes,) of what it predicted last.
 
-    def __init__(self, width: int = 8) -> None:
+    Args:
+        width: of the hidden layer.
+        remembers: add half of the memory to the prediction. The losses of a step then depend on all
+            steps before it.
+    """
+
+    def __init__(self, width: int = 8, remembers: bool = False) -> None:
         super().__init__()
         self.backbone = nn.Linear(4, width)
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(width, 1))
+        self.remembers = remembers
 
-    def forward(self, samples: list[dict[str, Any]]) -> Any:
-        device = self.backbone.weight.device
-        inputs = torch.stack([sample["x"] for sample in samples]).to(device)
-        predicted = self.head(self.backbone(inputs))[:, 0]
-        if not self.training:
-            return [{"predicted": value} for value in predicted]
-        target = torch.stack([sample["y"] for sample in samples]).to(device)
-        error = predicted.float() - target
-        return {"loss_square": error.square().mean(), "loss_abs": 0.1 * error.abs().mean()}
+    def predict(self, samples: list[Sample]) -> Tensor:
+        inputs = torch.stack([sample["x"] for sample in samples]).to(self.backbone.weight.device)
+        return self.head(self.backbone(inputs))[:, 0].float()
+
+    def forward(self, samples: list[Sample]) -> list[Sample]:
+        return [{"predicted": value} for value in self.predict(samples)]
+
+    def losses(
+        self, samples: list[Sample], memory: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        predicted = self.predict(samples)
+        if self.remembers and memory is not None:
+            predicted = predicted + 0.5 * memory
+        target = torch.stack([sample["y"] for sample in samples]).to(predicted.device)
+        error = predicted - target
+        losses = {"loss_square": error.square().mean(), "loss_abs": 0.1 * error.abs().mean()}
+        return losses, predicted.detach()
 
 
 class ToyDataset(torch.utils.data.Dataset):
@@ -38,7 +54,7 @@ class ToyDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         x = torch.randn(4, generator=torch.Generator().manual_seed(index))
         y = x.sum() * (float("nan") if index in self._bad else 1.0)
         return {"x": x, "y": y}
@@ -51,7 +67,7 @@ class ToyTrainLoader:
         self.dataset, self.delivered = dataset, 0
         self._lanes, self._rank, self._world_size = lanes, rank, world_size
 
-    def __iter__(self) -> Iterator[list[dict[str, Tensor]]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         while True:
             first = (self.delivered * self._world_size + self._rank) * self._lanes
             self.delivered += 1
@@ -91,7 +107,7 @@ class ToyEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._errors: list[float] = []
 
-    def process(self, inputs: list[dict[str, Tensor]], outputs: list[dict[str, Tensor]]) -> None:
+    def process(self, inputs: list[Sample], outputs: list[Sample]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
             self._errors.append(abs(float(output["predicted"] - sample["y"])))
 

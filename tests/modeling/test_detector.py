@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from tiny_detector import make_detector, make_sample
+from tiny_detector import cameras, make_detector, make_sample, same
 
+from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.structures import Detections, Frame
-
-Sample = dict[str, Any]
+from streampetr_vit.structures import Detections, Frame, Sample
 
 
-def detect(detector: StreamPETR, samples: list[Sample]) -> Detections:
-    return detector(samples)[0]["detections"]
-
-
-def stream(detector: StreamPETR, frames: list[Sample]) -> list[Detections]:
+def detect(detector: StreamPETR, samples: list[Sample]) -> list[Detections]:
     """Detections of one stream, frame by frame."""
-    detector.eval().reset_streams()
-    return [detect(detector, [frame]) for frame in frames]
-
-
-def same(a: Detections, b: Detections) -> bool:
-    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("boxes", "scores", "labels"))
+    stream = Stream(detector.eval())
+    return [stream([sample])[0] for sample in samples]
 
 
 def test_frame_t_is_bit_identical_whatever_comes_after() -> None:
@@ -35,54 +25,18 @@ def test_frame_t_is_bit_identical_whatever_comes_after() -> None:
     past = [make_sample(t) for t in range(3)]
     one_future = past + [make_sample(t, seed=1) for t in (3, 4)]
     other_future = past + [make_sample(t, seed=2) for t in (3, 4)]
-    first, second = stream(detector, one_future), stream(detector, other_future)
+    first, second = detect(detector, one_future), detect(detector, other_future)
     assert all(same(a, b) for a, b in zip(first[:3], second[:3], strict=True))
     assert not same(first[3], second[3])
 
 
 def test_the_past_matters() -> None:
     detector = make_detector()
-    with_past = stream(detector, [make_sample(0), make_sample(1)])[1]
-    other_past = stream(detector, [make_sample(0, seed=7), make_sample(1)])[1]
-    without = stream(detector, [make_sample(1)])[0]
+    with_past = detect(detector, [make_sample(0), make_sample(1)])[1]
+    other_past = detect(detector, [make_sample(0, seed=7), make_sample(1)])[1]
+    without = detect(detector, [make_sample(1)])[0]
     assert not same(with_past, other_past)
     assert not same(with_past, without)
-
-
-def test_memory_off_makes_every_frame_its_own_stream() -> None:
-    detector = make_detector()
-    detector.memory_at_test = False
-    second = stream(detector, [make_sample(0), make_sample(1)])[1]
-    alone = stream(detector, [make_sample(1)])[0]
-    assert same(second, alone)
-
-
-def test_a_new_scene_starts_with_an_empty_memory() -> None:
-    detector = make_detector()
-    after_other = stream(detector, [make_sample(0, "a"), make_sample(1, "a"), make_sample(0, "b")])
-    assert same(after_other[2], stream(detector, [make_sample(0, "b")])[0])
-
-
-def test_batch_of_two_streams_equals_each_alone() -> None:
-    detector = make_detector().eval()
-    a = [make_sample(t, "a") for t in range(3)]
-    b = [make_sample(t, "b") for t in (0, 1)] + [make_sample(0, "c")]  # a change of scene
-    detector.reset_streams()
-    both = [detector([x, y]) for x, y in zip(a, b, strict=True)]
-    alone = [stream(detector, frames) for frames in (a, b)]
-    for time, pair in enumerate(both):
-        for row, result in enumerate(pair):
-            found, expected = result["detections"], alone[row][time]
-            assert torch.equal(found.labels, expected.labels)
-            torch.testing.assert_close(found.boxes, expected.boxes, atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(found.scores, expected.scores, atol=1e-6, rtol=1e-5)
-
-
-def test_out_of_order_frames_are_refused() -> None:
-    detector = make_detector().eval()
-    detector([make_sample(1)])
-    with pytest.raises(ValueError, match="scene a are out of order.*reset_streams"):
-        detector([make_sample(0)])
 
 
 def test_step_is_pure() -> None:
@@ -120,36 +74,21 @@ def test_no_gradient_crosses_frames() -> None:
 
 
 def test_training_gives_finite_losses_and_gradients_to_every_part() -> None:
-    detector = make_detector().train()
+    detector, memory = make_detector().train(), None
     for time in range(2):
-        losses = detector([make_sample(time, "a"), make_sample(time, "b")])
+        samples = [make_sample(time, "a"), make_sample(time, "b")]
+        losses, memory = detector.losses(samples, memory)
     assert {"loss_cls", "loss_bbox", "d0.loss_cls", "dn_loss_cls", "d0.dn_loss_bbox"} <= set(losses)
     sum(losses.values()).backward()
     without = [n for n, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
 
 
-def test_training_and_inference_have_memories_of_their_own() -> None:
-    detector = make_detector()
-    torch.manual_seed(3)
-    detector.train()([make_sample(0)])
-    detector.eval()([make_sample(5, "other")])
-    torch.manual_seed(4)
-    interrupted = detector.train()([make_sample(1)])
-    detector.reset_streams()
-    torch.manual_seed(3)
-    detector([make_sample(0)])
-    torch.manual_seed(4)
-    uninterrupted = detector([make_sample(1)])
-    for name, value in uninterrupted.items():
-        torch.testing.assert_close(interrupted[name], value, atol=1e-5, rtol=1e-5)
-
-
 def test_a_frame_without_boxes_trains_with_the_same_losses() -> None:
     detector = make_detector().train()
-    full = detector([make_sample(0)])
-    empty = make_sample(1) | {"gt_boxes": torch.empty(0, 9), "gt_labels": torch.empty(0).long()}
-    losses = detector([empty])
+    full, memory = detector.losses([make_sample(0)])
+    empty = make_sample(1, gt_boxes=torch.empty(0, 9), gt_labels=torch.empty(0).long())
+    losses, _ = detector.losses([empty], memory)
     assert set(losses) == set(full)
     assert all(value.isfinite() for value in losses.values())
     assert losses["loss_bbox"] == 0
@@ -157,11 +96,9 @@ def test_a_frame_without_boxes_trains_with_the_same_losses() -> None:
 
 def test_fewer_cameras_and_padding_are_accepted() -> None:
     detector = make_detector().eval()
-    sample = make_sample(0)
-    for key in ("images", "intrinsics", "lidar_to_camera", "lidar_to_image"):
-        sample[key] = sample[key][:3]
-    sample["images"] = sample["images"][..., :27, :50]  # padded to 32 x 64
-    assert len(detect(detector, [sample])) > 0
+    sample = cameras(make_sample(0), lambda value: value[:3])
+    small = replace(sample, images=sample.images[..., :27, :50])  # padded to 32 x 64
+    assert len(detect(detector, [small])[0]) > 0
 
 
 def test_the_head_is_float32_under_autocast() -> None:
@@ -183,4 +120,4 @@ def test_training_without_a_criterion_says_so() -> None:
     detector = make_detector().train()
     detector.criterion = None
     with pytest.raises(ValueError, match="model.criterion"):
-        detector([make_sample(0)])
+        detector.losses([make_sample(0)])

@@ -45,7 +45,7 @@ def test_a_stream_gives_the_same_codes_and_memory(make: Callable[[], StreamPETR]
 def test_training_step_under_autocast(dtype: torch.dtype, make: Callable[[], StreamPETR]) -> None:
     detector = make().train().cuda()
     with torch.autocast("cuda", dtype):
-        losses = detector([make_sample(0), make_sample(0, "b")])
+        losses, _ = detector.losses([make_sample(0), make_sample(0, "b")])
     sum(losses.values()).backward()
     assert all(value.isfinite() for value in losses.values())
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import pytest
 import torch
-from tiny_detector import make_detector, make_sample
+from tiny_detector import cameras, make_detector, make_sample
 
 from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, expected_positives
@@ -134,9 +135,7 @@ def test_permuting_cameras_permutes_nothing_without_the_tiling_quirk() -> None:
     detector = make_detector().eval()
     detector.head.position_encoder.tile_intrinsics = False
     sample, order = make_sample(0), [3, 1, 5, 0, 2, 4]
-    permuted = dict(sample)
-    for key in ("images", "intrinsics", "lidar_to_camera", "lidar_to_image"):
-        permuted[key] = sample[key][order]
+    permuted = cameras(sample, lambda value: value[order])
     with torch.no_grad():
         a, b = (
             detector.step(Frame.collate([s]), detector.empty_memory(1))[0].codes
@@ -148,7 +147,7 @@ def test_permuting_cameras_permutes_nothing_without_the_tiling_quirk() -> None:
 def frame_losses(**options: Any) -> dict[str, torch.Tensor]:
     """Losses of one frame with denoising, by a criterion with options."""
     detector, sample = make_detector().train(), make_sample(0)
-    boxes, labels = [sample["gt_boxes"]], [sample["gt_labels"]]
+    boxes, labels = [sample.gt_boxes], [sample.gt_labels]
     torch.manual_seed(0)
     queries = detector.denoising.make(boxes, labels, RANGE, 10)
     frame = Frame.collate([sample])
@@ -171,16 +170,36 @@ def test_a_mean_count_below_one_divides_by_one() -> None:
 
 
 def test_checkpointed_layers_draw_the_same_dropout_again() -> None:
-    gradients = []
-    for use_act_checkpoint in (False, True):
+    gradients = {}
+    for dropout, use_act_checkpoint in ((0.5, False), (0.5, True), (0.0, False)):
         torch.manual_seed(0)
-        decoder = TemporalDecoder(8, 2, 8, 2, dropout=0.5, use_act_checkpoint=use_act_checkpoint)
+        decoder = TemporalDecoder(8, 2, 8, 2, dropout, use_act_checkpoint=use_act_checkpoint)
         queries, tokens = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
         image = ImageTokens(tokens, tokens)
         decoder.train()(queries, queries, image).square().sum().backward()
-        gradients.append([p.grad for p in decoder.parameters()])
-    for plain, checkpointed in zip(*gradients, strict=True):
-        assert torch.equal(plain, checkpointed)
+        gradients[dropout, use_act_checkpoint] = [p.grad for p in decoder.parameters()]
+    plain, checkpointed, without = gradients.values()
+    assert all(map(torch.equal, plain, checkpointed))
+    # There was something to draw again.
+    assert not any(map(torch.equal, plain, without))
+
+
+@pytest.mark.parametrize("place", ["self_attention", "cross_attention", "feedforward"])
+def test_every_part_of_a_layer_drops_in_training_only(place: str) -> None:
+    torch.manual_seed(0)
+    decoder = TemporalDecoder(8, 2, 8, 1, dropout=0.0)
+    exact = copy.deepcopy(decoder)
+    layer = decoder.layers[0]
+    dropping = TemporalDecoder(8, 2, 8, 1, 0.5, cross_attention_dropout=0.5).layers[0]
+    if place == "feedforward":
+        layer.feedforward[2], layer.feedforward[4] = (dropping.feedforward[i] for i in (2, 4))
+    else:
+        getattr(layer, place).dropout = getattr(dropping, place).dropout
+    queries, tokens = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
+    image = ImageTokens(tokens, tokens)
+    expected = exact(queries, queries, image)
+    assert not torch.equal(decoder.train()(queries, queries, image), expected)
+    assert torch.equal(decoder.eval()(queries, queries, image), expected)
 
 
 def test_wrong_settings_are_named() -> None:

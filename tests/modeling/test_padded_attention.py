@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.backbone import padded_attention
 from streampetr_vit.modeling.backbone.padded_attention import window_attention
 from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
-from streampetr_vit.modeling.ops import kernel_choice, padded_attention, ragged_attention
+from streampetr_vit.modeling.ops import kernel_choice, ragged_attention
 from streampetr_vit.modeling.ops.attention import attention
 from streampetr_vit.modeling.ops.kernel_choice import choose_kernel
 

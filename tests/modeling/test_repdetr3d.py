@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from tiny_detector import make_detector, make_repdetr3d, make_sample
+from tiny_detector import cameras, make_detector, make_repdetr3d, make_sample, with_boxes
 
+from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps
 from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
 from streampetr_vit.modeling.detector import StreamPETR
@@ -16,28 +16,29 @@ from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.training_window import TrainingWindow
-from streampetr_vit.structures import Detections, Frame
+from streampetr_vit.structures import Detections, Frame, Sample
 
 
-def stream(detector: StreamPETR, frames: list[dict[str, Any]]) -> list[Detections]:
-    detector.eval().reset_streams()
-    return [detector([frame])[0]["detections"] for frame in frames]
+def detect(detector: StreamPETR, samples: list[Sample]) -> list[Detections]:
+    """Detections of one stream, frame by frame."""
+    stream = Stream(detector.eval())
+    return [stream([sample])[0] for sample in samples]
 
 
 def test_frame_t_is_bit_identical_whatever_comes_after_and_the_past_matters() -> None:
     detector = make_repdetr3d()
     past = [make_sample(t) for t in range(2)]
-    first, second = (stream(detector, [*past, make_sample(2, seed=s)]) for s in (1, 2))
+    first, second = (detect(detector, [*past, make_sample(2, seed=s)]) for s in (1, 2))
     for a, b in zip(first[:2], second[:2], strict=True):
         assert torch.equal(a.boxes, b.boxes) and torch.equal(a.scores, b.scores)
     assert not torch.equal(first[2].scores, second[2].scores)
-    alone = stream(detector, past[1:])[0]
+    alone = detect(detector, past[1:])[0]
     assert not torch.equal(alone.scores, first[1].scores)
 
 
 def test_both_kernels_give_the_same_detections() -> None:
     found = [
-        stream(make_repdetr3d(sampling_kernel=kernel), [make_sample(0)])[0]
+        detect(make_repdetr3d(sampling_kernel=kernel), [make_sample(0)])[0]
         for kernel in ("grid_sample", "gather")
     ]
     torch.testing.assert_close(found[0].scores, found[1].scores, atol=1e-5, rtol=1e-4)
@@ -45,13 +46,10 @@ def test_both_kernels_give_the_same_detections() -> None:
 
 def test_training_reaches_every_parameter_with_and_without_boxes() -> None:
     detector = make_repdetr3d().train()
-    empty = make_sample(1)
-    empty["gt_boxes"], empty["gt_labels"] = empty["gt_boxes"][:0], empty["gt_labels"][:0]
-    empty["boxes2d"] = [boxes[torch.empty(0, dtype=torch.long)] for boxes in empty["boxes2d"]]
     names = []
-    for sample in (make_sample(0), empty):
+    for sample in (make_sample(0), with_boxes(make_sample(1), 0)):
         detector.zero_grad(set_to_none=True)
-        losses = detector([sample])
+        losses, _ = detector.losses([sample])
         names.append(set(losses))
         sum(losses.values()).backward()
         without = [name for name, p in detector.named_parameters() if p.grad is None]
@@ -63,16 +61,14 @@ def test_training_reaches_every_parameter_with_and_without_boxes() -> None:
 def test_windows_carry_several_levels() -> None:
     window = TrainingWindow(num_frame_losses=1, num_frame_head_grads=2, num_frame_backbone_grads=2)
     detector = make_repdetr3d(window=window).train()
-    losses = detector([[make_sample(t, continues=t > 0) for t in range(3)]])
+    losses, _ = detector.losses([[make_sample(t, continues=t > 0) for t in range(3)]])
     assert all(value.isfinite() for value in losses.values())
 
 
 def test_permuting_cameras_permutes_nothing() -> None:
     detector, order = make_repdetr3d().eval(), [3, 1, 5, 0, 2, 4]
     sample = make_sample(0)
-    permuted = dict(sample)
-    for key in ("images", "intrinsics", "lidar_to_camera", "lidar_to_image"):
-        permuted[key] = sample[key][order]
+    permuted = cameras(sample, lambda value: value[order])
     with torch.no_grad():
         a, b = (
             detector.step(Frame.collate([s]), detector.empty_memory(1))[0].codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,14 +11,14 @@ from tiny_detector import make_detector, make_sample
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
-from streampetr_vit.structures import Frame
-from streampetr_vit.structures.targets import FrameTargets
+from streampetr_vit.structures import Frame, FrameTargets, Sample
+from streampetr_vit.structures.tensors import tensors_of
 
-Sample = dict[str, Any]
 TWO_OF_THREE = TrainingWindow(num_frame_losses=2, num_frame_head_grads=2)
 
 
@@ -33,13 +34,13 @@ def play(
     trained = min(len(frames), detector.window.num_frame_head_grads)
     memory = detector.empty_memory(len(samples[0])) if memory is None else memory
     draws = TrainingDraws(grid=None, denoising=[None] * trained)
-    results, memory = detector.window.run(detector, frames, memory, draws)
+    results, memory = detector.play(frames, memory, draws)
     return results, memory, frames
 
 
 def test_a_window_has_losses_of_its_last_frames_under_clear_names() -> None:
-    one = make_detector().train()([window()])
-    two = make_detector(window=TWO_OF_THREE).train()([window()])
+    one, _ = make_detector().train().losses([window()])
+    two, _ = make_detector(window=TWO_OF_THREE).train().losses([window()])
     assert set(two) == set(one) | {f"t-1.{name}" for name in one}
     assert {"enc_loss_cls", "t-1.centers2d_losses", "t-1.d0.dn_loss_cls"} <= set(two)
 
@@ -60,12 +61,12 @@ def test_each_loss_of_a_window_belongs_to_its_frame() -> None:
 
 
 @pytest.mark.parametrize("num_frame_losses", [1, 2])
-def test_forward_gives_each_frame_its_own_boxes(num_frame_losses: int) -> None:
-    """Losses of `forward` are those of a window that is played by hand with the same draws."""
+def test_losses_give_each_frame_its_own_boxes(num_frame_losses: int) -> None:
+    """The detector's losses are those of a window that is played by hand with the same draws."""
     options = TrainingWindow(num_frame_losses, num_frame_head_grads=2)
     detector = make_detector(window=options).train()
     detector.grid_mask = detector.denoising = None
-    losses = detector([window("a"), window("b")])
+    losses, _ = detector.losses([window("a"), window("b")])
     samples = list(zip(window("a"), window("b"), strict=True))
     results, _, _ = play(detector, samples)
     with_losses = samples[-num_frame_losses:]
@@ -78,10 +79,10 @@ def test_forward_gives_each_frame_its_own_boxes(num_frame_losses: int) -> None:
 def test_pictures_of_all_streams_keep_their_2d_boxes() -> None:
     samples = [make_sample(0, "a"), make_sample(0, "b")]
     targets = FrameTargets.collate(samples)
-    expected = [boxes for sample in samples for boxes in sample["boxes2d"]]
+    expected = [boxes for sample in samples for boxes in sample.boxes2d]
     for actual, wanted in zip(targets.boxes2d, expected, strict=True):
         assert torch.equal(actual.corners, wanted.corners)
-    del samples[1]["boxes2d"]
+    samples[1] = replace(samples[1], boxes2d=None)
     assert FrameTargets.collate(samples).boxes2d is None
 
 
@@ -90,10 +91,10 @@ def test_denoising_is_drawn_from_each_trained_frame() -> None:
     seen: list[Any] = []
     detector.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[3:4]))
     samples = window()
-    detector([samples])
+    detector.losses([samples])
     assert seen[0] in ((), (None,))  # history
     for sample, (queries,) in zip(samples[1:], seen[1:], strict=True):
-        assert torch.equal(queries.boxes, sample["gt_boxes"].repeat(2, 1))
+        assert torch.equal(queries.boxes, sample.gt_boxes.repeat(2, 1))
 
 
 def test_gridmask_hides_pictures_of_trained_frames_only() -> None:
@@ -112,8 +113,8 @@ def test_gridmask_hides_pictures_of_trained_frames_only() -> None:
             module.training, (inputs[0] == 0).all(1).double().mean((1, 2))
         )
     )
-    samples = [sample | {"images": sample["images"][..., :27, :50]} for sample in window()]
-    detector([samples])
+    samples = [replace(sample, images=sample.images[..., :27, :50]) for sample in window()]
+    detector.losses([samples])
     assert heights == [32]  # of the padded pictures
     padded = 1 - 27 * 50 / (32 * 64)
     assert (hidden[False] < padded + 0.01).all()
@@ -125,30 +126,35 @@ def test_pictures_are_padded_at_the_right_and_bottom_and_the_2d_head_knows() -> 
     sizes: list[tuple[int, int]] = []
     detector.image_head.register_forward_pre_hook(lambda head, inputs: sizes.append(inputs[1]))
     sample = make_sample(0)
-    sample["images"] = sample["images"][..., :27, :50]
-    detector([sample])
+    sample = replace(sample, images=sample.images[..., :27, :50])
+    detector.losses([sample])
     assert sizes == [(32, 64)]
     given: list[Tensor] = []
     detector.backbone.register_forward_pre_hook(lambda m, inputs: given.append(inputs[0]))
-    detector.image_features(sample["images"][None])
+    detector.image_features(sample.images[None])
     assert not given[0][..., 27:, :].any() and not given[0][..., 50:].any()
     assert given[0][..., :27, :50].any(dim=1).double().mean() > 0.99
 
 
-def test_the_first_step_after_a_reset_continues_nothing() -> None:
+def test_without_a_memory_nothing_is_continued() -> None:
     losses = []
     for continues in (True, False):
         detector = make_detector().train()
         torch.manual_seed(0)
-        losses.append(detector([make_sample(1, continues=continues)]))
+        losses.append(detector.losses([make_sample(1, continues=continues)])[0])
     assert losses[0] == losses[1]
 
 
-def test_another_number_of_lanes_starts_anew() -> None:
+def test_the_memory_of_a_step_is_what_the_next_one_goes_on_with() -> None:
     detector = make_detector().train()
-    detector([make_sample(0, "a"), make_sample(0, "b")])
-    assert len(detector([make_sample(1, "a")])) > 0
-    assert len(detector._training_memory.embedding) == 1
+    detector.grid_mask = detector.denoising = None
+    first, memory = detector.losses([make_sample(0)])
+    with_past, _ = detector.losses([make_sample(1)], memory)
+    without, _ = detector.losses([make_sample(1)])
+    again, _ = detector.losses([make_sample(1)], memory)
+    assert with_past == again and with_past["loss_cls"] != without["loss_cls"]
+    assert not any(value.requires_grad for value in tensors_of(memory))
+    assert first["loss_cls"].requires_grad
 
 
 def test_a_window_equals_its_frames_one_after_the_other() -> None:
@@ -190,8 +196,8 @@ def test_only_the_last_frames_have_gradients_in_the_backbone() -> None:
             (module.training, output["last_feat"].requires_grad, len(inputs[0]))
         )
     )
-    detector([window()])
-    # Gradients first: see TrainingWindow.
+    detector.losses([window()])
+    # Gradients first: see StreamPETR.play.
     assert calls == [(True, True, 6), (False, False, 2 * 6)]
     assert detector.training and all(part.training for part in detector.modules())
 
@@ -204,7 +210,7 @@ def test_history_is_played_by_the_head_as_in_evaluation() -> None:
             (module.training, output[0].codes.requires_grad)
         )
     )
-    detector([window()])
+    detector.losses([window()])
     assert modes == [(False, False), (False, False), (True, True)]
 
 
@@ -245,8 +251,8 @@ def test_chosen_tokens_are_used_in_training_and_in_inference() -> None:
     detector = make_detector(token_ratio=0.25)
     seen: list[Tensor] = []
     detector.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[4]))
-    detector.train()([make_sample(0)])
-    detector.eval()([make_sample(0)])
+    detector.train().losses([make_sample(0)])
+    Stream(detector.eval())([make_sample(0)])
     num_tokens = 6 * 2 * 4  # cameras, rows, columns of 16 pixels
     assert [tokens.shape for tokens in seen] == [(1, num_tokens // 4)] * 2
     assert all(len(tokens.unique()) == num_tokens // 4 for tokens in seen)
@@ -256,7 +262,7 @@ def test_chosen_tokens_are_used_in_the_history_of_a_window_too() -> None:
     detector = make_detector(token_ratio=0.25).train()
     seen: list[Tensor] = []
     detector.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[4]))
-    detector([window()])
+    detector.losses([window()])
     assert [tokens.shape for tokens in seen] == [(1, 12)] * 3
 
 
@@ -279,14 +285,13 @@ def test_the_single_frame_detector_is_the_same_code_without_memory() -> None:
     detector = make_detector(num_propagated=0, memory_length=0, num_remembered=0)
     names = [name for name, value in detector.head.state_dict().items() if value.numel()]
     assert not [n for n in names if "time" in n or "motion" in n or n == "start_points"]
-    losses = detector.train()([make_sample(0), make_sample(1)])
+    losses, _ = detector.train().losses([make_sample(0), make_sample(1)])
     sum(losses.values()).backward()
     assert not [n for n, p in detector.named_parameters() if p.grad is None]
-    detector.eval()
-    detector([make_sample(0)])
-    after = detector([make_sample(1)])[0]["detections"]
-    detector.reset_streams()
-    alone = detector([make_sample(1)])[0]["detections"]
+    stream = Stream(detector.eval())
+    stream([make_sample(0)])
+    (after,) = stream([make_sample(1)])
+    (alone,) = Stream(detector)([make_sample(1)])
     assert torch.equal(after.boxes, alone.boxes)
 
 
@@ -305,15 +310,13 @@ def test_wrong_settings_of_training_are_named() -> None:
         TrainingWindow(num_frame_backbone_grads=0)
     with pytest.raises(ValueError, match=r"token_ratio \(1.5\)"):
         make_detector(token_ratio=1.5)
-    without_boxes2d = {k: v for k, v in make_sample(0).items() if k != "boxes2d"}
+    without_boxes2d = make_sample(0, boxes2d=None)
     with pytest.raises(ValueError, match="mapper.boxes2d=True"):
-        make_detector().train()([without_boxes2d])
+        make_detector().train().losses([without_boxes2d])
     one_without = [make_sample(0), without_boxes2d]
     with pytest.raises(InputError, match="mapper.boxes2d=True"):
-        make_detector().train()(one_without)
+        make_detector().train().losses(one_without)
     with pytest.raises(InputError, match="num_frame_losses is 2.*1 frame.*build_window_loader"):
-        make_detector(window=TWO_OF_THREE).train()([make_sample(0)])
+        make_detector(window=TWO_OF_THREE).train().losses([make_sample(0)])
     with pytest.raises(ValueError, match=r"windows of one length.*\[1, 3\]"):
-        make_detector().train()([window(), [make_sample(0)]])
-    with pytest.raises(ValueError, match="one frame per stream"):
-        make_detector().eval()([window()])
+        make_detector().train().losses([window(), [make_sample(0)]])

@@ -40,6 +40,11 @@ COVERED = {
     "yolox_losses": r"f_yolox_losses.*",
     "deform_aggregation": r"d_deform_aggregation.*",
 }
+# Kinds of what this package does not have yet. Their files are known, and no test reads them.
+NOT_YET_COVERED = {
+    "raydn": r"raydn_.*",
+    "tracker": r"tracker_.*",
+}
 # Kinds that the committed subset has no room for, and what proves their parts in a bare clone.
 NOT_IN_SUBSET = {
     "head_train": "detector",
@@ -63,12 +68,13 @@ def golden_dir() -> Path:
 
 def all_files() -> list[Path]:
     """Every golden file, sorted by name."""
-    return sorted(golden_dir().glob("*.pt"))
+    return sorted(path for path in golden_dir().iterdir() if path.suffix in (".pt", ".json"))
 
 
 def kind_of(path: Path) -> str | None:
     """The kind of a file, or None if no pattern knows it."""
-    matches = [kind for kind, pattern in COVERED.items() if re.fullmatch(pattern, path.stem)]
+    patterns = COVERED | NOT_YET_COVERED
+    matches = [kind for kind, pattern in patterns.items() if re.fullmatch(pattern, path.stem)]
     return matches[0] if len(matches) == 1 else None
 
 

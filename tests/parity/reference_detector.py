@@ -24,8 +24,7 @@ from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.focal import FocalHead
 from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow
-from streampetr_vit.structures import Boxes2D, boxes_from_bottom_center
-from streampetr_vit.structures.targets import FrameTargets
+from streampetr_vit.structures import Boxes2D, FrameTargets, boxes_from_bottom_center
 
 
 def make_detector(data: dict[str, Any], fast: bool, checkpointing: bool = False) -> StreamPETR:

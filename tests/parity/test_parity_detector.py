@@ -15,8 +15,9 @@ from reference_head import make_frame
 from torch import Tensor
 
 from streampetr_vit.checkpoint.adapters import detector_from_streampetr
+from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.structures import Frame, boxes_to_bottom_center
+from streampetr_vit.structures import Frame, Sample, boxes_to_bottom_center
 
 FILES = golden.files_of("detector")
 
@@ -26,7 +27,7 @@ def files_in_mode(mode: str) -> list[Path]:
 
 
 def recorded_frame(inputs: dict[str, Any]) -> Frame:
-    """A frame with its pictures; at test time the detector itself knows where streams start."""
+    """A frame with its pictures; at test time a `Stream` knows where streams start."""
     inputs = {"prev_exists": torch.zeros(len(inputs["img"])), **inputs}
     return replace(make_frame(inputs), images=inputs["img"].float())
 
@@ -51,32 +52,32 @@ def check_outputs(compare: Comparison, seen: tuple[Tensor, Any], expected: dict,
 @pytest.mark.filterwarnings("ignore:global_window_size")
 @pytest.mark.parametrize("path", files_in_mode("test"), ids=lambda path: path.stem)
 def test_inference(path: Path, fast: bool) -> None:
-    """detectron2's contract: sample dicts in, detections out; scenes end streams."""
+    """Samples in, detections out; scenes end streams."""
     data = golden.load(path)
     detector = make_detector(data, fast).eval()
-    recorder = Recorder(detector)
+    recorder, stream = Recorder(detector), Stream(detector)
     for index, (inputs, expected) in enumerate(zip(data["inputs"], data["outputs"], strict=True)):
         compare = Comparison(data["sensitivity"], f"frame {index} ")
         frame = recorded_frame(inputs)
-        sample = {
-            "images": frame.images[0],
-            "intrinsics": frame.rig.intrinsics[0],
-            "lidar_to_camera": frame.rig.lidar_to_camera[0],
-            "lidar_to_image": frame.rig.lidar_to_image[0],
-            "lidar_to_global": frame.lidar_to_global[0],
-            "global_to_lidar": frame.global_to_lidar[0],
-            "timestamp_s": frame.timestamp_s[0],
-            "continues_stream": frame.continues_stream[0],
-            "scene_token": inputs["scene_token"],
-        }
-        found = detector([sample])[0]["detections"]
+        sample = Sample(
+            images=frame.images[0],
+            intrinsics=frame.rig.intrinsics[0],
+            lidar_to_camera=frame.rig.lidar_to_camera[0],
+            lidar_to_image=frame.rig.lidar_to_image[0],
+            lidar_to_global=frame.lidar_to_global[0],
+            global_to_lidar=frame.global_to_lidar[0],
+            timestamp_s=frame.timestamp_s[0],
+            continues_stream=frame.continues_stream[0],
+            scene_token=inputs["scene_token"],
+        )
+        (found,) = stream([sample])
         check_outputs(compare, recorder.calls[index], expected, "")
         assert torch.equal(found.labels, expected["labels_3d"])
         compare.check(found.scores, expected["scores_3d"], ".scores_3d", 1e-5)
         boxes = boxes_to_bottom_center(found.boxes)
         compare.check(boxes, expected["boxes_3d"], ".boxes_3d", 1e-4)
         compare.check_memory(
-            detector._test_memory, expected["memory_after_post_update"], ".memory_after_post_update"
+            stream.memory, expected["memory_after_post_update"], ".memory_after_post_update"
         )
 
 
@@ -95,7 +96,7 @@ def test_training(path: Path, checkpointing: bool, fast: bool) -> None:
         targets = [frame_targets(inputs) for inputs in trained]
         draws = training_draws(detector, config, targets, expected)
         recorder.calls.clear()
-        results, memory = detector.window.run(detector, frames, memory, draws)
+        results, memory = detector.play(frames, memory, draws)
         for time, recorded in enumerate(expected["frames"]):
             if recorded is not None:
                 check_outputs(compare, recorder.calls[time], recorded, ".frames")

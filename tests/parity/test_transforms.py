@@ -116,23 +116,27 @@ def _check_scene_draw(config: dict, inputs: dict, after: dict, geometry: FrameGe
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_boxes_in_the_pictures(path: Path) -> None:
+    for case in _cases(path):
+        _check_boxes2d(*case)
+
+
+def _check_boxes2d(config: dict, inputs: dict, expected: dict) -> None:
     names = ("gt_bboxes", "centers2d", "gt_labels", "depths")
-    for config, inputs, expected in _cases(path):
-        after = expected["after_resize"]
-        if not config["training"]:  # evaluation has no targets
-            assert not after["gt_bboxes"]
-            continue
-        draw = _image_draw(config, inputs["draws"])
-        for camera in range(len(inputs["gt_bboxes"])):
-            boxes = transform_boxes2d(
-                Boxes2D(*(inputs[name][camera] for name in names)),
-                draw,
-                config["min_size"],
-                config["filter_invisible"],
-            )
-            actual = (boxes.corners, boxes.centers, boxes.labels, boxes.depths)
-            for name, value in zip(names, actual, strict=True):
-                golden.assert_close(value, after[name][camera], f"{name} of camera {camera}", 1e-4)
+    after = expected["after_resize"]
+    if not (config["training"] and config["with_2d"]):
+        assert not any(after.get(name) for name in names)
+        return
+    draw = _image_draw(config, inputs["draws"])
+    for camera in range(len(inputs["gt_bboxes"])):
+        boxes = transform_boxes2d(
+            Boxes2D(*(inputs[name][camera] for name in names)),
+            draw,
+            config["min_size"],
+            config["filter_invisible"],
+        )
+        actual = (boxes.corners, boxes.centers, boxes.labels, boxes.depths)
+        for name, value in zip(names, actual, strict=True):
+            golden.assert_close(value, after[name][camera], f"{name} of camera {camera}", 1e-4)
 
 
 class _Echo(torch.nn.Module):
@@ -146,21 +150,55 @@ class _Echo(torch.nn.Module):
 def test_normalised_and_padded_pictures(path: Path) -> None:
     """What the detector does on its device to the pictures that the mapper delivers."""
     for config, _, expected in _cases(path):
-        assert config["norm"]["to_rgb"], "the mapper delivers RGB"
-        detector = StreamPETR(
-            backbone=_Echo(),
-            head=torch.nn.Identity(),
-            in_feature="images",
-            pixel_mean=config["norm"]["mean"],
-            pixel_std=config["norm"]["std"],
-            size_divisibility=config["pad"].get("size_divisor", 32),
-        )
-        shown = expected["after_pad_img"]  # of the first camera only
-        pictures = torch.stack(expected["after_resize"]["img_uint8"][: len(shown)])
-        rgb = pictures.flip(-1).permute(0, 3, 1, 2)[None]  # (n, H, W, BGR) -> (1, n, RGB, H, W)
-        actual = detector.image_features(rgb)[0].permute(0, 2, 3, 1)
-        golden.assert_close(actual, torch.stack(shown), "padded pictures", atol=1e-5)
-        height, width = expected["img_shape"][0][:2]
-        inside = actual[:, :height, :width]
-        normalised = torch.stack(expected["after_normalize_img"])
-        golden.assert_close(inside, normalised, "normalised pictures", atol=1e-5)
+        _check_normalised(config, expected)
+
+
+def _check_normalised(config: dict, expected: dict) -> None:
+    detector = StreamPETR(
+        backbone=_Echo(),
+        head=torch.nn.Identity(),
+        in_feature="images",
+        pixel_mean=config["norm"]["mean"],
+        pixel_std=config["norm"]["std"],
+        input_format="RGB" if config["norm"]["to_rgb"] else "BGR",
+        size_divisibility=config["pad"].get("size_divisor", 32),
+    )
+    shown = expected["after_pad_img"]  # of the first camera only
+    pictures = torch.stack(expected["after_resize"]["img_uint8"][: len(shown)])
+    rgb = pictures.flip(-1).permute(0, 3, 1, 2)[None]  # (n, H, W, BGR) -> (1, n, RGB, H, W)
+    actual = detector.image_features(rgb)[0].permute(0, 2, 3, 1)  # (n, H, W, 3)
+    golden.assert_close(actual, torch.stack(shown), "padded pictures", atol=1e-5)
+    height, width = expected["img_shape"][0][:2]
+    inside = actual[:, :height, :width]
+    normalised = torch.stack(expected["after_normalize_img"])
+    golden.assert_close(inside, normalised, "normalised pictures", atol=1e-5)
+
+
+# Other files may hold what no file at hand does: the two tests below make such cases of one.
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_training_case_without_2d_boxes_is_one_without_targets(path: Path) -> None:
+    names = ("gt_bboxes", "centers2d", "gt_labels", "depths")
+    config, inputs, expected = next(_cases(path))
+    config |= {"training": True, "with_2d": False}
+    with pytest.raises(AssertionError):
+        _check_boxes2d(config, inputs, expected)
+    without = {key: value for key, value in inputs.items() if key not in names}
+    empty = expected["after_resize"] | {name: [] for name in names}
+    _check_boxes2d(config, without, expected | {"after_resize": empty})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_case_without_to_rgb_is_normalised_as_bgr(path: Path) -> None:
+    config, _, expected = next(_cases(path))
+    norm = {"mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395], "to_rgb": False}
+    bgr = expected["after_resize"]["img_uint8"][0].double()  # as it was read, and stays
+    normalised = (bgr - torch.tensor(norm["mean"])) / torch.tensor(norm["std"])
+    height, width = bgr.shape[:2]
+    padded = torch.zeros_like(expected["after_pad_img"][0], dtype=torch.float64)
+    padded[:height, :width] = normalised
+    expected |= {"after_normalize_img": [normalised], "after_pad_img": [padded]}
+    _check_normalised(config | {"norm": norm}, expected)
+    with pytest.raises(AssertionError, match="pictures"):
+        _check_normalised(config | {"norm": norm | {"to_rgb": True}}, expected)

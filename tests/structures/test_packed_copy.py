@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from streampetr_vit.modeling.criterion.losses import constant
-from streampetr_vit.structures import Boxes2D, Frame, packed_to
+from streampetr_vit.structures import Boxes2D, Frame, FrameTargets, packed_to
 from streampetr_vit.structures.packed_copy import carried, pack, unpack
-from streampetr_vit.structures.targets import FrameTargets
 from streampetr_vit.structures.tensors import map_tensors
 
 
@@ -45,8 +44,8 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 def two_frames() -> tuple[list[Frame], list[FrameTargets]]:
     """Frames and targets of two streams with windows of two frames; one picture shows nothing."""
     moments = [[make_sample(time, scene) for scene in "ab"] for time in range(2)]
-    moments[0][1]["gt_boxes"], moments[0][1]["gt_labels"] = torch.zeros(0, 9), torch.arange(0)
-    boxes = moments[1][0]["boxes2d"]
+    moments[0][1] = make_sample(0, "b", gt_boxes=torch.zeros(0, 9), gt_labels=torch.arange(0))
+    boxes = moments[1][0].boxes2d
     boxes[2] = boxes[2][torch.zeros(len(boxes[2]), dtype=torch.bool)]
     frames = [Frame.collate(moment) for moment in moments]
     return frames, [FrameTargets.collate(moment) for moment in moments]
@@ -125,7 +124,7 @@ def test_pictures_travel_on_their_own_before_they_are_stacked() -> None:
         packed_to(frame, torch.device("meta"))
     assert copies.count == len(samples) + 1
     assert frame.images.device.type == "meta"
-    assert frame.images.shape == (2, *samples[0]["images"].shape)
+    assert frame.images.shape == (2, *samples[0].images.shape)
     assert frame.timestamp_s.device.type == "cpu"
 
 

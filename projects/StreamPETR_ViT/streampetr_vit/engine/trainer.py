@@ -125,7 +125,7 @@ class StreamingTrainer(TrainerBase):
         """The losses of a batch and their sum, "total_loss". Goes on with the memory."""
         with autocast(self._precision, self._device_type):
             losses, self.memory = self.model(batch, self.memory)
-        return {**losses, "total_loss": _total(losses)}
+        return {"total_loss": _total(losses), **losses}
 
     def backward(self, losses: dict[str, Tensor]) -> Tensor:
         """Computes the gradients of the sum, unscaled and clipped; gives their norm before that."""

@@ -52,12 +52,14 @@ class BareStreamPETR(StreamPETR):
         """Losses in training, else {"detections": Detections} for each stream.
 
         Args:
-            samples: for each stream a `Sample` or a dict of its values, or a window of them.
+            samples: for each stream a `Sample` or a dict of its values; in training also a window
+                of them.
         """
+        if not self.training:
+            batch = [Sample.of(sample) for sample in samples]
+            return [{"detections": found} for found in self._stream(batch)]
         one = (Sample, Mapping)
         batch = [Sample.of(x) if isinstance(x, one) else [Sample.of(s) for s in x] for x in samples]
-        if not self.training:
-            return [{"detections": found} for found in self._stream(batch)]
         if self._memory is not None and len(self._memory.embedding) != len(batch):
             self._memory = None
         losses, self._memory = self.losses(batch, self._memory)

@@ -63,10 +63,12 @@ class Sample:
                 loaders of other projects add their own.
 
         Raises:
-            InputError: a key that has no default is missing.
+            InputError: a key that has no default is missing, or it is no dict at all.
         """
         if isinstance(value, Sample):
             return value
+        if not isinstance(value, Mapping):
+            raise InputError(f"give one Sample or dict per stream, not {type(value).__name__}")
         missing = [f.name for f in fields(Sample) if f.default is MISSING and f.name not in value]
         if missing:
             raise InputError(f"a sample needs {', '.join(missing)}; it has {', '.join(value)}")
