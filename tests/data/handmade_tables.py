@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from pyquaternion import Quaternion
 
-from streampetr_vit.structures import CAMERA_NAMES
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 
 Tables = dict[str, list[dict[str, Any]]]
 
 WIDTH, HEIGHT = 160, 90
 VERSION = "v1.0-mini"
 SCENES = {"scene-0061": 5, "scene-0103": 4}  # name -> frames; one of mini_train, one of mini_val
-CHANNELS = ("LIDAR_TOP", *CAMERA_NAMES)
+CHANNELS = ("LIDAR_TOP", *NUSCENES.cameras)
 PERIOD_US = 500_000
 
 # Tracks: category, frames in which it is annotated (None: all). The velocity rules need tracks with

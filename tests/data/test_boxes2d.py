@@ -1,4 +1,4 @@
-"""2D targets in the sample dict, and which of them hide behind others."""
+"""2D targets of a sample, and which of them hide behind others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from streampetr_vit.data.boxes2d import transform_boxes2d
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.spec import CONVERTER_CLASS_NAMES, NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw, SceneAugmentation
-from streampetr_vit.structures import CONVERTER_CLASS_NAMES, Boxes2D
+from streampetr_vit.structures import Boxes2D
 
 SIZE = (32, 80)  # of stored pictures of 160x90: scale 0.5, the upper 13 rows are cut off
 
@@ -47,50 +48,54 @@ def _record(record: FrameRecord) -> FrameRecord:
         (1.0, [27.5, 3.25, 40, 32], [35, 19.5]),
     ],
 )
-def test_key_follows_the_pictures(
+def test_2d_boxes_follow_the_pictures(
     handmade_records: FrameRecords, flip: float, corners: list[float], center: list[float]
 ) -> None:
     """Stored: (80, 32.5, 105, 90) with its centre at (90, 65)."""
     for scene_aug in (None, SceneAugmentation()):
         mapper = _mapper(flip, scene_aug=scene_aug)
         sample = mapper(_record(handmade_records[0]), rng=np.random.default_rng(0))
-        assert len(sample["boxes2d"]) == 6
-        for boxes in sample["boxes2d"]:
+        assert len(sample.boxes2d) == 6
+        for boxes in sample.boxes2d:
             torch.testing.assert_close(boxes.corners, torch.tensor([corners]))
             torch.testing.assert_close(boxes.centers, torch.tensor([center]))
             assert boxes.depths.tolist() == [10] and boxes.labels.tolist() == [2]
-        assert len(sample["gt_boxes"]) == 0  # no sensor points: no 3D target
+        assert len(sample.gt_boxes) == 0  # no sensor points: no 3D target
 
 
 def test_both_class_orders_at_once(handmade_records: FrameRecords) -> None:
     record = _record(handmade_records[0])
     record = dataclasses.replace(record, num_lidar_pts=np.ones(2, np.int32))
+    classes = [NUSCENES.classes[NUSCENES.class_names.index(n)] for n in CONVERTER_CLASS_NAMES]
+    reordered = dataclasses.replace(NUSCENES, classes=classes)
     mapper = _mapper(class_names_2d=CONVERTER_CLASS_NAMES)
     sample = mapper(record, rng=np.random.default_rng(0))
-    assert sample["gt_labels"].tolist() == [2]
-    assert sample["boxes2d"][0].labels.tolist() == [4]
-    sample = _mapper(class_names=CONVERTER_CLASS_NAMES)(record, rng=np.random.default_rng(0))
-    assert sample["gt_labels"].tolist() == sample["boxes2d"][0].labels.tolist() == [4]
+    assert sample.gt_labels.tolist() == [2]
+    assert sample.boxes2d[0].labels.tolist() == [4]
+    labels = np.array([4, -1])  # the same objects in a data set of the other order
+    record = dataclasses.replace(record, spec=reordered, gt_labels=labels)
+    sample = _mapper()(record, rng=np.random.default_rng(0))
+    assert sample.gt_labels.tolist() == sample.boxes2d[0].labels.tolist() == [4]
 
 
-def test_the_key_is_there_only_on_demand(handmade_records: FrameRecords) -> None:
+def test_2d_boxes_are_there_only_on_demand(handmade_records: FrameRecords) -> None:
     rng = np.random.default_rng(0)
     record = _record(handmade_records[0])
-    assert "boxes2d" not in _mapper(boxes2d=False)(record, rng=rng)
+    assert _mapper(boxes2d=False)(record, rng=rng).boxes2d is None
     bare = dataclasses.replace(record, has_annotations=False)
-    assert "boxes2d" not in _mapper()(bare, rng=rng)
+    assert _mapper()(bare, rng=rng).boxes2d is None
     with pytest.raises(ValueError, match="boxes2d=True needs training=True"):
         _mapper(training=False)
 
 
-def test_the_key_takes_no_draws(handmade_records: FrameRecords) -> None:
+def test_2d_boxes_take_no_draws(handmade_records: FrameRecords) -> None:
     with_boxes, without = (
         _mapper(0.5, boxes2d=flag, scene_aug=SceneAugmentation())(
             handmade_records[1], rng=np.random.default_rng(3)
         )
         for flag in (True, False)
     )
-    assert torch.equal(with_boxes["lidar_to_image"], without["lidar_to_image"])
+    assert torch.equal(with_boxes.lidar_to_image, without.lidar_to_image)
 
 
 def _painted(boxes: Boxes2D, size: tuple[int, int]) -> list[int]:

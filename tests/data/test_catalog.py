@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
 from streampetr_vit.data.nuscenes.catalog import dataset_name, load_split, register_nuscenes
-from streampetr_vit.structures import CLASS_NAMES
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 
 
 def test_official_names_below_detectron2_datasets(tmp_path: Path) -> None:
@@ -66,7 +66,9 @@ def test_custom_splits(tmp_path: Path) -> None:
 
 
 def test_split_of_another_version(handmade_root: Path) -> None:
-    with pytest.raises(ValueError, match="'val' belongs to versions that end in 'trainval'"):
+    with pytest.raises(
+        ValueError, match="'val' of the devkit belongs to versions that end in 'trainval'"
+    ):
         load_split(handmade_root, "v1.0-mini", "val")
 
 
@@ -86,7 +88,7 @@ def test_registration(handmade_root: Path) -> None:
     metadata = MetadataCatalog.get("handmade_val")
     assert (metadata.root, metadata.version) == (str(handmade_root), "v1.0-mini")
     assert (metadata.split, metadata.evaluator_type) == ("mini_val", "nuscenes")
-    assert metadata.thing_classes == list(CLASS_NAMES)
+    assert metadata.thing_classes == list(NUSCENES.class_names)
     with pytest.raises(ValueError, match=r"'handmade_val' is registered.*\['split'\]"):
         register_nuscenes("handmade_val", handmade_root, "v1.0-mini", "mini_train")
 

@@ -10,8 +10,8 @@ import handmade_tables
 import prepare_nuscenes
 import pytest
 
-from streampetr_vit.data import nuscenes_tables
 from streampetr_vit.data.checks import evenly_spaced, summarise
+from streampetr_vit.data.nuscenes import build_records
 from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.data.nuscenes.catalog import register_nuscenes
 from streampetr_vit.data.nuscenes.records import FrameRecords
@@ -66,9 +66,9 @@ def test_prepare_by_name_builds_one_cache_for_a_version(
 ) -> None:
     handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
     built = []
-    build_cache = nuscenes_tables.build_cache
+    build_cache = build_records.build_cache
     monkeypatch.setattr(
-        nuscenes_tables, "build_cache", lambda *names: (built.append(names), build_cache(*names))
+        build_records, "build_cache", lambda *names: (built.append(names), build_cache(*names))
     )
     for split in ("mini_train", "mini_val"):
         register_nuscenes(f"prepare_{split}", tmp_path, "v1.0-mini", split)

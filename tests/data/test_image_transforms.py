@@ -30,7 +30,10 @@ def test_fixed_draws_of_the_published_sizes(final_size, scale, resized, origin) 
 
 def test_random_draws_stay_in_their_ranges() -> None:
     augmentation = ImageAugmentation((320, 800), (0.47, 0.625), bottom_crop_range=(0.0, 0.2))
-    draws = [augmentation.draw((1600, 900), np.random.default_rng(n)) for n in range(300)]
+    sizes = [(1600, 900)] * 6
+    frames = [augmentation.draw(sizes, np.random.default_rng(n)) for n in range(300)]
+    assert all(frame == frame[:1] * 6 for frame in frames)  # one draw serves all cameras
+    draws = [frame[0] for frame in frames]
     assert all(0.47 <= d.scale <= 0.625 for d in draws)
     assert min(d.scale for d in draws) < 0.48 and max(d.scale for d in draws) > 0.61
     assert all(d.resized_size == (int(1600 * d.scale), int(900 * d.scale)) for d in draws)
@@ -39,7 +42,7 @@ def test_random_draws_stay_in_their_ranges() -> None:
         bottom = draw.crop_origin[1] + 320
         assert int(0.8 * draw.resized_size[1]) <= bottom <= draw.resized_size[1]
     assert 100 < sum(d.flip for d in draws) < 200
-    assert draws[7] == augmentation.draw((1600, 900), np.random.default_rng(7))
+    assert draws[7] == augmentation.draw(sizes, np.random.default_rng(7))[0]
 
 
 def test_limits_are_relative_to_the_stored_picture() -> None:

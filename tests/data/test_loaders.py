@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from streampetr_vit.data.build import (
 from streampetr_vit.data.loaders import TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.structures import Sample
 from streampetr_vit.structures.tensors import map_tensors
 
 IMAGE = ImageAugmentation((16, 40), (0.3, 0.5))
@@ -38,14 +40,14 @@ def _train_loader(root: Path, **options) -> TrainLoader:
     return build_train_loader(_dataset(root), mapper, lanes_per_rank=2, **options)
 
 
-def _digest(batches: list[list[dict]]) -> list:
+def _digest(batches: list[list[Sample]]) -> list:
     return [
         [
             (
-                sample["sample_token"],
-                bool(sample["continues_stream"]),
-                int(sample["images"].long().sum()),
-                sample["lidar_to_image"].sum().item(),
+                sample.sample_token,
+                bool(sample.continues_stream),
+                int(sample.images.long().sum()),
+                sample.lidar_to_image.sum().item(),
             )
             for sample in batch
         ]
@@ -73,7 +75,7 @@ def test_resume_equals_uninterrupted(handmade_root: Path) -> None:
     second = _train_loader(handmade_root)
     second.load_state_dict(state)
     resumed = list(islice(second, 7))
-    assert not any(sample["continues_stream"] for sample in resumed[0])
+    assert not any(sample.continues_stream for sample in resumed[0])
     forgotten = [(token, False, *rest) for token, _, *rest in whole[5]]
     assert _digest(resumed) == [forgotten, *whole[6:]]
     assert _digest(list(islice(_train_loader(handmade_root, start_iteration=5), 7))) == _digest(
@@ -98,7 +100,7 @@ def _window_loader(root: Path, **options) -> TrainLoader:
     return build_window_loader(_dataset(root), mapper, lanes_per_rank=2, **options)
 
 
-def _flat_digest(batches: list[list[list[dict]]]) -> list:
+def _flat_digest(batches: list[list[list[Sample]]]) -> list:
     """As `_digest`: one row per window."""
     return [_digest(batch) for batch in batches]
 
@@ -152,7 +154,7 @@ def test_broken_pictures_of_windows_are_counted(tmp_path: Path) -> None:
         _dataset(tmp_path), mapper, lanes_per_rank=2, window_length=3, num_workers=0
     )
     batches = list(islice(loader, 5))
-    played = [frame["sample_token"] for batch in batches for window in batch for frame in window]
+    played = [frame.sample_token for batch in batches for window in batch for frame in window]
     assert loader.bad_images == played.count("scene-0061-0") >= 5
 
 
@@ -166,7 +168,7 @@ def test_evaluation_order_and_length(handmade_root: Path) -> None:
         batches = list(loader)
         assert len(loader) == len(batches)
         assert all(len(batch) == 1 for batch in batches)
-        tokens += [batch[0]["sample_token"] for batch in batches]
+        tokens += [batch[0].sample_token for batch in batches]
     assert tokens == loader.dataset.records.tokens
 
 
@@ -188,7 +190,7 @@ def test_broken_pictures_are_counted_and_logged(
     loader = build_test_loader(_dataset(tmp_path, "mini_val"), mapper, num_workers=1)
     with caplog.at_level(logging.WARNING):
         batches = list(loader)
-    assert [batch[0]["sample_token"] for batch in batches] == [f"scene-0103-{n}" for n in range(4)]
+    assert [batch[0].sample_token for batch in batches] == [f"scene-0103-{n}" for n in range(4)]
     assert loader.bad_images == 2
     assert "sample scene-0103-2: picture" in caplog.text and "(bad picture 2)" in caplog.text
 
@@ -217,7 +219,7 @@ def test_mappers_and_seeds_are_checked(handmade_root: Path) -> None:
         build_test_loader(_dataset(handmade_root), training)
     with pytest.raises(ValueError, match="mapper with training=True"):
         build_train_loader(_dataset(handmade_root), evaluation, lanes_per_rank=1)
-    with pytest.raises(ValueError, match="build_window_loader needs a mapper with training=True"):
+    with pytest.raises(ValueError, match="mapper with training=True"):
         build_window_loader(_dataset(handmade_root), evaluation, lanes_per_rank=1, window_length=2)
     with pytest.raises(ValueError, match="seed must be 0 or more, not -1"):
         _train_loader(handmade_root, seed=-1)
@@ -234,33 +236,35 @@ def test_a_batch_arrives_from_a_worker_as_it_was_made(handmade_root: Path) -> No
     )
     assert [len(window) for window in there] == [2, 2]
     for made, arrived in zip(here.samples(), there.samples(), strict=True):
-        assert list(arrived) == list(made)
-        assert arrived["lidar_to_ego"].matrix().tolist() == made["lidar_to_ego"].matrix().tolist()
+        assert list(arrived.as_dict()) == list(made.as_dict())
+        assert arrived.lidar_to_ego.matrix().tolist() == made.lidar_to_ego.matrix().tolist()
         for name in ("images", "lidar_to_image", "timestamp_s", "continues_stream", "gt_labels"):
-            assert arrived[name].dtype == made[name].dtype
-            assert torch.equal(arrived[name], made[name])
-        for found, expected in zip(arrived["boxes2d"], made["boxes2d"], strict=True):
+            tensors = getattr(arrived, name), getattr(made, name)
+            assert tensors[0].dtype == tensors[1].dtype
+            assert torch.equal(*tensors)
+        for found, expected in zip(arrived.boxes2d, made.boxes2d, strict=True):
             assert torch.equal(found.corners, expected.corners)
             assert torch.equal(found.labels, expected.labels)
 
 
 def test_a_batch_travels_as_few_tensors() -> None:
-    sample = make_sample(0) | {"images": torch.zeros(6, 3, 80, 200, dtype=torch.uint8)}
+    pictures = torch.zeros(6, 3, 80, 200, dtype=torch.uint8)
+    sample = replace(Sample.of(make_sample(0)), images=pictures)
     _, (entries, packed, kinds) = Batch([sample, sample]).__reduce__()
     alone: list[torch.Tensor] = []
     map_tensors(entries, lambda tensor: alone.append(tensor) or tensor)
-    assert [tensor.shape for tensor in alone] == 2 * [sample["images"].shape]
+    assert [tensor.shape for tensor in alone] == 2 * [sample.images.shape]
     assert len(kinds) == 2 * 33 and packed.numel() < 1 << 16
 
 
 def test_pinning_takes_the_pictures_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
-    samples = [make_sample(time) for time in range(3)]
+    samples = [Sample.of(make_sample(time)) for time in range(3)]
     pinned = Batch([samples[0], samples[1:]]).pin_memory()
     for time, sample in enumerate(pinned.samples()):
-        made = make_sample(time)
-        assert torch.equal(sample["images"], made["images"] + 1)
-        assert torch.equal(sample["gt_boxes"], made["gt_boxes"])
+        made = Sample.of(make_sample(time))
+        assert torch.equal(sample.images, made.images + 1)
+        assert torch.equal(sample.gt_boxes, made.gt_boxes)
 
 
 def test_evaluation_can_be_repeated_by_the_same_workers(handmade_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The sample dict: keys, types, pictures, boxes, and what happens to broken pictures."""
+"""The sample: fields, types, pictures, boxes, and what happens to broken pictures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from streampetr_vit.data.annotations import boxes_of_record, filter_by_range
+from streampetr_vit.data.annotations import boxes_of_record, filter_by_range, label_table
 from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.structures import Frame, Pose
 
@@ -31,7 +32,7 @@ def _training_mapper(**options: object) -> NuScenesMapper:
     return NuScenesMapper(**values)
 
 
-def test_keys_and_types(handmade_records: FrameRecords) -> None:
+def test_fields_and_types(handmade_records: FrameRecords) -> None:
     record = handmade_records[1]
     sample = _training_mapper()(record, continues_stream=True, rng=np.random.default_rng(0))
     expected = {
@@ -43,22 +44,21 @@ def test_keys_and_types(handmade_records: FrameRecords) -> None:
         "global_to_lidar": ((4, 4), torch.float32),
         "timestamp_s": ((), torch.float64),
         "continues_stream": ((), torch.bool),
-        "gt_boxes": ((len(sample["gt_boxes"]), 9), torch.float32),
-        "gt_labels": ((len(sample["gt_boxes"]),), torch.int64),
+        "gt_boxes": ((len(sample.gt_boxes), 9), torch.float32),
+        "gt_labels": ((len(sample.gt_boxes),), torch.int64),
     }
     for key, (shape, dtype) in expected.items():
-        assert (tuple(sample[key].shape), sample[key].dtype) == (shape, dtype), key
-    assert sample["images"].is_contiguous()
-    assert sample["timestamp_s"].item() == record.timestamp_us / 1e6
-    assert sample["continues_stream"].item() is True
-    assert sample["sample_token"] == record.token
-    assert sample["scene_token"] == record.scene_token
-    assert sample["scene_name"] == record.scene_name
-    assert isinstance(sample["lidar_to_ego"], Pose) and isinstance(sample["ego_to_global"], Pose)
-    assert [Path(p) for p in sample["image_paths"]] == [
-        record.root / p for p in record.camera_paths
-    ]
-    assert sample["bad_images"] == []
+        value = getattr(sample, key)
+        assert (tuple(value.shape), value.dtype) == (shape, dtype), key
+    assert sample.images.is_contiguous()
+    assert sample.timestamp_s.item() == record.timestamp_us / 1e6
+    assert sample.continues_stream.item() is True
+    assert sample.sample_token == record.token
+    assert sample.scene_token == record.scene_token
+    assert sample.scene_name == record.scene_name
+    assert isinstance(sample.lidar_to_ego, Pose) and isinstance(sample.ego_to_global, Pose)
+    assert [Path(p) for p in sample.image_paths] == [record.root / p for p in record.camera_paths]
+    assert sample.bad_images == []
     frame = Frame.collate([sample, sample])
     assert frame.images.shape == (2, 6, 3, *SIZE)
     assert frame.rig.lidar_to_image.shape == (2, 6, 4, 4)
@@ -66,7 +66,7 @@ def test_keys_and_types(handmade_records: FrameRecords) -> None:
 
 def test_pictures_are_rgb_and_in_camera_order(handmade_records: FrameRecords) -> None:
     record = handmade_records[2]
-    images = NuScenesMapper(training=False, image_aug=FIXED)(record)["images"]
+    images = NuScenesMapper(training=False, image_aug=FIXED)(record).images
     for camera, path in enumerate(record.camera_paths):
         stored = Image.open(record.root / path).convert("RGB")
         expected = np.asarray(stored.resize((80, 45)).crop((0, 13, 80, 45)), dtype=np.int64)
@@ -77,13 +77,11 @@ def test_pictures_are_rgb_and_in_camera_order(handmade_records: FrameRecords) ->
 
 def test_poses_are_consistent(handmade_records: FrameRecords) -> None:
     sample = _training_mapper()(handmade_records[3], rng=np.random.default_rng(5))
-    product = sample["lidar_to_global"].double() @ sample["global_to_lidar"].double()
+    product = sample.lidar_to_global.double() @ sample.global_to_lidar.double()
     torch.testing.assert_close(product, torch.eye(4, dtype=torch.float64), atol=3e-4, rtol=0)
     plain = NuScenesMapper(training=False, image_aug=FIXED)(handmade_records[3])
-    torch.testing.assert_close(plain["lidar_to_camera"], sample["lidar_to_camera"])
-    torch.testing.assert_close(
-        plain["lidar_to_image"], plain["intrinsics"] @ plain["lidar_to_camera"]
-    )
+    torch.testing.assert_close(plain.lidar_to_camera, sample.lidar_to_camera)
+    torch.testing.assert_close(plain.lidar_to_image, plain.intrinsics @ plain.lidar_to_camera)
 
 
 def test_global_box_centres_do_not_move_under_scene_augmentation(
@@ -94,9 +92,9 @@ def test_global_box_centres_do_not_move_under_scene_augmentation(
     centers = []
     for seed in (1, 2):
         sample = _training_mapper()(record, rng=np.random.default_rng(seed))
-        ones = torch.ones(len(sample["gt_boxes"]), 1)
-        points = torch.cat((sample["gt_boxes"][:, :3], ones), dim=1)
-        centers.append(points @ sample["lidar_to_global"].T)
+        ones = torch.ones(len(sample.gt_boxes), 1)
+        points = torch.cat((sample.gt_boxes[:, :3], ones), dim=1)
+        centers.append(points @ sample.lidar_to_global.T)
     torch.testing.assert_close(*centers, atol=2e-3, rtol=0)
 
 
@@ -110,9 +108,9 @@ def test_same_seed_same_sample(handmade_records: FrameRecords) -> None:
         _training_mapper()(handmade_records[0], rng=np.random.default_rng(seed))
         for seed in (3, 3, 4)
     )
-    assert torch.equal(a["images"], b["images"])
-    assert torch.equal(a["lidar_to_image"], b["lidar_to_image"])
-    assert not torch.equal(a["lidar_to_image"], c["lidar_to_image"])
+    assert torch.equal(a.images, b.images)
+    assert torch.equal(a.lidar_to_image, b.lidar_to_image)
+    assert not torch.equal(a.lidar_to_image, c.lidar_to_image)
 
 
 def _record_with_boxes(record: FrameRecord, boxes: list[list[float]], **changes) -> FrameRecord:
@@ -165,52 +163,47 @@ def test_boxes_without_points_other_classes_and_unknown_velocity(
     )
     training = NuScenesMapper(training=True, image_aug=FIXED)
     sample = training(record, rng=np.random.default_rng(0))
-    assert sample["gt_boxes"][:, 0].tolist() == [1, 4]
-    assert sample["gt_boxes"][:, 7:].tolist() == [[0, 0], [1, 2]]
-    assert sample["gt_labels"].tolist() == [0, 8]
+    assert sample.gt_boxes[:, 0].tolist() == [1, 4]
+    assert sample.gt_boxes[:, 7:].tolist() == [[0, 0], [1, 2]]
+    assert sample.gt_labels.tolist() == [0, 8]
     everything = NuScenesMapper(training=True, image_aug=FIXED, use_valid_flag=False)
     sample = everything(record, rng=np.random.default_rng(0))
-    assert sample["gt_boxes"][:, 0].tolist() == [1, 2, 4]
+    assert sample.gt_boxes[:, 0].tolist() == [1, 2, 4]
     # In evaluation boxes are for pictures only: the range stays out of it.
-    assert NuScenesMapper(training=False, image_aug=FIXED)(record)["gt_boxes"][:, 0].tolist() == [
-        1,
-        4,
-        60,
-    ]
+    sample = NuScenesMapper(training=False, image_aug=FIXED)(record)
+    assert sample.gt_boxes[:, 0].tolist() == [1, 4, 60]
 
 
-def test_class_names_order_the_labels(handmade_records: FrameRecords) -> None:
-    record = _record_with_boxes(
-        handmade_records[0], [_box(1), _box(2), _box(3)], gt_labels=np.array([0, 8, 9])
-    )
-    boxes, labels = boxes_of_record(record, ("pedestrian", "car"))
-    assert labels.tolist() == [1, 0, -1]
-    with pytest.raises(ValueError, match="'tank'.*no detection classes"):
-        boxes_of_record(record, ("tank",))
+def test_other_names_order_the_labels() -> None:
+    table = label_table(NUSCENES, ("pedestrian", "car"))
+    # Of a car, a pedestrian, a traffic cone, and an object of no class.
+    assert table[torch.tensor([0, 8, 9, -1])].tolist() == [1, 0, -1, -1]
+    with pytest.raises(ValueError, match="'tank'.*no classes of the data set"):
+        label_table(NUSCENES, ("tank",))
 
 
 def test_no_boxes_keep_their_types(handmade_records: FrameRecords) -> None:
     record = _record_with_boxes(handmade_records[0], [])
     sample = _training_mapper()(record, rng=np.random.default_rng(0))
-    assert (sample["gt_boxes"].shape, sample["gt_labels"].dtype) == ((0, 9), torch.int64)
+    assert (sample.gt_boxes.shape, sample.gt_labels.dtype) == ((0, 9), torch.int64)
 
 
-def test_no_annotations_no_keys(handmade_records: FrameRecords) -> None:
+def test_no_annotations_no_targets(handmade_records: FrameRecords) -> None:
     record = _record_with_boxes(handmade_records[0], [], has_annotations=False)
     sample = NuScenesMapper(training=False, image_aug=FIXED)(record)
-    assert "gt_boxes" not in sample and "gt_labels" not in sample
+    assert sample.gt_boxes is None and sample.gt_labels is None
 
 
 def test_cached_pictures_are_the_same(
     handmade_records: FrameRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mapper = NuScenesMapper(training=True, image_aug=FIXED, cache_images=True)
-    first = mapper(handmade_records[0], rng=np.random.default_rng(0))["images"].clone()
+    first = mapper(handmade_records[0], rng=np.random.default_rng(0)).images.clone()
     monkeypatch.setattr("streampetr_vit.data.mapper.read_image", None)  # a call would fail
-    second = mapper(handmade_records[0], rng=np.random.default_rng(1))["images"]
+    second = mapper(handmade_records[0], rng=np.random.default_rng(1)).images
     assert torch.equal(first, second)
     second.zero_()  # what a caller does to its sample does not reach the cache
-    third = mapper(handmade_records[0], rng=np.random.default_rng(1))["images"]
+    third = mapper(handmade_records[0], rng=np.random.default_rng(1)).images
     assert torch.equal(first, third)
 
 
@@ -271,9 +264,9 @@ def test_broken_picture(own_records: FrameRecords, damage, reason: str) -> None:
         strict(record)
     tolerant = NuScenesMapper(training=False, image_aug=FIXED, on_bad_image="count")
     sample = tolerant(record)
-    assert len(sample["bad_images"]) == 1
-    assert record.token in sample["bad_images"][0] and str(path) in sample["bad_images"][0]
-    black = [not image.any() for image in sample["images"]]
+    assert len(sample.bad_images) == 1
+    assert record.token in sample.bad_images[0] and str(path) in sample.bad_images[0]
+    black = [not image.any() for image in sample.images]
     assert black == [camera == 2 for camera in range(6)]
 
 
@@ -314,11 +307,3 @@ def test_kinds_of_jpeg_that_are_whole(tmp_path: Path) -> None:
         for padding in (b"", b"\0" * 7):  # some cameras fill up the file
             path.write_bytes(whole + padding)
             assert read_image(path, (160, 90)).shape == (90, 160, 3)
-
-
-def test_cameras_of_different_size(handmade_records: FrameRecords) -> None:
-    sizes = handmade_records[0].image_sizes.copy()
-    sizes[3] = (320, 180)
-    record = dataclasses.replace(handmade_records[0], image_sizes=sizes)
-    with pytest.raises(ValueError, match=f"sample {record.token}: .*different sizes"):
-        NuScenesMapper(training=False, image_aug=FIXED)(record)

@@ -16,8 +16,8 @@ from shapely.geometry import MultiPoint, box
 
 from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.spec import CONVERTER_CLASS_NAMES, NUSCENES
 from streampetr_vit.data.projected_boxes import bounds_in_picture, boxes2d_of_record
-from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES, CONVERTER_CLASS_NAMES
 
 WIDTH, HEIGHT = 1600, 900
 
@@ -47,7 +47,7 @@ def _record(record: FrameRecord, boxes: np.ndarray, rotation: np.ndarray, **chan
     values = {
         "gt_boxes": np.concatenate((boxes, np.zeros((count, 3))), axis=1),
         "gt_rotation": rotation,
-        "gt_labels": np.arange(count) % len(CLASS_NAMES),
+        "gt_labels": np.arange(count) % len(NUSCENES.class_names),
         "num_lidar_pts": np.zeros(count, np.int32),
         "num_radar_pts": np.zeros(count, np.int32),
         "instance": np.arange(count, dtype=np.int32),
@@ -128,7 +128,7 @@ def test_tilted_tables_equal_the_devkits_chain(tmp_path: Path) -> None:
     for record in records:
         rows = [r for r in tables["sample_annotation"] if r["sample_token"] == record.token]
         mapped = [row for row, label in zip(rows, record.gt_labels, strict=True) if label >= 0]
-        for camera, boxes in zip(CAMERA_NAMES, boxes2d_of_record(record), strict=True):
+        for camera, boxes in zip(NUSCENES.cameras, boxes2d_of_record(record), strict=True):
             data = index["sample_data"][f"{record.token}-{camera}-True"]
             calibration = index["calibrated_sensor"][data["calibrated_sensor_token"]]
             expected = []
@@ -243,17 +243,17 @@ def test_special_hulls_equal_shapely(points: list[list[float]]) -> None:
 
 
 def test_class_orders(handmade_records: FrameRecords) -> None:
-    assert sorted(CONVERTER_CLASS_NAMES) == sorted(CLASS_NAMES)
-    rows = [[0, 0, 10 + n, 2, 2, 2] for n in range(len(CLASS_NAMES))]
+    assert sorted(CONVERTER_CLASS_NAMES) == sorted(NUSCENES.class_names)
+    rows = [[0, 0, 10 + n, 2, 2, 2] for n in range(len(NUSCENES.class_names))]
     record = _camera_at_lidar(handmade_records[0], rows, [UPRIGHT] * len(rows))
-    for names in (CLASS_NAMES, CONVERTER_CLASS_NAMES):
+    for names in (NUSCENES.class_names, CONVERTER_CLASS_NAMES):
         labels = boxes2d_of_record(record, names)[0].labels.tolist()
-        assert [names[label] for label in labels] == list(CLASS_NAMES)
+        assert [names[label] for label in labels] == list(NUSCENES.class_names)
     assert boxes2d_of_record(record, CONVERTER_CLASS_NAMES)[0].labels.tolist() == [
         *(0, 1, 4, 3, 2, 9, 6, 5, 7, 8)
     ]
     few = boxes2d_of_record(record, ("barrier", "car"))[0]
     assert few.labels.tolist() == [1, 0]
     assert few.depths.tolist() == [10, 15]
-    with pytest.raises(ValueError, match="'tank'.*no detection classes"):
+    with pytest.raises(ValueError, match="'tank'.*no classes of the data set"):
         boxes2d_of_record(record, ("tank",))

@@ -14,11 +14,12 @@ from nuscenes.utils.geometry_utils import BoxVisibility, view_points
 from pyquaternion import Quaternion
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.mapper import NuScenesMapper, Sample
+from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
-from streampetr_vit.structures import CAMERA_NAMES, Pose, box_corners
+from streampetr_vit.structures import Pose, Sample, box_corners
 from synthetic_nuscenes import PRESETS
 from synthetic_nuscenes.painter import Objects, Painter
 from synthetic_nuscenes.scene import Scene, build_scene
@@ -51,7 +52,7 @@ def _project(boxes: torch.Tensor, lidar_to_image: torch.Tensor) -> tuple[np.ndar
 def _devkit_corners(devkit: NuScenes, record: FrameRecord) -> np.ndarray:
     """(N, n, 8, 2) pixels of the annotations, by the devkit alone."""
     sample, views = devkit.get("sample", record.token), []
-    for channel in CAMERA_NAMES:
+    for channel in NUSCENES.cameras:
         _, boxes, intrinsic = devkit.get_sample_data(
             sample["data"][channel], box_vis_level=BoxVisibility.NONE
         )
@@ -91,8 +92,8 @@ def test_augmented_samples_project_as_the_devkit_does(
     )
     record = records[seed]
     sample = mapper(record, rng=np.random.default_rng(seed))
-    pixels, depth = _project(sample["gt_boxes"], sample["lidar_to_image"])
-    matrix = AUGMENTATION.draw((400, 225), np.random.default_rng(seed)).matrix()
+    pixels, depth = _project(sample.gt_boxes, sample.lidar_to_image)
+    matrix = AUGMENTATION.draw([(400, 225)], np.random.default_rng(seed))[0].matrix()
     expected = _devkit_corners(devkit, record)[:, record.gt_labels >= 0]
     expected = expected @ matrix[:2, :2].T.astype(np.float64) + matrix[:2, 2]
     assert _largest_error(pixels, expected, depth) < 5e-3  # float32 boxes and matrices
@@ -145,10 +146,10 @@ def _errors_of_box(sample: Sample, box: torch.Tensor, content_px: float) -> list
         box: (1, 9), in the frame of the sample.
         content_px: width of the part of the pictures that is not black filling.
     """
-    height = sample["images"].shape[-2]
-    pixels, depth = _project(box, sample["lidar_to_image"])
+    height = sample.images.shape[-2]
+    pixels, depth = _project(box, sample.lidar_to_image)
     errors = []
-    for image, points, near in zip(sample["images"], pixels[:, 0], depth[:, 0], strict=True):
+    for image, points, near in zip(sample.images, pixels[:, 0], depth[:, 0], strict=True):
         inside = (points > 2).all() and (points < (content_px - 3, height - 3)).all()
         if inside and (near > NEAR_M).all() and np.ptp(points, axis=0).min() > 4:
             projected = np.concatenate((points.min(axis=0), points.max(axis=0)))
@@ -161,7 +162,7 @@ def _content_px(mapper: NuScenesMapper, seed: int) -> float:
     """Width of the pictures without black filling; a flipped one has it on the left: skipped."""
     if not mapper.training:
         return 400
-    draw = AUGMENTATION.draw((400, 225), np.random.default_rng(seed))
+    draw = AUGMENTATION.draw([(400, 225)], np.random.default_rng(seed))[0]
     assert not draw.flip or draw.resized_size[0] >= 400, "choose another seed"
     return min(400, draw.resized_size[0])
 
@@ -181,8 +182,8 @@ def _errors_of_all_boxes(
                 lambda path, size, pictures=pictures: pictures[path.parent.name],
             )
             sample = mapper(record, rng=np.random.default_rng(seed))
-        assert len(sample["gt_boxes"]) == len(tracks)
-        box = sample["gt_boxes"][row : row + 1]
+        assert len(sample.gt_boxes) == len(tracks)
+        box = sample.gt_boxes[row : row + 1]
         errors += _errors_of_box(sample, box, _content_px(mapper, seed))
     return np.array(errors)
 
@@ -209,7 +210,7 @@ def test_forgetting_the_cars_motion_would_be_seen(
     """The check above can fail: one ego pose for all sensors is off by more than it allows."""
     record, sample = records[2], devkit.get("sample", records[2].token)
     static = []
-    for channel in CAMERA_NAMES:
+    for channel in NUSCENES.cameras:
         data = devkit.get("sample_data", sample["data"][channel])
         camera = devkit.get("calibrated_sensor", data["calibrated_sensor_token"])
         pose = Pose(np.array(camera["translation"]), np.array(camera["rotation"]))

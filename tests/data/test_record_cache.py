@@ -11,7 +11,7 @@ import handmade_tables
 import numpy as np
 import pytest
 
-from streampetr_vit.data import nuscenes_tables, record_cache
+from streampetr_vit.data.nuscenes import build_records, cache
 from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.data.nuscenes.records import FrameRecords
 
@@ -31,7 +31,7 @@ def _cache_files(root: Path) -> list[Path]:
 
 def test_second_call_opens_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _load(root)
-    monkeypatch.setattr(nuscenes_tables, "build_cache", None)  # a call of it would fail
+    monkeypatch.setattr(build_records, "build_cache", None)  # a call of it would fail
     second = _load(root)
     assert first.path == second.path
     assert first.path.name.startswith("v1.0-mini.")
@@ -52,12 +52,12 @@ def test_rebuilt_when_a_table_changes(root: Path) -> None:
 
 
 def test_large_tables_count_by_size_and_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_cache, "_HASHED_BYTES", 0)
+    monkeypatch.setattr(cache, "_HASHED_BYTES", 0)
     files = [root / handmade_tables.VERSION / "sample.json"]
-    before = record_cache.fingerprint(files)
-    assert record_cache.fingerprint(files) == before
+    before = cache.fingerprint(files)
+    assert cache.fingerprint(files) == before
     os.utime(files[0], ns=(1, 1))
-    assert record_cache.fingerprint(files) != before
+    assert cache.fingerprint(files) != before
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_large_tables_count_by_size_and_time(root: Path, monkeypatch: pytest.Mon
         (lambda data: b"", "truncated"),
         (lambda data: data[:8] + b"x" * (len(data) - 8), "no readable header"),
         (
-            lambda data: data.replace(b'"format_version":"2"', b'"format_version":"1"'),
-            "format version 1, this program needs 2",
+            lambda data: data.replace(b'"format_version":"3"', b'"format_version":"2"'),
+            "format version 2, this program needs 3",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_damaged_file_is_rebuilt_and_logged(
 
 def test_other_format_version_has_another_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _load(root)
-    monkeypatch.setattr(record_cache, "FORMAT_VERSION", record_cache.FORMAT_VERSION + 1)
+    monkeypatch.setattr(cache, "FORMAT_VERSION", cache.FORMAT_VERSION + 1)
     assert _load(root).path != before.path
 
 
@@ -100,11 +100,11 @@ def test_columns_of_the_older_format_are_made_anew(
     """A file of format 1 has no rotations."""
     good = _load(root)
     path, expected = good.path, good[3].gt_rotation.copy()
-    columns, metadata = record_cache.map_arrays(path)
+    columns, metadata = cache.map_arrays(path)
     older = {name: column for name, column in columns.items() if name != "gt_rotation"}
     with monkeypatch.context() as patch:
-        patch.setattr(record_cache, "FORMAT_VERSION", 1)
-        record_cache.write_arrays(path, older, metadata)
+        patch.setattr(cache, "FORMAT_VERSION", 1)
+        cache.write_arrays(path, older, metadata)
     with caplog.at_level(logging.WARNING):
         again = _load(root)
     assert "format version 1" in caplog.text and "built again" in caplog.text
@@ -115,7 +115,7 @@ def test_failed_write_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch
     def fail(*args: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(record_cache.os, "replace", fail)
+    monkeypatch.setattr(cache.os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         _load(root)
     assert [p for p in (root / ".streampetr_vit").iterdir() if p.suffix != ".lock"] == []
@@ -152,9 +152,9 @@ def test_strings_and_empty_arrays_survive(tmp_path: Path) -> None:
         "flags": np.array([True, False]),
         "count": np.array([[1, 2]], np.int32),
     }
-    record_cache.write_arrays(tmp_path / "file", arrays, {"note": "x"})
-    read, metadata = record_cache.map_arrays(tmp_path / "file")
-    assert record_cache.as_strings(read["names"]).tolist() == [b"a", b"caf\xc3\xa9"]
+    cache.write_arrays(tmp_path / "file", arrays, {"note": "x"})
+    read, metadata = cache.map_arrays(tmp_path / "file")
+    assert cache.as_strings(read["names"]).tolist() == [b"a", b"caf\xc3\xa9"]
     assert read["none"].shape == (0, 9)
     assert read["flags"].tolist() == [True, False]
     assert read["count"].tolist() == [[1, 2]] and read["count"].dtype == np.int32

@@ -13,7 +13,7 @@ from pyquaternion import Quaternion
 
 from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
-from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 
 TABLES = handmade_tables.make_tables()
 
@@ -77,7 +77,7 @@ def test_cameras_have_ego_motion_compensated(handmade_records: FrameRecords) -> 
     for record in handmade_records:
         lidar, ego_at_lidar_time = _poses(_sensor_row(record, "LIDAR_TOP"))
         to_global = _matrix(ego_at_lidar_time) @ _matrix(lidar)
-        for slot, channel in enumerate(CAMERA_NAMES):
+        for slot, channel in enumerate(NUSCENES.cameras):
             row = _sensor_row(record, channel)
             camera, ego_at_camera_time = _poses(row)
             expected = np.linalg.inv(to_global) @ _matrix(ego_at_camera_time) @ _matrix(camera)
@@ -113,7 +113,7 @@ def test_boxes_equal_the_devkits(handmade_records: FrameRecords) -> None:
             expected = {"car": "car", "walker": "pedestrian", "cone": "traffic_cone"}.get(
                 name.split("-")[-1], "truck" if "truck" in name else "bus"
             )
-            assert label == (-1 if "dog" in name else CLASS_NAMES.index(expected))
+            assert label == (-1 if "dog" in name else NUSCENES.class_names.index(expected))
 
 
 def _velocity_of(record: FrameRecord, track: str) -> np.ndarray:
@@ -204,15 +204,15 @@ def test_scene_selection(handmade_records: FrameRecords) -> None:
 
 def test_counts_per_class(handmade_records: FrameRecords) -> None:
     labels = np.concatenate([record.gt_labels for record in handmade_records])
-    counts = handmade_records.boxes_per_class(len(CLASS_NAMES))
+    counts = handmade_records.boxes_per_class()
     assert counts.sum() == len(labels)
     assert counts[-1] == (labels == -1).sum()
-    assert counts[CLASS_NAMES.index("car")] == (labels == 0).sum()
+    assert counts[NUSCENES.class_names.index("car")] == (labels == 0).sum()
 
 
-def test_pickle_carries_the_path_only(handmade_records: FrameRecords) -> None:
+def test_pickle_carries_path_and_spec_only(handmade_records: FrameRecords) -> None:
     data = pickle.dumps(handmade_records.select_scenes(["scene-0103"]))
-    assert len(data) < 1000
+    assert len(data) - len(pickle.dumps(NUSCENES)) < 1000
     copy = pickle.loads(data)
     assert copy.tokens == [f"scene-0103-{frame}" for frame in range(4)]
     np.testing.assert_array_equal(copy[1].gt_boxes, handmade_records[6].gt_boxes)

@@ -35,7 +35,7 @@ def test_draws_of_the_recipes_are_exact(
 ) -> None:
     image = noise(*stored)
     augmentation = ImageAugmentation(final_size, resize_range, 0.5, (0.0, 0.2))
-    draws = [augmentation.draw(stored, np.random.default_rng(n)) for n in range(40)]
+    draws = [augmentation.draw([stored], np.random.default_rng(n))[0] for n in range(40)]
     for draw in [*draws, augmentation.fixed(stored)]:
         (x, y), (height, width) = draw.crop_origin, final_size
         whole = expected(image, draw.resized_size, (x, y, x + width, y + height))

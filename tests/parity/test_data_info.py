@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from streampetr_vit.data.annotations import boxes_of_record, filter_by_class, filter_by_range
+from streampetr_vit.data.annotations import (
+    boxes_of_record,
+    filter_by_class,
+    filter_by_range,
+    label_table,
+)
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.nuscenes.records import FrameRecord
-from streampetr_vit.structures import CLASS_NAMES, Pose, boxes_to_bottom_center
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.structures import Pose, boxes_to_bottom_center
 
 FILES = golden.files_of("data_info")
 
@@ -24,7 +30,8 @@ def _record(info: dict, cameras: list[str]) -> FrameRecord:
     for matrix, view in zip(camera_to_lidar, views, strict=True):
         matrix[:3, :3] = view["sensor2lidar_rotation"]
         matrix[:3, 3] = view["sensor2lidar_translation"]
-    labels = [CLASS_NAMES.index(n) if n in CLASS_NAMES else -1 for n in info["gt_names"]]
+    names = NUSCENES.class_names
+    labels = [names.index(n) if n in names else -1 for n in info["gt_names"]]
     valid = info["valid_flag"].numpy()
     pose = {
         name: Pose(np.array(info[f"{name}_translation"]), np.array(info[f"{name}_rotation_wxyz"]))
@@ -38,6 +45,7 @@ def _record(info: dict, cameras: list[str]) -> FrameRecord:
         scene_token="",
         scene_name="",
         timestamp_us=info["timestamp_us"],
+        spec=NUSCENES,
         lidar_to_ego=pose["lidar2ego"],
         ego_to_global=pose["ego2global"],
         camera_paths=("",) * len(views),
@@ -84,7 +92,8 @@ def test_matrices_and_time(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_boxes_and_filters(path: Path) -> None:
     for config, record, expected in _cases(path):
-        boxes, labels = boxes_of_record(record, config["classes"], config["use_valid_flag"])
+        boxes, labels = boxes_of_record(record, config["use_valid_flag"])
+        labels = label_table(NUSCENES, config["classes"])[labels]  # the file's order of classes
         _same(boxes, labels, expected["gt_bboxes_3d"], expected["gt_labels_3d"], "loaded")
         boxes, labels = filter_by_range(boxes, labels, config["range_filter"])
         for stage in ("range_filtered", "name_filtered"):

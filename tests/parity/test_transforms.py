@@ -82,7 +82,8 @@ def test_pictures(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_matrices_and_boxes(path: Path) -> None:
     for config, inputs, expected in _cases(path):
-        geometry = _geometry(inputs).with_image_draw(_image_draw(config, inputs["draws"]))
+        draws = [_image_draw(config, inputs["draws"])] * len(inputs["intrinsics"])
+        geometry = _geometry(inputs).with_image_draws(draws)
         after = expected["after_resize"]
         for name, actual in (
             ("intrinsics", geometry.intrinsics),
