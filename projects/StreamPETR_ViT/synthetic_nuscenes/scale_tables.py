@@ -17,11 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from streampetr_vit.errors import FolderTakenError, InputError
-from streampetr_vit.structures import CAMERA_NAMES
 from synthetic_nuscenes import tables
 from synthetic_nuscenes.categories import ATTRIBUTE_NAMES, CATEGORY_NAMES
 from synthetic_nuscenes.config import FRAME_PERIOD_S
-from synthetic_nuscenes.rig import make_rig, quaternion_from_yaw
+from synthetic_nuscenes.rig import CAMERA_NAMES, make_rig, quaternion_from_yaw
 from synthetic_nuscenes.scene import EPOCH_US, SCENE_SPACING_US
 from synthetic_nuscenes.tables import LIDAR_CHANNEL, Row
 
