@@ -10,14 +10,16 @@ import torch
 from tiny_detector import make_detector
 
 from streampetr_vit.checkpoint.adapters import detector_to_streampetr
+from streampetr_vit.checkpoint.adapters.rotary import (
+    rotary_tables_of,
+    settings_from_rotary_tables,
+)
 from streampetr_vit.checkpoint.conversion import convert, convert_file
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.settings import (
     Settings,
     differences,
     parse_settings,
-    rotary_tables_of,
-    settings_from_rotary_tables,
     settings_of,
 )
 from streampetr_vit.errors import CheckpointError, InputError

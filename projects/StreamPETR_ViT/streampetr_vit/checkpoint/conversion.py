@@ -3,60 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.adapters import (
-    Unused,
+from streampetr_vit.checkpoint.adapters.backbone import resize_patch_embed, resize_position_table
+from streampetr_vit.checkpoint.adapters.detector import (
+    TRANSLATIONS,
     detector_from_streampetr,
     detector_to_streampetr,
-    resize_patch_embed,
-    resize_position_table,
-    translate_detector,
-    translate_eva_detection,
-    translate_eva_pre_training,
-    translate_remapped,
+    settings_from_streampetr,
 )
-from streampetr_vit.checkpoint.completeness import check_backbone
+from streampetr_vit.checkpoint.adapters.head import HEAD_CONSTANTS
+from streampetr_vit.checkpoint.adapters.renaming import Unused
+from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
+from streampetr_vit.checkpoint.fit import (
+    PATCH,
+    POSITIONS,
+    KeyReport,
+    Shape,
+    examples,
+    groups,
+    half_backbone,
+)
 from streampetr_vit.checkpoint.formats import FORMATS, format_of, weights_of
-from streampetr_vit.checkpoint.key_report import KeyReport, examples, groups
 from streampetr_vit.checkpoint.settings import (
     Settings,
     differences,
     parse_settings,
-    rotary_tables_of,
-    settings_from_rotary_tables,
     settings_of,
 )
 from streampetr_vit.errors import CheckpointError, InputError
 
 TARGETS = ("ours", "streampetr")
 _DETECTORS = ("ours", "streampetr", "repdetr3d")
-# Our settings, and the names that the reference stores them under.
-_CONSTANT_NAMES = {
-    "point_cloud_range": "pc_range",
-    "position_range": "position_range",
-    "code_weights": "code_weights",
-    "match_costs": "match_costs",
-}
-_PATCH, _POSITIONS = "backbone.net.patch_embed.proj.weight", "backbone.net.pos_embed"
 # Of our models: StreamPETR's ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
 _PATCH_SIZE, _POSITION_ROWS = 16, 14 * 14 + 1
-
-Shape = tuple[int, ...]
-
-_TRANSLATIONS: dict[str, Callable[[str], str | Unused]] = {
-    "ours": lambda name: name,
-    "eva02-det": translate_eva_detection,
-    "eva02-cls": translate_eva_pre_training,
-    "seed-remapped": translate_remapped,
-    "streampetr": translate_detector,
-    "repdetr3d": translate_detector,
-}
 
 
 @dataclass(frozen=True)
@@ -80,10 +65,10 @@ class Conversion:
     tensors: dict[str, Tensor]
     settings: Settings
     read: dict[str, Tensor]
-    resized: tuple[tuple[str, Shape, Shape], ...] = ()
-    unused: dict[str, list[str]] = field(default_factory=dict)
-    fit: KeyReport | None = None
-    notes: tuple[str, ...] = ()
+    resized: tuple[tuple[str, Shape, Shape], ...]
+    unused: dict[str, list[str]]
+    fit: KeyReport | None
+    notes: tuple[str, ...]
 
 
 def convert_file(
@@ -103,9 +88,8 @@ def convert_file(
     """
     path = os.fspath(path)
     content = read_checkpoint(path, lazily=True)
-    weights = weights_of(content, path, averaged=averaged)
     return convert(
-        weights,
+        weights_of(content, path, averaged=averaged),
         source,
         target,
         path=path,
@@ -142,9 +126,6 @@ def convert(
         allow_other_size: weights for another window size than the model's are no error, and the
             result records no window size.
 
-    Returns:
-        The converted tensors and the account of them.
-
     Raises:
         CheckpointError: tensors that are not of the source, half a backbone where the source is
             one, or tensors that do not fit the model.
@@ -158,31 +139,28 @@ def convert(
     source = format_of(weights, path) if source == "auto" else source
     if target == "streampetr" and source in ("streampetr", "repdetr3d", "seed-remapped"):
         raise InputError(f"{path} has the reference's names already (--from {source})")
-    tensors, unused, known = _to_ours(weights, source, only)
+    tensors, unused = _to_ours(weights, source, only, path)
+    known: Settings = {}
     whole = source in _DETECTORS and only is None
-    known = parse_settings(settings if source == "ours" else known, path) if whole else {}
-    if not tensors:
-        raise CheckpointError(
-            f"{path} is not {FORMATS[source]}"
-            + (f" with a part {only!r}" if only else "")
-            + f": none of its tensors ({examples(weights)}) is of such a file; use --from auto, or "
-            "name another format"
-        )
-    if source not in _DETECTORS:
-        check_backbone(tensors, path)
-    of_model = {} if model is None else settings_of(model)
-    shapes = {} if model is None else model.state_dict()
-    tensors, resized = _resized(tensors, shapes) if source == "eva02-cls" else (tensors, ())
+    if whole and source != "ours":
+        tensors, constants = detector_from_streampetr(weights)  # also compares the copies
+        settings = settings_from_streampetr(weights, constants)
+    if whole:
+        known = parse_settings(settings, path)
+    resized: tuple[tuple[str, Shape, Shape], ...] = ()
+    of_model, shapes = ({}, {}) if model is None else (settings_of(model), model.state_dict())
+    if source == "eva02-cls":
+        tensors, resized = _resized(tensors, shapes)
+    notes: list[str] = []
     if whole and model is not None:
         _check_size(path, known, of_model, allow_other_size)
+        notes = differences(known, of_model, training=True)
+    elif whole and source == "repdetr3d":
+        notes = ["RepDETR3D's heads are renamed by rule; --config-file checks them"]
+    fit = None if model is None else KeyReport.compare(tensors, shapes)
+    _check_fit(path, source, tensors, fit, whole)
     if allow_other_size:
         known.pop("rotary", None)
-    fit = None if model is None else KeyReport.compare(tensors, shapes)
-    if fit is not None:
-        _check_fit(path, source, fit, whole)
-    notes = differences(known, of_model, training=True) if whole and model is not None else []
-    if source == "repdetr3d" and only is None and model is None:
-        notes.append("RepDETR3D's heads are renamed by rule; --config-file checks them")
     if target == "streampetr":
         known = {**of_model, **known}
         tensors = _to_streampetr(tensors, known, path)
@@ -190,30 +168,26 @@ def convert(
 
 
 def _to_ours(
-    weights: dict[str, Tensor], source: str, only: str | None
-) -> tuple[dict[str, Tensor], dict[str, list[str]], Settings]:
-    """Our tensors, the names left out by reason, and the settings that foreign tensors tell."""
+    weights: dict[str, Tensor], source: str, only: str | None, path: str
+) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Our tensors, and the names left out by reason."""
     unused: dict[str, list[str]] = {}
     tensors: dict[str, Tensor] = {}
     for name, value in weights.items():
-        ours = _TRANSLATIONS[source](name)
+        ours = TRANSLATIONS[source](name)
         if isinstance(ours, str) and only is not None and not ours.startswith(f"{only}."):
             ours = Unused(f"not of the {only}")
         if isinstance(ours, Unused):
             unused.setdefault(ours.why, []).append(name)
         else:
             tensors[ours] = value
-    if only is not None or source not in ("streampetr", "repdetr3d"):
-        return tensors, unused, {}
-    tensors, constants = detector_from_streampetr(weights)  # also compares the copies
-    settings: Settings = {
-        ours: constants[theirs].tolist()
-        for ours, theirs in _CONSTANT_NAMES.items()
-        if theirs in constants
-    }
-    prefix = "img_backbone."
-    tables = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
-    return tensors, unused, {**settings, **settings_from_rotary_tables(tables)}
+    if not tensors:
+        part = f" with a part {only!r}" if only else ""
+        raise CheckpointError(
+            f"{path} is not {FORMATS[source]}{part}: none of its tensors ({examples(weights)}) is "
+            "of such a file; use --from auto, or name another format"
+        )
+    return tensors, unused
 
 
 def _resized(
@@ -221,18 +195,16 @@ def _resized(
 ) -> tuple[dict[str, Tensor], tuple[tuple[str, Shape, Shape], ...]]:
     """Fits patches and positions of a pre-training file to a model, or to the published one."""
     wanted = {
-        _PATCH: (resize_patch_embed, 2, _PATCH_SIZE),
-        _POSITIONS: (resize_position_table, 1, _POSITION_ROWS),
+        PATCH: (resize_patch_embed, 2, _PATCH_SIZE),
+        POSITIONS: (resize_position_table, 1, _POSITION_ROWS),
     }
-    tensors, resized = dict(tensors), []
-    for name, (resize, axis, published) in wanted.items():
-        if name not in tensors:
-            continue
-        size = model[name].shape[axis] if name in model else published
-        old, tensors[name] = tensors[name], resize(tensors[name], size)
-        if tensors[name] is not old:
-            resized.append((name, tuple(old.shape), tuple(tensors[name].shape)))
-    return tensors, tuple(resized)
+    new = {
+        name: resize(tensors[name], model[name].shape[axis] if name in model else published)
+        for name, (resize, axis, published) in wanted.items()
+        if name in tensors
+    }
+    rows = [(name, tuple(tensors[name].shape), tuple(new[name].shape)) for name in new]
+    return {**tensors, **new}, tuple(row for row in rows if row[1] != row[2])
 
 
 def _check_size(path: str, file: Settings, model: Settings, allow_other_size: bool) -> None:
@@ -244,8 +216,18 @@ def _check_size(path: str, file: Settings, model: Settings, allow_other_size: bo
         raise CheckpointError(f"{path}: {'; '.join(ranges + windows)}{hint}")
 
 
-def _check_fit(path: str, source: str, fit: KeyReport, whole: bool) -> None:
-    """Raises CheckpointError if tensors do not fit; a whole detector must fit exactly."""
+def _check_fit(
+    path: str, source: str, tensors: Mapping[str, Tensor], fit: KeyReport | None, whole: bool
+) -> None:
+    """Raises CheckpointError for half a backbone, or tensors that do not fit the model."""
+    half = half_backbone(tensors) if source not in _DETECTORS else None
+    if half is not None:
+        raise CheckpointError(
+            f"{path} is {half}. It is of another ViT, or incomplete: take the file of EVA-02's "
+            "authors"
+        )
+    if fit is None:
+        return
     if whole and source == "repdetr3d" and any(".weights." in name for name in fit.unused):
         raise CheckpointError(
             f"{path} holds a RepDETR3D head, and the model of the configuration has no such head. "
@@ -255,8 +237,7 @@ def _check_fit(path: str, source: str, fit: KeyReport, whole: bool) -> None:
         name, theirs, ours = fit.wrong_shape[0]
         raise CheckpointError(
             f"{path}: {len(fit.wrong_shape)} tensors have another shape than the model's, first "
-            f"{name}: {theirs} in the file, {ours} in the model. "
-            f"{shape_hint(row[0] for row in fit.wrong_shape)}"
+            f"{name}: {theirs} in the file, {ours} in the model. {fit.shape_hint()}"
         )
     if whole and (fit.missing or fit.unused):
         raise CheckpointError(
@@ -268,34 +249,16 @@ def _check_fit(path: str, source: str, fit: KeyReport, whole: bool) -> None:
         raise CheckpointError(f"{path}: no tensor fits the model")
 
 
-def shape_hint(names: Iterable[str]) -> str:
-    """What to change where these tensors have another shape than the model's."""
-    names = set(names)
-    if names == {_POSITIONS}:
-        return (
-            "The position table has another size: set model.backbone.net.pretrain_img_size to the "
-            "side in pixels of the pictures that the file was pre-trained with"
-        )
-    if names <= {_POSITIONS, _PATCH}:
-        return (
-            "The patches have another size: tools/convert_checkpoint.py --from eva02-cls resizes "
-            "those of EVA-02's ImageNet files"
-        )
-    if any(name.startswith("backbone.") for name in names):
-        return "Use the backbone settings of the file (embed_dim, depth, mlp_ratio, patch_size)"
-    return "Use the model configuration of the file"
-
-
 def _to_streampetr(tensors: dict[str, Tensor], settings: Settings, path: str) -> dict[str, Tensor]:
-    constants = {
-        theirs: torch.tensor(settings[ours])
-        for ours, theirs in _CONSTANT_NAMES.items()
-        if ours in settings
-    }
     has_head = any(name.startswith("head.") for name in tensors)
-    if has_head and not {"pc_range", "code_weights"} <= set(constants):
+    if has_head and not {"point_cloud_range", "code_weights"} <= set(settings):
         raise InputError(
             f"{path} does not record the settings that the reference keeps among its weights "
             "(ranges, code weights); name the model's configuration with --config-file"
         )
+    constants = {
+        theirs: torch.tensor(settings[ours])
+        for theirs, ours in HEAD_CONSTANTS.items()
+        if ours in settings
+    }
     return detector_to_streampetr(tensors, constants, rotary_tables_of(settings))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
 from streampetr_vit.checkpoint.conversion import Conversion
+from streampetr_vit.checkpoint.fit import group_of
 from streampetr_vit.checkpoint.formats import FORMATS
-from streampetr_vit.checkpoint.key_report import group_of
 
 Row = tuple[str, int, int | None]  # title, tensors, parameters (None: not counted)
 
@@ -17,13 +18,12 @@ def describe(conversion: Conversion, title: str) -> str:
     """A table of the tensors read, mapped, resized, unused and missing.
 
     Args:
-        conversion: whose.
+        conversion: what is told.
         title: the file.
     """
     rows = list(_rows(conversion))
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{title}: {FORMATS[conversion.source]}", ""]
-    lines.append(f"{'':{width}}  tensors     parameters")
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{title}: {FORMATS[conversion.source]}", "", f"{'':{width}}  tensors     parameters"]
     for name, count, parameters in rows:
         size = "" if parameters is None else f"{parameters:>15,}"
         lines.append(f"{name:{width}}  {count:>7}{size}".rstrip())
@@ -33,42 +33,25 @@ def describe(conversion: Conversion, title: str) -> str:
     return "\n".join(lines)
 
 
-def _rows(conversion: Conversion) -> Iterable[Row]:
+def _rows(conversion: Conversion) -> Iterator[Row]:
+    out, unused, fit = conversion.tensors, conversion.unused, conversion.fit
     yield _counted("read", conversion.read, conversion.read)
-    out = conversion.tensors
     yield _counted("written" if conversion.target == "streampetr" else "mapped", out, out)
-    by_group: dict[str, list[str]] = {}
-    for name in out:
-        by_group.setdefault(group_of(name), []).append(name)
-    for group, names in by_group.items():
-        yield _counted(f"  {group}", names, out)
+    for group in dict.fromkeys(map(group_of, out)):
+        yield _counted(f"  {group}", [name for name in out if group_of(name) == group], out)
     yield "resized", len(conversion.resized), None
     for name, old, new in conversion.resized:
-        yield f"  {name} {_shape(old)} -> {_shape(new)}", 1, None
-    unused = conversion.unused
-    everything = [name for names in unused.values() for name in names]
-    yield _counted("unused", everything, conversion.read)
+        yield f"  {name} {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}", 1, None
+    yield _counted("unused", [n for names in unused.values() for n in names], conversion.read)
     for why, names in unused.items():
         yield _counted(f"  {why}", names, conversion.read)
-    if conversion.fit is not None:
-        yield "not in the model", len(conversion.fit.unused), None
-        yield from _by_group(conversion.fit.unused)
-        yield "missing", len(conversion.fit.missing), None
-        yield from _by_group(conversion.fit.missing)
-
-
-def _by_group(names: Iterable[str]) -> Iterable[Row]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[group_of(name)] = counts.get(group_of(name), 0) + 1
-    for group, count in counts.items():
-        yield f"  {group}", count, None
+    if fit is not None:
+        for title, absent in (("not in the model", fit.unused), ("missing", fit.missing)):
+            yield title, len(absent), None
+            for group, count in Counter(map(group_of, absent)).items():
+                yield f"  {group}", count, None
 
 
 def _counted(title: str, names: Iterable[str], tensors: Mapping[str, Tensor]) -> Row:
-    listed = list(names)
-    return title, len(listed), sum(tensors[name].numel() for name in listed if name in tensors)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
+    sizes = [tensors[name].numel() for name in names]
+    return title, len(sizes), sum(sizes)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streampetr_vit.checkpoint.key_report import examples
+from streampetr_vit.checkpoint.fit import examples
 from streampetr_vit.errors import CheckpointError
 
 # Whose weights a file holds: name on the command line -> what it is.
@@ -21,10 +21,21 @@ FORMATS = {
     "repdetr3d": "a RepDETR3D detector (img_backbone.*, pts_bbox_head.*, YOLOX 2D head)",
     "seed-remapped": "an EVA-02 backbone under StreamPETR's names (img_backbone.* alone)",
 }
-
 # Where files keep their weights, in the order of preference; else they are the whole content.
 _WEIGHTS = ("model", "module", "state_dict")
 _AVERAGED_WEIGHTS = ("ema_state", "model_ema")
+# Blocks of other ViTs: pattern of a name -> what the file is.
+_OTHER_BLOCKS = {
+    r"mlp\.fc1_[gx]\.": "has timm's names (blocks.0.mlp.fc1_g); take the file of EVA-02's authors",
+    r"mlp\.fc1\.": (
+        "has the blocks of a plain ViT (mlp.fc1), as MAE's, and not EVA-02's (mlp.w1, mlp.w2, "
+        "mlp.w3); they do not fit this backbone"
+    ),
+    r"attn\.qkv\.weight": (
+        "has one weight for queries, keys and values (attn.qkv.weight), as EVA-02's Ti and S "
+        "models; only the B and L models fit this backbone"
+    ),
+}
 
 
 def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False) -> dict[str, Any]:
@@ -50,7 +61,7 @@ def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False)
             "leave out --ema"
         )
     weights = dict(content if entry is None else content[entry])
-    strange = next(filter(None, (_what_is_wrong(*entry) for entry in weights.items())), None)
+    strange = next(filter(None, (_what_is_wrong(*item) for item in weights.items())), None)
     if strange is not None or not weights:
         raise CheckpointError(
             f"{path}: {strange or 'empty'}: no dict of tensors under {', '.join(_WEIGHTS)}, nor "
@@ -85,17 +96,19 @@ def format_of(names: Iterable[str], path: str) -> str:
         CheckpointError: none of them; the message says what was recognised instead.
     """
     names = list(names)
-    _check_blocks(names, path)
+    for pattern, what in _OTHER_BLOCKS.items():
+        if any(re.search(rf"\bblocks\.\d+\.{pattern}", name) for name in names):
+            raise CheckpointError(f"{path} {what}")
     parts = {name.split(".")[0] for name in names}
-    if "pts_bbox_head" in parts or "img_backbone" in parts:
-        if "img_backbone" in parts and not any(n.startswith("img_backbone.blocks.") for n in names):
-            raise CheckpointError(
-                f"{path} is a detector with another backbone than EVA-02's ViT (it has "
-                f"{examples(n for n in names if n.startswith('img_backbone.'))}); this project "
-                "has no such backbone"
-            )
-        if not parts & {"pts_bbox_head", "img_roi_head", "img_neck"}:
-            return "seed-remapped"
+    backbone = [name for name in names if name.startswith("img_backbone.")]
+    if backbone and not any(name.startswith("img_backbone.blocks.") for name in backbone):
+        raise CheckpointError(
+            f"{path} is a detector with another backbone than EVA-02's ViT (it has "
+            f"{examples(backbone)}); this project has no such backbone"
+        )
+    if backbone and not parts & {"pts_bbox_head", "img_roi_head", "img_neck"}:
+        return "seed-remapped"
+    if backbone or "pts_bbox_head" in parts:
         is_sparse = any(".attentions.1.weights_fc." in n or "multi_level_" in n for n in names)
         return "repdetr3d" if is_sparse else "streampetr"
     if "backbone" in parts:
@@ -106,21 +119,3 @@ def format_of(names: Iterable[str], path: str) -> str:
         f"{path} is none of the known checkpoints: its tensors are {examples(names)}. Known are: "
         + "; ".join(f"{name}, {what}" for name, what in FORMATS.items())
     )
-
-
-def _check_blocks(names: list[str], path: str) -> None:
-    """Raises CheckpointError for the blocks of other ViTs, whatever stands before `blocks.`."""
-    if any(re.search(r"\bblocks\.\d+\.mlp\.fc1_[gx]\.", name) for name in names):
-        raise CheckpointError(
-            f"{path} has timm's names (blocks.0.mlp.fc1_g); take the file of EVA-02's authors"
-        )
-    if any(re.search(r"\bblocks\.\d+\.mlp\.fc1\.", name) for name in names):
-        raise CheckpointError(
-            f"{path} has the blocks of a plain ViT (mlp.fc1), as MAE's, and not EVA-02's "
-            "(mlp.w1, mlp.w2, mlp.w3); they do not fit this backbone"
-        )
-    if any(re.search(r"\bblocks\.\d+\.attn\.qkv\.weight", name) for name in names):
-        raise CheckpointError(
-            f"{path} has one weight for queries, keys and values (attn.qkv.weight), as EVA-02's "
-            "Ti and S models; only the B and L models fit this backbone"
-        )

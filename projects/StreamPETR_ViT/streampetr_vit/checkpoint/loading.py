@@ -15,10 +15,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.conversion import shape_hint
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
+from streampetr_vit.checkpoint.fit import KeyReport, examples, groups
 from streampetr_vit.checkpoint.formats import format_of, weights_of
-from streampetr_vit.checkpoint.key_report import KeyReport, examples, groups, partial_loading
 from streampetr_vit.checkpoint.settings import differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError
 
@@ -105,24 +104,24 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         self._file = filename
         content = read_checkpoint(filename, lazily=self._lazily)
-        state = weights_of(content, filename)
-        if isinstance(content.get("model"), Mapping):
-            return {**content, "model": state}
-        return {"model": state}
+        beside = content if isinstance(content.get("model"), Mapping) else {}
+        return {**beside, "model": weights_of(content, filename)}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        state = checkpoint["model"]
-        report = KeyReport.compare(state, self.model.state_dict())
+        state, model = checkpoint["model"], self.model.state_dict()
+        report = KeyReport.compare(state, model)
         self._check(report, state)
         self._check_settings(checkpoint.get(SETTINGS))
         if self._resuming:
             self._check_state(checkpoint)
         else:
             self._check_finite(report, state)
-        if not getattr(self.model, "reports_loading", False):
-            logger.info("%s:\n  %s", self._file, report.summary())
-        with partial_loading(self.model):  # checked above
-            return super()._load_model(checkpoint)
+        level = logging.WARNING if report.missing or report.unused else logging.INFO
+        logger.log(level, "checkpoint %s: %s", self._file, report.summary())
+        # The model's own values stand for what is missing: they stay, and neither torch nor
+        # detectron2 finds anything to say that the report has not said.
+        checkpoint["model"] = {**model, **{name: state[name] for name in report.matched}}
+        return super()._load_model(checkpoint)
 
     def _check(self, report: KeyReport, state: Mapping[str, Tensor]) -> None:
         """Raises CheckpointError if the file does not fit well enough."""
@@ -153,6 +152,29 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "it all the same: train.init_allow_partial=True.)"
             )
 
+    def _check_shapes(self, report: KeyReport) -> None:
+        """Raises CheckpointError for tensors of another shape, or warns where they are allowed."""
+        what = f"{self._file}: {len(report.wrong_shape)} tensors have another shape: " + "; ".join(
+            f"{name} is {theirs} in the file, {ours} in the model"
+            for name, theirs, ours in report.wrong_shape[:5]
+        )
+        if report.matched and self._allow_wrong_shape and not self._needs_all:
+            logger.warning("%s. They keep their start values", what)
+            return
+        way_out = " (To start a new training from the rest: train.init_allow_wrong_shape=True.)"
+        raise CheckpointError(f"{what}. {report.shape_hint()}.{'' if self._needs_all else way_out}")
+
+    def _check_settings(self, recorded: object) -> None:
+        """Compares what tensors do not tell: windows and ranges."""
+        found = differences(parse_settings(recorded, self._file), settings_of(self.model))
+        if found and self._needs_all:
+            raise CheckpointError(
+                f"{self._file}: {'; '.join(found)}. (To load it all the same, write it once more "
+                "with tools/convert_checkpoint.py --allow-other-size.)"
+            )
+        for line in found:
+            logger.warning("%s: %s", self._file, line)
+
     def _check_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Raises CheckpointError if a file to resume from lacks what training needs."""
         absent = [name for name in self.checkpointables if name not in checkpoint]
@@ -172,35 +194,6 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "had diverged, or the file is damaged. Take an earlier checkpoint"
             )
 
-    def _check_shapes(self, report: KeyReport) -> None:
-        listed = "; ".join(
-            f"{name} is {theirs} in the file, {ours} in the model"
-            for name, theirs, ours in report.wrong_shape[:5]
-        )
-        count, hint = len(report.wrong_shape), shape_hint(row[0] for row in report.wrong_shape)
-        if not report.matched or not self._allow_wrong_shape or self._needs_all:
-            way_out = (
-                ""
-                if self._needs_all
-                else " (To start a new training from the rest: train.init_allow_wrong_shape=True.)"
-            )
-            raise CheckpointError(
-                f"{self._file}: {count} tensors have another shape: {listed}. {hint}.{way_out}"
-            )
-        logger.warning("%s: %d tensors of another shape left out: %s", self._file, count, listed)
-
-    def _check_settings(self, recorded: Any) -> None:
-        """Compares what tensors do not tell: windows and ranges."""
-        file = parse_settings(recorded, self._file)
-        found = differences(file, settings_of(self.model))
-        if found and self._needs_all:
-            raise CheckpointError(
-                f"{self._file}: {'; '.join(found)}. (To load it all the same, write it once more "
-                "with tools/convert_checkpoint.py --allow-other-size.)"
-            )
-        for line in found:
-            logger.warning("%s: %s", self._file, line)
-
     def _what_to_do(self, state: Mapping[str, Tensor]) -> str:
         try:
             known = format_of(state, self._file)
@@ -212,6 +205,3 @@ class SafeCheckpointer(DetectionCheckpointer):
             "Convert the file first: python tools/convert_checkpoint.py "
             f"--from {known} {self._file} CONVERTED.pth."
         )
-
-    def _log_incompatible_keys(self, incompatible: Any) -> None:
-        """Nothing: the report by group is logged, where detectron2 lists every name."""

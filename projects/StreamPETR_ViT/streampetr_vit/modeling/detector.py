@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.key_report import report_loading
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
@@ -105,7 +104,6 @@ class StreamPETR(nn.Module):
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
-        report_loading(self)
         self._rig_codes = RigCodeCache()
         self.reset_streams()
 
