@@ -110,7 +110,8 @@ def test_load_state_dict_behaves_as_torchs() -> None:
     assert result.missing_keys == expected and "backbone.net.freqs_cos" in expected
     assert result.unexpected_keys == ["roi_heads.a.b"]
     assert model.backbone.net.pos_embed.eq(1).all()
-    with pytest.raises(RuntimeError, match="(?s)Missing key.*freqs_cos.*Unexpected key.*roi_heads.a.b"):
+    message = r"(?s)Missing key.*freqs_cos.*Unexpected key.*roi_heads.a.b"
+    with pytest.raises(RuntimeError, match=message):
         model.load_state_dict(state)
     assert model.load_state_dict({}, strict=False).unexpected_keys == []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
+from streampetr_vit.files import replacing
 
 CONFIG_NAME = "detection_cvpr_2019"
 
@@ -43,9 +44,10 @@ def evaluate_results(
     summary["num_gt_boxes"] = {name: counts[name] for name in evaluation.cfg.class_names}
     # Through JSON and back: plain dicts and floats, with the keys that a reader of the file sees.
     text = json.dumps(summary, indent=2)
-    output_dir = Path(output_dir)
-    _write_text(output_dir / "metrics_summary.json", text)
-    _write_text(output_dir / "metrics_details.json", json.dumps(details.serialize(), indent=2))
+    with replacing(Path(output_dir) / "metrics_summary.json") as temporary:
+        temporary.write_text(text)
+    with replacing(Path(output_dir) / "metrics_details.json") as temporary:
+        temporary.write_text(json.dumps(details.serialize(), indent=2))
     return json.loads(text)
 
 
@@ -84,11 +86,3 @@ def _detection_eval(nusc: Any, results_path: Path, sample_tokens: tuple[str, ...
             return loaders.filter_eval_boxes(nusc, boxes, self.cfg.class_range)
 
     return SampleListEval()
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
