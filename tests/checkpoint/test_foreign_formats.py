@@ -88,14 +88,14 @@ def test_eva_pre_training_of_full_size(positions: int) -> None:
     assert len(report.matched) == VIT_L_TENSORS and not report.missing and not report.unused
     patch = ("backbone.net.patch_embed.proj.weight", (1024, 3, 14, 14), (1024, 3, 16, 16))
     table = ("backbone.net.pos_embed", (1, positions, 1024), (1, 197, 1024))
-    assert conversion.resized == ((patch,) if positions == 197 else (patch, table))
+    assert conversion.resized == ([patch] if positions == 197 else [patch, table])
     assert sorted(len(names) for names in conversion.unused.values()) == [2, 5]
 
 
 def test_a_ready_made_file_with_patches_of_16_is_not_resized() -> None:
     weights = foreign.filled(foreign.vit_shapes(foreign.TINY), foreign.random_values)
     conversion = convert({**weights, "mask_token": torch.zeros(1, 1, 32)})
-    assert conversion.resized == ()
+    assert conversion.resized == []
     for name, value in weights.items():
         assert conversion.tensors[f"backbone.net.{name}"] is value
 

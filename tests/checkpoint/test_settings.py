@@ -117,7 +117,7 @@ def as_reference(model: StreamPETR) -> dict[str, torch.Tensor]:
 
 def test_ranges_and_extra_parts_are_errors_and_weights_of_losses_a_note() -> None:
     weights = as_reference(make_detector())
-    assert convert(weights, model=make_detector()).notes == ()
+    assert convert(weights, model=make_detector()).notes == []
     other = make_detector(point_cloud_range=(-25.6, -25.6, -5.0, 25.6, 25.6, 3.0))
     with pytest.raises(CheckpointError, match=r"point_cloud_range is \[-51.2,.* in the file"):
         convert(weights, model=other, allow_other_size=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.adapters.backbone import resize_patch_embed, resize_position_table
+from streampetr_vit.checkpoint.adapters.backbone import resized_to_fit
 from streampetr_vit.checkpoint.adapters.detector import (
     TRANSLATIONS,
     detector_from_streampetr,
@@ -20,28 +21,13 @@ from streampetr_vit.checkpoint.adapters.head import HEAD_CONSTANTS
 from streampetr_vit.checkpoint.adapters.renaming import Unused
 from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
-from streampetr_vit.checkpoint.fit import (
-    PATCH,
-    POSITIONS,
-    KeyReport,
-    Shape,
-    examples,
-    groups,
-    half_backbone,
-)
+from streampetr_vit.checkpoint.fit import KeyReport, Shape, examples, groups, half_backbone
 from streampetr_vit.checkpoint.formats import FORMATS, format_of, weights_of
-from streampetr_vit.checkpoint.settings import (
-    Settings,
-    differences,
-    parse_settings,
-    settings_of,
-)
+from streampetr_vit.checkpoint.settings import Settings, differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError, InputError
 
 TARGETS = ("ours", "streampetr")
 _DETECTORS = ("ours", "streampetr", "repdetr3d")
-# Of our models: StreamPETR's ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
-_PATCH_SIZE, _POSITION_ROWS = 16, 14 * 14 + 1
 
 
 @dataclass(frozen=True)
@@ -65,10 +51,10 @@ class Conversion:
     tensors: dict[str, Tensor]
     settings: Settings
     read: dict[str, Tensor]
-    resized: tuple[tuple[str, Shape, Shape], ...]
+    resized: list[tuple[str, Shape, Shape]]
     unused: dict[str, list[str]]
     fit: KeyReport | None
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 def convert_file(
@@ -76,28 +62,21 @@ def convert_file(
     source: str = "auto",
     target: str = "ours",
     *,
-    model: nn.Module | None = None,
     averaged: bool = False,
-    only: str | None = None,
-    allow_other_size: bool = False,
+    **options: Any,
 ) -> Conversion:
-    """Reads a checkpoint and translates its tensors; see `convert`.
+    """Reads a checkpoint and translates its tensors.
 
-    Tensors of the result may be views of the file: write them, or load them into a model, before
-    the file changes.
+    Args:
+        path: the file. Tensors of the result may be views of it: write them, or load them into a
+            model, before the file changes.
+        source, target, options: see `convert`.
+        averaged: take the moving average of the weights, see `weights_of`.
     """
     path = os.fspath(path)
     content = read_checkpoint(path, lazily=True)
-    return convert(
-        weights_of(content, path, averaged=averaged),
-        source,
-        target,
-        path=path,
-        settings=content.get(SETTINGS),
-        model=model,
-        only=only,
-        allow_other_size=allow_other_size,
-    )
+    weights = weights_of(content, path, averaged=averaged)
+    return convert(weights, source, target, path=path, settings=content.get(SETTINGS), **options)
 
 
 def convert(
@@ -140,31 +119,32 @@ def convert(
     if target == "streampetr" and source in ("streampetr", "repdetr3d", "seed-remapped"):
         raise InputError(f"{path} has the reference's names already (--from {source})")
     tensors, unused = _to_ours(weights, source, only, path)
+    of_model, state = ({}, {}) if model is None else (settings_of(model), model.state_dict())
+    resized: list[tuple[str, Shape, Shape]] = []
+    if source == "eva02-cls":
+        for name, new in resized_to_fit(tensors, state).items():
+            if new.shape != tensors[name].shape:
+                resized.append((name, tuple(tensors[name].shape), tuple(new.shape)))
+            tensors[name] = new
     known: Settings = {}
     whole = source in _DETECTORS and only is None
-    if whole and source != "ours":
-        tensors, constants = detector_from_streampetr(weights)  # also compares the copies
-        settings = settings_from_streampetr(weights, constants)
     if whole:
+        if source != "ours":
+            tensors, constants = detector_from_streampetr(weights)  # also compares the copies
+            settings = settings_from_streampetr(weights, constants)
         known = parse_settings(settings, path)
-    resized: tuple[tuple[str, Shape, Shape], ...] = ()
-    of_model, shapes = ({}, {}) if model is None else (settings_of(model), model.state_dict())
-    if source == "eva02-cls":
-        tensors, resized = _resized(tensors, shapes)
-    notes: list[str] = []
-    if whole and model is not None:
         _check_size(path, known, of_model, allow_other_size)
-        notes = differences(known, of_model, training=True)
-    elif whole and source == "repdetr3d":
-        notes = ["RepDETR3D's heads are renamed by rule; --config-file checks them"]
-    fit = None if model is None else KeyReport.compare(tensors, shapes)
-    _check_fit(path, source, tensors, fit, whole)
     if allow_other_size:
         known.pop("rotary", None)
+    fit = None if model is None else KeyReport.compare(tensors, state)
+    _check_fit(path, source, tensors, fit, whole)
+    notes = differences(known, of_model, training=True)
+    if whole and source == "repdetr3d" and model is None:
+        notes = ["RepDETR3D's heads are renamed by rule; --config-file checks them"]
     if target == "streampetr":
         known = {**of_model, **known}
         tensors = _to_streampetr(tensors, known, path)
-    return Conversion(source, target, tensors, known, weights, resized, unused, fit, tuple(notes))
+    return Conversion(source, target, tensors, known, weights, resized, unused, fit, notes)
 
 
 def _to_ours(
@@ -188,23 +168,6 @@ def _to_ours(
             "of such a file; use --from auto, or name another format"
         )
     return tensors, unused
-
-
-def _resized(
-    tensors: dict[str, Tensor], model: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], tuple[tuple[str, Shape, Shape], ...]]:
-    """Fits patches and positions of a pre-training file to a model, or to the published one."""
-    wanted = {
-        PATCH: (resize_patch_embed, 2, _PATCH_SIZE),
-        POSITIONS: (resize_position_table, 1, _POSITION_ROWS),
-    }
-    new = {
-        name: resize(tensors[name], model[name].shape[axis] if name in model else published)
-        for name, (resize, axis, published) in wanted.items()
-        if name in tensors
-    }
-    rows = [(name, tuple(tensors[name].shape), tuple(new[name].shape)) for name in new]
-    return {**tensors, **new}, tuple(row for row in rows if row[1] != row[2])
 
 
 def _check_size(path: str, file: Settings, model: Settings, allow_other_size: bool) -> None:

@@ -34,9 +34,8 @@ SETTINGS = "settings"  # entry that holds what `checkpoint.settings` knows of a 
 class StandIn:
     """Takes the place of an object that is not a tensor; keeps nothing of it."""
 
-    def __new__(cls, *_: Any) -> StandIn:
+    def __init__(self, *_: Any) -> None:
         """Whatever the arguments are."""
-        return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         """Whatever the state is."""
@@ -170,12 +169,11 @@ def write_checkpoint(
     """Writes a checkpoint that detectron2's checkpointer reads, or a .safetensors file.
 
     Args:
-        path: ends with .pth, .pt or .safetensors.
+        path: see `check_output`.
         tensors: by name; they may be views of the file that is replaced.
-        settings: see `checkpoint.settings`; plain values.
+        settings: see `checkpoint.settings`.
 
     Raises:
-        InputError: another ending.
         OutputError: the file cannot be written.
     """
     with _writing(path) as temporary:
@@ -190,12 +188,7 @@ def write_checkpoint(
 
 
 def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Writes a .pth file in the layout of mmcv, for the reference.
-
-    Raises:
-        InputError: another ending.
-        OutputError: the file cannot be written.
-    """
+    """Writes a .pth file in the layout of mmcv, for the reference; raises as `write_checkpoint`."""
     if os.fspath(path).endswith(".safetensors"):
         raise InputError(f"output {os.fspath(path)!r}: the reference reads .pth files only")
     with _writing(path) as temporary, temporary.open("wb") as file:

@@ -15,7 +15,6 @@ from streampetr_vit.modeling.backbone import ViT
 
 Shape = tuple[int, ...]
 
-PATCH, POSITIONS = "backbone.net.patch_embed.proj.weight", "backbone.net.pos_embed"
 _VIT = "backbone.net."
 _BLOCK = re.compile(r"backbone\.net\.blocks\.(\d+)\.(.+)")
 
@@ -81,12 +80,13 @@ class KeyReport:
     def shape_hint(self) -> str:
         """What to change where tensors have another shape than the model's."""
         names = {name for name, _, _ in self.wrong_shape}
-        if names == {POSITIONS}:
+        positions, patch = f"{_VIT}pos_embed", f"{_VIT}patch_embed.proj.weight"
+        if names == {positions}:
             return (
                 "The position table has another size: set model.backbone.net.pretrain_img_size to "
                 "the side in pixels of the pictures that the file was pre-trained with"
             )
-        if names <= {POSITIONS, PATCH}:
+        if names <= {positions, patch}:
             return (
                 "The patches have another size: tools/convert_checkpoint.py --from eva02-cls "
                 "resizes those of EVA-02's ImageNet files"

@@ -39,15 +39,12 @@ _OTHER_BLOCKS = {
 
 
 def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False) -> dict[str, Any]:
-    """The flat dict of weights in a file's content.
+    """The weights in a file's content, without the prefix "module." of distributed training.
 
     Args:
-        content: as `read_checkpoint` returns it.
+        content: of `read_checkpoint`.
         path: the file, for messages.
         averaged: take the moving average that EVA-02's training keeps beside the weights.
-
-    Returns:
-        name -> tensor, without the prefix "module." that distributed training leaves.
 
     Raises:
         CheckpointError: no weights found, or what is there is no dict of whole, dense tensors.
@@ -86,14 +83,10 @@ def _what_is_wrong(name: object, value: object) -> str | None:
 
 
 def format_of(names: Iterable[str], path: str) -> str:
-    """Whose weights these are, a key of `FORMATS`.
-
-    Args:
-        names: of the weights.
-        path: the file, for messages.
+    """Whose weights have these names, a key of `FORMATS`.
 
     Raises:
-        CheckpointError: none of them; the message says what was recognised instead.
+        CheckpointError: nobody's that is known; the message says what was recognised instead.
     """
     names = list(names)
     for pattern, what in _OTHER_BLOCKS.items():

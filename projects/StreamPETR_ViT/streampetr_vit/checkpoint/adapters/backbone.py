@@ -39,9 +39,6 @@ def resize_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
 
     Returns:
         (C, in_chans, patch_size, patch_size), dtype of `weight`; `weight` itself if it is that.
-
-    Raises:
-        InputError: another number of axes.
     """
     if weight.ndim != 4:
         raise InputError(f"patch_embed.proj.weight {tuple(weight.shape)} must have four axes")
@@ -56,11 +53,7 @@ def resize_position_table(pos_embed: Tensor, rows: int) -> Tensor:
         rows: 1 + T * T.
 
     Returns:
-        (1, rows, C), dtype of `pos_embed`; the first row as it is. `pos_embed` itself if it is
-        that.
-
-    Raises:
-        InputError: other axes, or either number of rows is not one more than a square.
+        (1, rows, C), dtype of `pos_embed`, the first row as it is; or `pos_embed` itself.
     """
     if pos_embed.ndim != 3 or len(pos_embed) != 1:
         raise InputError(f"pos_embed {tuple(pos_embed.shape)} must be (1, rows, channels)")
@@ -84,6 +77,25 @@ def _bicubic(grid: Tensor, side: int) -> Tensor:
     wide = grid.to(torch.promote_types(grid.dtype, torch.float32))
     resized = functional.interpolate(wide, size=(side, side), mode="bicubic", align_corners=False)
     return resized.to(grid.dtype)
+
+
+def resized_to_fit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Patches and positions of a pre-training file, by our detector's names, for a model.
+
+    Args:
+        tensors: of the file.
+        model: state dict of the detector; what it lacks gets the size of StreamPETR's ViT.
+    """
+    wanted = {
+        # The ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
+        "backbone.net.patch_embed.proj.weight": (resize_patch_embed, 2, 16),
+        "backbone.net.pos_embed": (resize_position_table, 1, 14 * 14 + 1),
+    }
+    return {
+        name: resize(tensors[name], model[name].shape[axis] if name in model else published)
+        for name, (resize, axis, published) in wanted.items()
+        if name in tensors
+    }
 
 
 # StreamPETR's names of arguments that `ViT` knows by another name.

@@ -98,9 +98,6 @@ def detector_from_streampetr(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights of a whole StreamPETR or RepDETR3D detector, for ours.
 
-    Args:
-        state_dict: of the reference. A detector without neck or 2D head has none of their names.
-
     Returns:
         The tensors under our detector's names, and the `HEAD_CONSTANTS` found.
 
@@ -108,27 +105,16 @@ def detector_from_streampetr(
         InputError: names that no part of the detector has, or a head that `head_from_streampetr`
             refuses.
     """
-    for name in state_dict:
-        _of_streampetr(name)  # raises
-    head, constants = head_from_streampetr(state_dict, "pts_bbox_head.")
-    tensors = {
-        f"{part}.{name}": value
-        for prefix, (part, names) in _PARTS.items()
-        if part != "head"
-        for name, value in names.weights_to_ours(state_dict, prefix).items()
-    }
+    names = {name: _of_streampetr(name) for name in state_dict}
+    tensors = {ours: state_dict[n] for n, ours in names.items() if isinstance(ours, str)}
+    head, constants = head_from_streampetr(state_dict, "pts_bbox_head.")  # compares the copies
     return tensors | {f"head.{name}": value for name, value in head.items()}, constants
 
 
 def settings_from_streampetr(
     state_dict: Mapping[str, Tensor], constants: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """The settings (see `checkpoint.settings`) that a detector keeps among its weights.
-
-    Args:
-        state_dict: of the reference's detector.
-        constants: of `detector_from_streampetr`.
-    """
+    """The settings (see `checkpoint.settings`) that the reference keeps among its weights."""
     prefix = "img_backbone."
     tables = {n.removeprefix(prefix): t for n, t in state_dict.items() if n.startswith(prefix)}
     settings = {HEAD_CONSTANTS[name]: value.tolist() for name, value in constants.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -48,19 +48,17 @@ class Renaming:
 
     def to_foreign(self, name: str) -> str:
         """The way back."""
-        return self._rename(name, _swapped(self.prefixes), _swapped(self.inner))
+        swapped = (tuple((b, a) for a, b in pairs) for pairs in (self.prefixes, self.inner))
+        return self._rename(name, *swapped)
 
     def weights_to_ours(
         self, state_dict: Mapping[str, Tensor], prefix: str = ""
     ) -> dict[str, Tensor]:
-        """Weights for our module.
+        """The module's weights by our names, without rotary tables.
 
         Args:
-            state_dict: of the reference, by name.
+            state_dict: of the reference.
             prefix: of the module in a detector, such as "img_neck."; other names are left out.
-
-        Returns:
-            The same tensors by our names, without rotary tables.
 
         Raises:
             InputError: the module has no tensor of such a name.
@@ -80,10 +78,6 @@ class Renaming:
         for old, new in inner:
             name = name.replace(old, new)
         return name
-
-
-def _swapped(pairs: Iterable[tuple[str, str]]) -> Pairs:
-    return tuple((ours, theirs) for theirs, ours in pairs)
 
 
 def under(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
