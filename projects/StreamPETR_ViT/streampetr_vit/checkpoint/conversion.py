@@ -197,11 +197,7 @@ def _check_fit(
             "Use a RepDETR3D configuration; or take the backbone alone: --only backbone"
         )
     if fit.wrong_shape:
-        name, theirs, ours = fit.wrong_shape[0]
-        raise CheckpointError(
-            f"{path}: {len(fit.wrong_shape)} tensors have another shape than the model's, first "
-            f"{name}: {theirs} in the file, {ours} in the model. {fit.shape_hint()}"
-        )
+        raise CheckpointError(f"{path}: {fit.wrong_shapes()}. {fit.shape_hint()}")
     if whole and (fit.missing or fit.unused):
         raise CheckpointError(
             f"{path} is another detector than the model of the configuration. Not in the file: "

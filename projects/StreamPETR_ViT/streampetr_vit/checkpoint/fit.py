@@ -77,8 +77,15 @@ class KeyReport:
             lines.append(f"in the checkpoint, not used: {groups(self.unused)}")
         return "\n  ".join(lines)
 
+    def wrong_shapes(self) -> str:
+        """Which tensors have another shape than the model's."""
+        return f"{len(self.wrong_shape)} tensors have another shape: " + "; ".join(
+            f"{name} is {theirs} in the file, {ours} in the model"
+            for name, theirs, ours in self.wrong_shape[:5]
+        )
+
     def shape_hint(self) -> str:
-        """What to change where tensors have another shape than the model's."""
+        """What to change where tensors have another shape."""
         names = {name for name, _, _ in self.wrong_shape}
         positions, patch = f"{_VIT}pos_embed", f"{_VIT}patch_embed.proj.weight"
         if names == {positions}:
@@ -105,11 +112,11 @@ def half_backbone(found: Iterable[str], model: Iterable[str] | None = None) -> s
             counts to, each with what any block of the file has.
     """
     names = {name for name in found if name.startswith(_VIT)}
-    wanted = {name for name in model if name.startswith(_VIT)} if model else _whole_vit(names)
+    wanted = _whole_vit(names) if model is None else {n for n in model if n.startswith(_VIT)}
     absent = sorted(wanted - names)
     if not absent:
         return None
-    whose = "the model's ViT" if model else "a ViT with its blocks"
+    whose = "a ViT with its blocks" if model is None else "the model's ViT"
     return (
         f"half a backbone: it lacks {len(absent)} of the {len(wanted)} tensors of {whose}, which "
         f"would keep random start values: {examples(absent)}"
@@ -118,21 +125,17 @@ def half_backbone(found: Iterable[str], model: Iterable[str] | None = None) -> s
 
 def _whole_vit(names: set[str]) -> set[str]:
     """What belongs to a ViT of which a file has these tensors."""
-    # What every ViT of ours has: a stem and a block without options.
     with torch.device("meta"):
-        vit = ViT(embed_dim=8, depth=1, num_heads=1, qkv_bias=False)
-    plainest = {_VIT + name for name in vit.state_dict()}
-    of_file, of_plainest = (filter(None, map(_BLOCK.fullmatch, n)) for n in (names, plainest))
-    indices, in_block = set(), {match[2] for match in of_plainest}
-    for match in of_file:
-        indices.add(int(match[1]))
-        # Only some blocks have residual convolutions; options such as biases are of all.
-        if not match[2].startswith("residual."):
-            in_block.add(match[2])
+        plainest = ViT(embed_dim=8, depth=1, num_heads=1, qkv_bias=False)
+    stem = {name for name in plainest.state_dict() if not name.startswith("blocks.")}
+    blocks = [match.groups() for match in map(_BLOCK.fullmatch, names) if match is not None]
+    # Options such as biases are of all blocks, but residual convolutions of some.
+    in_block = {name for _, name in blocks if not name.startswith("residual.")}
+    in_block |= set(plainest.blocks[0].state_dict())
     # A damaged file may name any block: do not list more than it can have.
-    depth = min(max(indices, default=0), len(names)) + 1
-    stem = {name for name in plainest if not _BLOCK.fullmatch(name)}
-    return stem | {f"{_VIT}blocks.{i}.{name}" for i in range(depth) for name in in_block}
+    depth = 1 + min(max((int(index) for index, _ in blocks), default=0), len(names))
+    in_blocks = {f"blocks.{index}.{name}" for index in range(depth) for name in in_block}
+    return {_VIT + name for name in stem | in_blocks}
 
 
 def groups(names: Iterable[str]) -> str:

@@ -28,33 +28,42 @@ def backbone_from_eva_detection(
     return under(state_dict, prefix)
 
 
-def resize_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
-    """Fits the kernel of the patch embedding to another patch size.
+def resized_to_fit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Patches and positions of a pre-training file at a model's sizes.
 
-    Source: EVA-02's own rule for 14 to 16 pixels: bicubic, without correcting the magnitude.
+    Source: EVA-02's own script for patches of 14 to 16 pixels.
 
     Args:
-        weight: (C, in_chans, p, p).
-        patch_size: side in pixels.
+        tensors: of the file, by the names of our detector.
+        model: state dict of the detector; what it lacks gets the size of StreamPETR's ViT.
 
     Returns:
-        (C, in_chans, patch_size, patch_size), dtype of `weight`; `weight` itself if it is that.
+        name -> tensor, of those two that the file has; the same tensor where its size is right.
+
+    Raises:
+        InputError: the shape of one is not that of patches or positions.
     """
+    wanted = {
+        # The ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
+        "backbone.net.patch_embed.proj.weight": (_resized_patches, 2, 16),
+        "backbone.net.pos_embed": (_resized_positions, 1, 14 * 14 + 1),
+    }
+    return {
+        name: resized(tensors[name], model[name].shape[axis] if name in model else published)
+        for name, (resized, axis, published) in wanted.items()
+        if name in tensors
+    }
+
+
+def _resized_patches(weight: Tensor, side: int) -> Tensor:
+    """(C, in_chans, p, p) to (C, in_chans, side, side)."""
     if weight.ndim != 4:
         raise InputError(f"patch_embed.proj.weight {tuple(weight.shape)} must have four axes")
-    return weight if weight.shape[2:] == (patch_size,) * 2 else _bicubic(weight, patch_size)
+    return weight if weight.shape[2:] == (side, side) else _bicubic(weight, side)
 
 
-def resize_position_table(pos_embed: Tensor, rows: int) -> Tensor:
-    """Fits learned positions to another grid, as EVA-02's own script does.
-
-    Args:
-        pos_embed: (1, 1 + S * S, C), a row of the class token and a square grid.
-        rows: 1 + T * T.
-
-    Returns:
-        (1, rows, C), dtype of `pos_embed`, the first row as it is; or `pos_embed` itself.
-    """
+def _resized_positions(pos_embed: Tensor, rows: int) -> Tensor:
+    """(1, 1 + S * S, C), a row of the class token and a square grid, to (1, rows, C)."""
     if pos_embed.ndim != 3 or len(pos_embed) != 1:
         raise InputError(f"pos_embed {tuple(pos_embed.shape)} must be (1, rows, channels)")
     if pos_embed.shape[1] == rows:
@@ -69,33 +78,16 @@ def resize_position_table(pos_embed: Tensor, rows: int) -> Tensor:
     # (1, S * S, C) -> (1, C, S, S)
     grid = pos_embed[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)
     resized = _bicubic(grid, new).flatten(2).transpose(1, 2)  # (1, C, T, T) -> (1, T * T, C)
+    # The row of the class token has no place in the grid and stays as it is.
     return torch.cat((pos_embed[:, :1], resized), dim=1)  # (1, 1 + T * T, C)
 
 
 def _bicubic(grid: Tensor, side: int) -> Tensor:
-    """(a, b, S, S) to (a, b, side, side), in float32 at least."""
+    """(a, b, S, S) to (a, b, side, side), of the same dtype."""
     wide = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    # EVA-02 does not correct the magnitude either.
     resized = functional.interpolate(wide, size=(side, side), mode="bicubic", align_corners=False)
     return resized.to(grid.dtype)
-
-
-def resized_to_fit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Patches and positions of a pre-training file, by our detector's names, for a model.
-
-    Args:
-        tensors: of the file.
-        model: state dict of the detector; what it lacks gets the size of StreamPETR's ViT.
-    """
-    wanted = {
-        # The ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
-        "backbone.net.patch_embed.proj.weight": (resize_patch_embed, 2, 16),
-        "backbone.net.pos_embed": (resize_position_table, 1, 14 * 14 + 1),
-    }
-    return {
-        name: resize(tensors[name], model[name].shape[axis] if name in model else published)
-        for name, (resize, axis, published) in wanted.items()
-        if name in tensors
-    }
 
 
 # StreamPETR's names of arguments that `ViT` knows by another name.

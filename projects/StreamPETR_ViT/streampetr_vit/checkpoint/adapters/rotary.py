@@ -83,18 +83,16 @@ def rotary_tables_of(settings: Mapping[str, Any]) -> dict[str, Tensor]:
         return {}
     sides = {"rope_win": rotary["window"], "rope_glb": rotary["global"]}
     sides |= {f"blocks.{i}.attn.rope": side for i, side in enumerate(rotary["blocks"])}
-    # Tables of one size share their memory, as in the reference.
-    computed = {
-        side: rotary_tables(rotary["head_dim"], side, rotary["pretrain"])
+    # The reference stores each angle twice, once per channel of a pair. Blocks share their tables.
+    tables = {
+        (side, kind): half.repeat_interleave(2, dim=-1)
         for side in set(sides.values())
-    }
-    # The reference stores each angle twice, once per channel of a pair.
-    doubled = {
-        side: [table.repeat_interleave(2, dim=-1) for table in tables]
-        for side, tables in computed.items()
+        for kind, half in zip(
+            ("cos", "sin"), rotary_tables(rotary["head_dim"], side, rotary["pretrain"]), strict=True
+        )
     }
     return {
-        f"{name}.freqs_{kind}": table
+        f"{name}.freqs_{kind}": tables[side, kind]
         for name, side in sides.items()
-        for kind, table in zip(("cos", "sin"), doubled[side], strict=True)
+        for kind in ("cos", "sin")
     }
