@@ -114,7 +114,7 @@ def convert(
         raise InputError(f"source {source!r} must be auto, {', '.join(FORMATS)}")
     if target not in TARGETS:
         raise InputError(f"target {target!r} must be one of {', '.join(TARGETS)}")
-    weights = dict(weights)
+    weights = dict(weights)  # not the caller's
     source = format_of(weights, path) if source == "auto" else source
     if target == "streampetr" and source in ("streampetr", "repdetr3d", "seed-remapped"):
         raise InputError(f"{path} has the reference's names already (--from {source})")
@@ -126,6 +126,7 @@ def convert(
             if new.shape != tensors[name].shape:
                 resized.append((name, tuple(tensors[name].shape), tuple(new.shape)))
             tensors[name] = new
+    # A backbone is for any ranges and window sizes; a whole detector is for its own.
     known: Settings = {}
     whole = source in _DETECTORS and only is None
     if whole:
@@ -142,7 +143,7 @@ def convert(
     if whole and source == "repdetr3d" and model is None:
         notes = ["RepDETR3D's heads are renamed by rule; --config-file checks them"]
     if target == "streampetr":
-        known = {**of_model, **known}
+        known = {**of_model, **known}  # what the file records goes before the model's
         tensors = _to_streampetr(tensors, known, path)
     return Conversion(source, target, tensors, known, weights, resized, unused, fit, notes)
 
@@ -183,6 +184,7 @@ def _check_fit(
     path: str, source: str, tensors: Mapping[str, Tensor], fit: KeyReport | None, whole: bool
 ) -> None:
     """Raises CheckpointError for half a backbone, or tensors that do not fit the model."""
+    # A detector is checked as a whole, by the model or when it is loaded.
     half = half_backbone(tensors) if source not in _DETECTORS else None
     if half is not None:
         raise CheckpointError(
@@ -191,6 +193,7 @@ def _check_fit(
         )
     if fit is None:
         return
+    # Before the shapes: they would say less.
     if whole and source == "repdetr3d" and any(".weights." in name for name in fit.unused):
         raise CheckpointError(
             f"{path} holds a RepDETR3D head, and the model of the configuration has no such head. "

@@ -27,8 +27,10 @@ from torch import Tensor
 from streampetr_vit.errors import CheckpointError, InputError, OutputError
 from streampetr_vit.files import replacing
 
-AUTHOR = "streampetr_vit"  # detectron2's mark of a checkpoint whose names need no translation
-SETTINGS = "settings"  # entry that holds what `checkpoint.settings` knows of a detector
+# detectron2's mark of a checkpoint whose names need no translation.
+AUTHOR = "streampetr_vit"
+# The entry that holds what `checkpoint.settings` knows of a detector.
+SETTINGS = "settings"
 
 
 class StandIn:
@@ -124,6 +126,8 @@ def _read_torch(path: str, lazily: bool) -> Any:
     try:
         return torch.load(path, **options)
     except pickle.UnpicklingError:
+        # Most files need no stand-ins; torch's list of safe names is global, so ours is on it for
+        # this one call only.
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, **options)
 
@@ -178,6 +182,7 @@ def write_checkpoint(
     """
     with _writing(path) as temporary:
         if os.fspath(path).endswith(".safetensors"):
+            # safetensors stores a tensor as one piece of memory, in its order.
             contiguous = {name: value.contiguous() for name, value in tensors.items()}
             metadata = {"__author__": AUTHOR, SETTINGS: json.dumps(dict(settings))}
             save_file(contiguous, temporary, metadata)

@@ -61,6 +61,7 @@ class KeyReport:
 
     def half_backbone(self) -> str | None:
         """What the model's ViT would miss; None if the checkpoint has all of it, or nothing."""
+        # A tensor of another shape is in the file: `wrong_shape` tells of it.
         found = [*self.matched, *(name for name, _, _ in self.wrong_shape)]
         if not any(name.startswith(_VIT) for name in found):
             return None

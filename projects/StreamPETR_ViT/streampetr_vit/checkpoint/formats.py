@@ -64,6 +64,7 @@ def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False)
             f"{path}: {strange or 'empty'}: no dict of tensors under {', '.join(_WEIGHTS)}, nor "
             f"at the top, whose entries are {examples(content)}"
         )
+    # Only where every name has it: "module." may be a part of the model as well.
     if all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
     return weights
@@ -77,6 +78,7 @@ def _what_is_wrong(name: object, value: object) -> str | None:
         return f"the name {name!r} of a tensor is a {type(name).__name__}, not a string"
     if value.is_meta or value.layout != torch.strided:
         return f"{name!r} is {'without data (meta)' if value.is_meta else value.layout}, not dense"
+    # An expanded tensor shows one number at many places: no real file has such weights.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return f"{name!r} repeats its numbers (expanded), {value.numel()} are not in the file"
     return None
@@ -99,12 +101,15 @@ def format_of(names: Iterable[str], path: str) -> str:
             f"{path} is a detector with another backbone than EVA-02's ViT (it has "
             f"{examples(backbone)}); this project has no such backbone"
         )
+    # The seed's script writes the backbone alone, under the reference's names.
     if backbone and not parts & {"pts_bbox_head", "img_roi_head", "img_neck"}:
         return "seed-remapped"
     if backbone or "pts_bbox_head" in parts:
+        # Only RepDETR3D samples features in its decoder, or has a 2D head with levels.
         is_sparse = any(".attentions.1.weights_fc." in n or "multi_level_" in n for n in names)
         return "repdetr3d" if is_sparse else "streampetr"
     if "backbone" in parts:
+        # EVA-02's detection files have our backbone names, but none of our heads.
         return "ours" if parts & {"head", "neck", "image_head"} else "eva02-det"
     if {"blocks", "patch_embed"} <= parts:
         return "eva02-cls"

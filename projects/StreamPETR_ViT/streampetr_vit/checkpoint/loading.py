@@ -110,7 +110,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             _check_finite(path, {name: weights[name] for name in report.matched})
         level = logging.WARNING if report.missing or report.unused else logging.INFO
         logger.log(level, "checkpoint %s: %s", path, report.summary())
-        # The model's own values stand for what is missing, which the report has named.
+        # The model's own values stand for what is missing: the report has named it, and
+        # `modeling.loading_warning` need not.
         self.model.load_state_dict({**model, **{name: weights[name] for name in report.matched}})
         for name in names:
             if name in rest:

@@ -43,12 +43,14 @@ def settings_of(model: nn.Module) -> Settings:
     """The settings of a detector, as far as it has them; an empty dict for other models."""
     settings: Settings = {}
     for name, path in {**_RANGES, **_LOSSES}.items():
+        # None where a part is missing: a backbone alone, a detector without losses.
         value: Any = model
         for part in path.split("."):
             value = getattr(value, part, None)
         if value is not None:
             settings[name] = value.tolist() if isinstance(value, Tensor) else list(value)
     ropes = [module.rope for module in model.modules() if isinstance(module, WindowAttention)]
+    # A ViT without rotary positions, or with some, tells nothing.
     if ropes and None not in ropes:
         sides = [rope.size for rope in ropes]
         settings["rotary"] = {
@@ -125,6 +127,7 @@ def differences(file: Settings, model: Settings, *, training: bool = False) -> l
             f"rotary positions span {theirs['pretrain']} tokens in the file, {ours['pretrain']} in "
             f"the model: set model.backbone.net.pt_hw_seq_len={theirs['pretrain']}"
         )
+    # The first block that differs is enough: the others follow from the same setting.
     sides = zip(theirs.get("blocks", ()), ours.get("blocks", ()), strict=False)
     other = next(((index, *pair) for index, pair in enumerate(sides) if pair[0] != pair[1]), None)
     if other is not None:

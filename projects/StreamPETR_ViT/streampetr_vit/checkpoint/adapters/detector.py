@@ -51,6 +51,7 @@ def why_left_out(name: str) -> Unused | None:
 
 
 def _of_eva_detection(name: str) -> str | Unused:
+    # Its backbone has our names, as detectron2's ViTDet.
     ours = name.startswith(("backbone.net.", "backbone.simfp_"))
     return why_left_out(name) or (name if ours else _UNKNOWN)
 
@@ -58,6 +59,7 @@ def _of_eva_detection(name: str) -> str | Unused:
 def _of_eva_pre_training(name: str) -> str | Unused:
     if is_rotary_table(name):
         return ROTARY
+    # The ViT is the whole model there: its names have no prefix.
     part = name.split(".")[0]
     if part in ("cls_token", "mask_token", "norm", "fc_norm", "lm_head", "head"):
         return _PRE_TRAINING_HEAD

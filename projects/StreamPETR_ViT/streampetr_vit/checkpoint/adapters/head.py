@@ -27,6 +27,7 @@ HEAD = Renaming(
         ("reference_points.weight", "reference_points"),
         ("pseudo_reference_points.weight", "start_points"),
         ("transformer.decoder.", "decoder."),
+        # All decoder layers share one branch of each kind; the reference lists copies of it.
         ("cls_branches.0.", "class_branch."),
         ("reg_branches.0.", "box_branch."),
     ),
@@ -74,6 +75,7 @@ def head_from_streampetr(
     """
     tensors = under(state_dict, prefix)
     constants = {name: tensors.pop(name) for name in HEAD_CONSTANTS if name in tensors}
+    # Dropping a copy that differs would change what the detector computes.
     for name in [name for name in tensors if first_copy(name) != name]:
         first = first_copy(name)
         if first not in tensors or not torch.equal(tensors.pop(name), tensors[first]):
@@ -99,7 +101,7 @@ def head_to_streampetr(
     state = dict(constants)
     for name, value in tensors.items():
         if name == "start_points" and not len(value):
-            continue  # the reference has no such tensor then
+            continue  # of a head that propagates no queries; the reference has no such tensor
         first = HEAD.to_foreign(name)
         for copy in range(_BRANCH_COPIES if "_branches.0." in first else 1):
             state[first.replace("_branches.0.", f"_branches.{copy}.")] = value

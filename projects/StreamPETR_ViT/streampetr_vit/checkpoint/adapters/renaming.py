@@ -25,6 +25,7 @@ _ROTARY_PARTS = frozenset(("rope", "rope_win", "rope_glb"))
 
 def is_rotary_table(name: str) -> bool:
     """Whether a foreign tensor is a rotary table; no module of ours stores one."""
+    # Whole parts of the name: "europe.weight" is none.
     return not _ROTARY_PARTS.isdisjoint(name.split("."))
 
 
