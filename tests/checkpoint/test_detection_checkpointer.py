@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SIZE = foreign.Size(dim=32, depth=2, hidden=85, head_dim=16, global_blocks=())
 
 
-def detector(pyramid: str | None = None, pretrain_img_size: int = 224) -> StreamPETR:
+def detector(pyramid: str | None = None) -> StreamPETR:
     """The tiny detector with a backbone of `SIZE`; its pyramid is built but not read."""
     made = make_detector()
     vit = ViT(
@@ -36,7 +36,6 @@ def detector(pyramid: str | None = None, pretrain_img_size: int = 224) -> Stream
         num_heads=2,
         window_size=2,
         window_block_indexes=(0, 1),
-        pretrain_img_size=pretrain_img_size,
     )
     made.backbone = (
         SingleScale(vit)
@@ -87,36 +86,30 @@ def test_an_eva_detection_file_loads_as_it_is(
     assert "roi_heads.mask_head.predictor.{bias}" not in text
 
 
-def test_a_file_of_which_nothing_fits_is_an_error(tmp_path: Path) -> None:
-    shapes = foreign.remapped(SIZE, 32)
-    torch.save(foreign.filled(shapes, foreign.random_values), tmp_path / "eva.pth")
-    model = detector("conv")
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(CheckpointError, match=r"no tensor .*convert_checkpoint.py"):
-        SafeCheckpointer(model).load(str(tmp_path / "eva.pth"))
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_a_model_of_other_shapes_does_not_start_at_random(tmp_path: Path) -> None:
-    shapes = foreign.eva_detection(foreign.Size(64, 2, 170, 16, ()), 48)
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (
+            foreign.eva_detection(foreign.Size(64, 2, 170, 16, ()), 48),
+            r"41 tensors have another shape.*\(embed_dim, depth",
+        ),
+        (
+            foreign.under("backbone.net.", foreign.vit_shapes(SIZE, positions=5)),
+            r"net.pos_embed is \(1, 5, 32\) in the file, \(1, 197, 32\).*pretrain_img_size",
+        ),
+        (
+            foreign.under("backbone.net.", foreign.vit_shapes(SIZE, patch=14)),
+            r"patches have another size.*--from eva02-cls",
+        ),
+    ],
+    ids=["width", "positions", "patches"],
+)
+def test_other_shapes_name_the_setting_or_the_tool(
+    shapes: foreign.Shapes, message: str, tmp_path: Path
+) -> None:
     weights = foreign.filled(shapes, foreign.random_values)
     torch.save({"model": weights}, tmp_path / "eva.pth")
-    with pytest.raises(CheckpointError, match=r"another shape.*embed_dim"):
-        SafeCheckpointer(detector()).load(str(tmp_path / "eva.pth"))
-
-
-def test_a_position_table_of_another_size_names_the_setting(tmp_path: Path) -> None:
-    eva_file(tmp_path / "eva.pth")
-    message = r"net.pos_embed is \(1, 197, 32\) in the file, \(1, 5, 32\).*pretrain_img_size"
     with pytest.raises(CheckpointError, match=message):
-        SafeCheckpointer(detector(pretrain_img_size=32)).load(str(tmp_path / "eva.pth"))
-
-
-def test_patches_of_another_size_name_the_converter(tmp_path: Path) -> None:
-    shapes = foreign.under("backbone.net.", foreign.vit_shapes(SIZE, patch=14))
-    weights = foreign.filled(shapes, foreign.random_values)
-    torch.save({"model": weights}, tmp_path / "eva.pth")
-    with pytest.raises(CheckpointError, match=r"patches have another size.*--from eva02-cls"):
         SafeCheckpointer(detector()).load(str(tmp_path / "eva.pth"))
 
 

@@ -23,7 +23,13 @@ from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.fit import KeyReport, Shape, examples, groups, half_backbone
 from streampetr_vit.checkpoint.formats import FORMATS, format_of, weights_of
-from streampetr_vit.checkpoint.settings import Settings, differences, parse_settings, settings_of
+from streampetr_vit.checkpoint.settings import (
+    LOSSES,
+    Settings,
+    differences,
+    parse_settings,
+    settings_of,
+)
 from streampetr_vit.errors import CheckpointError, InputError
 
 TARGETS = ("ours", "streampetr")
@@ -134,14 +140,15 @@ def convert(
             tensors, constants = detector_from_streampetr(weights)  # also compares the copies
             settings = settings_from_streampetr(weights, constants)
         known = parse_settings(settings, path)
-        _check_size(path, known, of_model, allow_other_size)
+    found = differences(known, of_model)
+    notes = [found.pop(name) for name in LOSSES if name in found]
+    _check_size(path, found, allow_other_size)
     if allow_other_size:
         known.pop("rotary", None)
     fit = None if model is None else KeyReport.compare(tensors, state)
     _check_fit(path, source, tensors, fit, whole)
-    notes = differences(known, of_model, training=True)
     if whole and source == "repdetr3d" and model is None:
-        notes = ["RepDETR3D's heads are renamed by rule; --config-file checks them"]
+        notes.append("RepDETR3D's heads are renamed by rule; --config-file checks them")
     if target == "streampetr":
         known = {**of_model, **known}  # what the file records goes before the model's
         tensors = _to_streampetr(tensors, known, path)
@@ -171,13 +178,12 @@ def _to_ours(
     return tensors, unused
 
 
-def _check_size(path: str, file: Settings, model: Settings, allow_other_size: bool) -> None:
+def _check_size(path: str, found: Mapping[str, str], allow_other_size: bool) -> None:
     """Raises CheckpointError if a detector was trained for other windows or ranges."""
-    ranges = differences({k: v for k, v in file.items() if k != "rotary"}, model)
-    windows = differences({k: v for k, v in file.items() if k == "rotary"}, model)
-    if ranges or (windows and not allow_other_size):
-        hint = "; to convert it all the same: --allow-other-size" if not ranges else ""
-        raise CheckpointError(f"{path}: {'; '.join(ranges + windows)}{hint}")
+    same_ranges = found.keys() <= {"grid", "windows"}
+    if found and not (same_ranges and allow_other_size):
+        hint = "; to convert it all the same: --allow-other-size" if same_ranges else ""
+        raise CheckpointError(f"{path}: {'; '.join(found.values())}{hint}")
 
 
 def _check_fit(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.fit import KeyReport, examples, groups
 from streampetr_vit.checkpoint.formats import format_of, weights_of
-from streampetr_vit.checkpoint.settings import differences, parse_settings, settings_of
+from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError
 
 __all__ = ["CheckpointError", "SafeCheckpointer", "read_checkpoint"]
@@ -102,8 +102,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         needs_all = self._require_all or resuming
         report = KeyReport.compare(weights, model)
         self._check_names(path, report, weights, needs_all)
-        recorded = parse_settings(rest.get(SETTINGS), path)
-        _check_settings(path, differences(recorded, settings_of(self.model)), needs_all)
+        found = differences(parse_settings(rest.get(SETTINGS), path), settings_of(self.model))
+        _check_settings(path, [v for k, v in found.items() if k not in LOSSES], needs_all)
         if resuming:
             _check_state(path, [name for name in names if name not in rest])
         else:

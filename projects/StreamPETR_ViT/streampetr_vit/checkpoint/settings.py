@@ -33,7 +33,8 @@ _RANGES = {
     "point_cloud_range": "head.point_cloud_range",
     "position_range": "head.position_encoder.position_range",
 }
-_LOSSES = {
+# Only training reads these: a checkpoint for other ones is no other detector.
+LOSSES = {
     "code_weights": "criterion.detection.code_weights",
     "match_costs": "criterion.detection.matcher.code_weights",
 }
@@ -42,7 +43,7 @@ _LOSSES = {
 def settings_of(model: nn.Module) -> Settings:
     """The settings of a detector, as far as it has them; an empty dict for other models."""
     settings: Settings = {}
-    for name, path in {**_RANGES, **_LOSSES}.items():
+    for name, path in {**_RANGES, **LOSSES}.items():
         # None where a part is missing: a backbone alone, a detector without losses.
         value: Any = model
         for part in path.split("."):
@@ -77,7 +78,7 @@ def parse_settings(recorded: object, path: str) -> Settings:
     if not isinstance(recorded, Mapping):
         return {}
     found: Settings = {}
-    for name in (*_RANGES, *_LOSSES, "rotary"):
+    for name in (*_RANGES, *LOSSES, "rotary"):
         if name not in recorded:
             continue
         value = recorded[name]
@@ -106,36 +107,37 @@ def _is_rotary(value: object) -> bool:
     return all(isinstance(size, int) and size > 0 for size in sizes)
 
 
-def differences(file: Settings, model: Settings, *, training: bool = False) -> list[str]:
-    """What differs between a checkpoint's settings and a model's; one line each, with the fix.
+def differences(file: Settings, model: Settings) -> dict[str, str]:
+    """What differs between a checkpoint's settings and a model's.
 
     Args:
         file: of a checkpoint; settings that it does not have are not compared.
         model: of `settings_of`.
-        training: also compare what only the losses read.
+
+    Returns:
+        The setting, or "grid" or "windows" of the rotary ones -> a line about it, with the fix.
     """
-    paths = {**_RANGES, **(_LOSSES if training else {})}
-    lines = [
-        f"{name} is {_short(file[name])} in the file, {_short(model[name])} in the model: set "
-        f"model.{path}={_short(file[name])}"
-        for name, path in paths.items()
+    lines = {
+        name: f"{name} is {_short(file[name])} in the file, {_short(model[name])} in the model: "
+        f"set model.{path}={_short(file[name])}"
+        for name, path in {**_RANGES, **LOSSES}.items()
         if name in file and name in model and not _is_close(file[name], model[name])
-    ]
+    }
     ours, theirs = model.get("rotary", {}), file.get("rotary", {})
     if ours and theirs.get("pretrain", ours["pretrain"]) != ours["pretrain"]:
-        lines.append(
+        lines["grid"] = (
             f"rotary positions span {theirs['pretrain']} tokens in the file, {ours['pretrain']} in "
             f"the model: set model.backbone.net.pt_hw_seq_len={theirs['pretrain']}"
         )
-    # The first block that differs is enough: the others follow from the same setting.
     sides = zip(theirs.get("blocks", ()), ours.get("blocks", ()), strict=False)
-    other = next(((index, *pair) for index, pair in enumerate(sides) if pair[0] != pair[1]), None)
-    if other is not None:
-        lines.append(
-            "block {} has windows of {} tokens in the file, {} in the model: it was trained for "
-            "another picture size, use the recipe of that size (model.backbone.net.img_size, "
-            "window_size, global_window_size)".format(*other)
-        )
+    for index, (of_file, of_model) in enumerate(sides):
+        if of_file != of_model:
+            lines["windows"] = (
+                f"block {index} has windows of {of_file} tokens in the file, {of_model} in the "
+                "model: it was trained for another picture size, use the recipe of that size "
+                "(model.backbone.net.img_size, window_size, global_window_size)"
+            )
+            break  # the other blocks follow from the same settings
     return lines
 
 
