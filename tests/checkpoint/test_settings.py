@@ -45,17 +45,20 @@ def test_every_block_is_compared() -> None:
 
 
 @pytest.mark.parametrize("pretrain", [7, 14, 16, 24])
-@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize("head_dim", [4, 16, 64])
 def test_tables_tell_their_settings(pretrain: int, head_dim: int) -> None:
     settings = rotary(pretrain, (4, 6, 4), head_dim)
     assert settings_from_rotary_tables(rotary_tables_of(settings)) == settings
 
 
 def test_tables_that_do_not_tell_the_grid_are_not_guessed() -> None:
-    settings = rotary(16, (4, 6, 4), head_dim=4)
-    found = settings_from_rotary_tables(rotary_tables_of(settings))
-    assert "pretrain" not in found["rotary"] and found["rotary"]["blocks"] == [4, 6, 4]
+    settings = rotary(16, (1, 6, 1))  # the windows are of one token
+    tables = rotary_tables_of(settings)
+    found = settings_from_rotary_tables(tables)
+    assert "pretrain" not in found["rotary"] and found["rotary"]["blocks"] == [1, 6, 1]
     assert differences(found, settings) == {} and rotary_tables_of(found) == {}
+    with pytest.raises(InputError, match="no sines: damaged"):
+        settings_from_rotary_tables({**tables, "rope_win.freqs_sin": torch.full((1, 16), 2.0)})
 
 
 @pytest.mark.parametrize("table", [torch.zeros(4), torch.zeros(()), torch.zeros(0, 16)])

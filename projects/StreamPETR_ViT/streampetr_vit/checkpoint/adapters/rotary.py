@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.modeling.backbone.rope import DEFAULT_BASE, rotary_tables
+from streampetr_vit.modeling.backbone.rope import rotary_tables
 
 
 def settings_from_rotary_tables(tables: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -56,21 +56,19 @@ def _pre_training_grid(sines: Tensor) -> int | None:
     """Side of the grid that the positions of a table (T * T, head_dim) are scaled to.
 
     Returns:
-        None where the table does not tell: of one token, or so narrow that its slowest channel
-        turns by more than a quarter.
+        None where the table does not tell: of one token, which stands at the origin of any grid,
+        or of no grid up to 64 tokens (pictures of 1024 pixels; published ones are 14 to 32).
     """
-    side, half = math.isqrt(len(sines)), sines.shape[1] // 2
-    if side < 2 or half < 2:
+    if not sines.abs().max() <= 1:
+        raise InputError("the rotary tables of the file hold numbers that are no sines: damaged?")
+    side, head_dim = math.isqrt(len(sines)), sines.shape[1]
+    if side < 2 or side * side != len(sines) or head_dim % 4:
         return None
-    # The last channel turns slowest: a fraction of a turn over the whole grid, so its angle is
-    # known. The token at the end of the first row stands (side - 1) / side of the grid from it.
-    slowest = DEFAULT_BASE ** -((half - 2) / half)
-    sine = float(sines[side - 1, -1])
-    if not abs(sine) <= 1:
-        raise InputError(f"the rotary tables of the file hold {sine}, which is no sine: damaged?")
-    grid = round(math.asin(sine) / slowest * side / (side - 1))
-    expected = torch.sin(torch.arange(side) * slowest * grid / side)
-    return grid if torch.allclose(sines[:side, -1].float(), expected, atol=1e-2) else None
+    once = sines[:, ::2].float()  # the reference stores each angle twice: (T * T, head_dim / 2)
+    for grid in range(1, 65):
+        if torch.allclose(once, rotary_tables(head_dim, side, grid)[1], atol=1e-2):
+            return grid
+    return None
 
 
 def rotary_tables_of(settings: Mapping[str, Any]) -> dict[str, Tensor]:
