@@ -88,7 +88,7 @@ def format_of(names: Iterable[str], path: str) -> str:
     """Whose weights have these names, a key of `FORMATS`.
 
     Raises:
-        CheckpointError: nobody's that is known; the message says what was recognised instead.
+        CheckpointError: the names are of no known file; the message says what they look like.
     """
     names = list(names)
     for pattern, what in _OTHER_BLOCKS.items():
