@@ -10,8 +10,7 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.conversion import Conversion, convert
-from streampetr_vit.checkpoint.conversion_report import describe
+from streampetr_vit.checkpoint.conversion import Conversion, convert, describe
 from streampetr_vit.checkpoint.fit import KeyReport
 from streampetr_vit.checkpoint.formats import format_of, weights_of
 from streampetr_vit.engine import load_config

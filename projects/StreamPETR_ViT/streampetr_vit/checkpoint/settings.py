@@ -77,21 +77,16 @@ def parse_settings(recorded: object, path: str) -> Settings:
     """
     if not isinstance(recorded, Mapping):
         return {}
-    found: Settings = {}
-    for name in (*_RANGES, *LOSSES, "rotary"):
-        if name not in recorded:
-            continue
-        value = recorded[name]
-        if _is_rotary(value) if name == "rotary" else _are_numbers(name, value):
-            found[name] = value
-        else:
-            logger.warning(
-                "%s: its setting %s=%.80r is malformed and not compared", path, name, value
-            )
+    found = {name: recorded[name] for name in (*_RANGES, *LOSSES, "rotary") if name in recorded}
+    for name in [name for name, value in found.items() if not _is_valid(name, value)]:
+        value = found.pop(name)
+        logger.warning("%s: its setting %s=%.80r is malformed and not compared", path, name, value)
     return found
 
 
-def _are_numbers(name: str, value: object) -> bool:
+def _is_valid(name: str, value: object) -> bool:
+    if name == "rotary":
+        return _is_rotary(value)
     return (
         isinstance(value, list)
         and (name not in _RANGES or len(value) == 6)
