@@ -24,8 +24,7 @@ import torch
 from detectron2.config import instantiate
 from torch import nn
 
-from streampetr_vit.checkpoint.conversion import TARGETS, convert_file
-from streampetr_vit.checkpoint.conversion_report import describe
+from streampetr_vit.checkpoint.conversion import TARGETS, convert_file, describe
 from streampetr_vit.checkpoint.files import check_output, write_checkpoint, write_mmcv_checkpoint
 from streampetr_vit.checkpoint.formats import FORMATS
 from streampetr_vit.engine import instantiate_model, load_config

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streampetr_vit.checkpoint.settings import rotary_tables_of
+from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]

@@ -15,34 +15,16 @@ from streampetr_vit.checkpoint.adapters import (
 ONE = torch.ones(1)
 
 
-def test_streampetr_names() -> None:
-    foreign = {
-        "img_backbone.pos_embed": ONE,
-        "img_backbone.blocks.3.attn.q_bias": ONE,
-        "img_backbone.blocks.3.attn.rope.freqs_cos": ONE,
-        "img_backbone.rope_win.freqs_sin": ONE,
-        "img_backbone.rope_glb.freqs_cos": ONE,
-        "img_backbone.adapter.simfp_2.4.norm.weight": ONE,
-        "pts_bbox_head.reference_points.weight": ONE,
-    }
-    assert set(backbone_from_streampetr(foreign, "img_backbone.")) == {
-        "net.pos_embed",
-        "net.blocks.3.attn.q_bias",
-        "simfp_2.4.norm.weight",
-    }
-
-
-def test_eva_detection_names_lose_only_prefix_tables_and_heads() -> None:
-    foreign = {
-        "backbone.net.blocks.0.mlp.w1.bias": ONE,
-        "backbone.net.rope_glb.freqs_cos": ONE,
-        "backbone.simfp_5.1.weight": ONE,
-        "roi_heads.box_head.0.fc1.weight": ONE,
-    }
-    assert set(backbone_from_eva_detection(foreign)) == {
-        "net.blocks.0.mlp.w1.bias",
-        "simfp_5.1.weight",
-    }
+def test_names_lose_only_prefix_tables_and_heads() -> None:
+    names = ("pos_embed", "blocks.3.attn.q_bias", "adapter.simfp_2.4.norm.weight")
+    tables = ("blocks.3.attn.rope.freqs_cos", "rope_win.freqs_sin", "rope_glb.freqs_cos")
+    theirs = dict.fromkeys([f"img_backbone.{name}" for name in (*names, *tables)], ONE)
+    ours = {"net.pos_embed", "net.blocks.3.attn.q_bias", "simfp_2.4.norm.weight"}
+    theirs["pts_bbox_head.reference_points.weight"] = ONE
+    assert set(backbone_from_streampetr(theirs, "img_backbone.")) == ours
+    eva = dict.fromkeys([f"backbone.{name}" for name in (*ours, "net.rope_glb.freqs_cos")], ONE)
+    eva["roi_heads.box_head.0.fc1.weight"] = ONE
+    assert set(backbone_from_eva_detection(eva)) == ours
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.conversion import Conversion, convert
-from streampetr_vit.checkpoint.conversion_report import describe
+from streampetr_vit.checkpoint.conversion import Conversion, convert, describe
+from streampetr_vit.checkpoint.fit import KeyReport
 from streampetr_vit.checkpoint.formats import format_of, weights_of
-from streampetr_vit.checkpoint.key_report import KeyReport
 from streampetr_vit.engine import load_config
 from streampetr_vit.errors import CheckpointError, InputError
 from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, SingleScale, ViT
@@ -88,14 +87,14 @@ def test_eva_pre_training_of_full_size(positions: int) -> None:
     assert len(report.matched) == VIT_L_TENSORS and not report.missing and not report.unused
     patch = ("backbone.net.patch_embed.proj.weight", (1024, 3, 14, 14), (1024, 3, 16, 16))
     table = ("backbone.net.pos_embed", (1, positions, 1024), (1, 197, 1024))
-    assert conversion.resized == ((patch,) if positions == 197 else (patch, table))
+    assert conversion.resized == ([patch] if positions == 197 else [patch, table])
     assert sorted(len(names) for names in conversion.unused.values()) == [2, 5]
 
 
 def test_a_ready_made_file_with_patches_of_16_is_not_resized() -> None:
     weights = foreign.filled(foreign.vit_shapes(foreign.TINY), foreign.random_values)
     conversion = convert({**weights, "mask_token": torch.zeros(1, 1, 32)})
-    assert conversion.resized == ()
+    assert conversion.resized == []
     for name, value in weights.items():
         assert conversion.tensors[f"backbone.net.{name}"] is value
 
@@ -169,12 +168,26 @@ def test_repdetr3d_of_full_size_maps_by_rule() -> None:
     assert not report.missing and not report.wrong_shape
 
 
-def test_a_streampetr_model_has_no_place_for_a_repdetr3d_head() -> None:
-    tensors = foreign.as_detector(foreign.filled(foreign.repdetr3d()))
+def detector_of(recipe: str) -> nn.Module:
+    """A recipe's model on the meta device, but for the head, whose ranges are compared."""
+    cfg = load_config(str(CONFIGS / recipe))
     with torch.device("meta"):
-        cfg = load_config(str(CONFIGS / "streampetr_eva02_l_800x320_24ep.py"))
         model = instantiate(cfg.model)
     model.head = instantiate(cfg.model.head)
+    return model
+
+
+def test_repdetr3d_of_full_size_fits_its_recipe_exactly() -> None:
+    tensors = foreign.as_detector(foreign.filled(foreign.repdetr3d()))
+    report = convert(tensors, model=detector_of("repdetr3d_eva02_l_800x320_24ep.py")).fit
+    assert report is not None and not (report.missing or report.unused or report.wrong_shape)
+    # 956 less 52 rotary tables, 3 settings and the copies of the shared branches
+    assert len(report.matched) == 956 - 52 - 3 - 5 * (10 + 6)
+
+
+def test_a_streampetr_model_has_no_place_for_a_repdetr3d_head() -> None:
+    tensors = foreign.as_detector(foreign.filled(foreign.repdetr3d()))
+    model = detector_of("streampetr_eva02_l_800x320_24ep.py")
     with pytest.raises(CheckpointError, match="RepDETR3D head.*has no such head.*--only backbone"):
         convert(tensors, model=model)
     only = convert(tensors, model=model, only="backbone")

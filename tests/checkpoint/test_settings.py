@@ -10,14 +10,16 @@ import torch
 from tiny_detector import make_detector
 
 from streampetr_vit.checkpoint.adapters import detector_to_streampetr
+from streampetr_vit.checkpoint.adapters.rotary import (
+    rotary_tables_of,
+    settings_from_rotary_tables,
+)
 from streampetr_vit.checkpoint.conversion import convert, convert_file
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.settings import (
     Settings,
     differences,
     parse_settings,
-    rotary_tables_of,
-    settings_from_rotary_tables,
     settings_of,
 )
 from streampetr_vit.errors import CheckpointError, InputError
@@ -32,30 +34,31 @@ def rotary(pretrain: int = 16, blocks: tuple[int, ...] = (4, 4, 6), head_dim: in
 
 
 def test_another_grid_of_the_pre_training_is_a_difference() -> None:
-    lines = differences(rotary(pretrain=14), rotary(pretrain=16))
-    assert len(lines) == 1
-    assert lines[0].startswith("rotary positions span 14 tokens in the file, 16 in the model")
-    assert "pt_hw_seq_len=14" in lines[0]
+    (line,) = differences(rotary(pretrain=14), rotary(pretrain=16)).values()
+    assert line.startswith("rotary positions span 14 tokens in the file, 16 in the model")
+    assert "pt_hw_seq_len=14" in line
 
 
 def test_every_block_is_compared() -> None:
-    lines = differences(rotary(blocks=(4, 4, 6)), rotary(blocks=(4, 4, 8)))
-    assert len(lines) == 1
-    assert lines[0].startswith("block 2 has windows of 6 tokens in the file, 8 in the model")
+    (line,) = differences(rotary(blocks=(4, 4, 6)), rotary(blocks=(4, 4, 8))).values()
+    assert line.startswith("block 2 has windows of 6 tokens in the file, 8 in the model")
 
 
 @pytest.mark.parametrize("pretrain", [7, 14, 16, 24])
-@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize("head_dim", [4, 16, 64])
 def test_tables_tell_their_settings(pretrain: int, head_dim: int) -> None:
     settings = rotary(pretrain, (4, 6, 4), head_dim)
     assert settings_from_rotary_tables(rotary_tables_of(settings)) == settings
 
 
 def test_tables_that_do_not_tell_the_grid_are_not_guessed() -> None:
-    settings = rotary(16, (4, 6, 4), head_dim=4)
-    found = settings_from_rotary_tables(rotary_tables_of(settings))
-    assert "pretrain" not in found["rotary"] and found["rotary"]["blocks"] == [4, 6, 4]
-    assert differences(found, settings) == [] and rotary_tables_of(found) == {}
+    settings = rotary(16, (1, 6, 1))  # the windows are of one token
+    tables = rotary_tables_of(settings)
+    found = settings_from_rotary_tables(tables)
+    assert "pretrain" not in found["rotary"] and found["rotary"]["blocks"] == [1, 6, 1]
+    assert differences(found, settings) == {} and rotary_tables_of(found) == {}
+    with pytest.raises(InputError, match="no sines: damaged"):
+        settings_from_rotary_tables({**tables, "rope_win.freqs_sin": torch.full((1, 16), 2.0)})
 
 
 @pytest.mark.parametrize("table", [torch.zeros(4), torch.zeros(()), torch.zeros(0, 16)])
@@ -115,7 +118,7 @@ def as_reference(model: StreamPETR) -> dict[str, torch.Tensor]:
 
 def test_ranges_and_extra_parts_are_errors_and_weights_of_losses_a_note() -> None:
     weights = as_reference(make_detector())
-    assert convert(weights, model=make_detector()).notes == ()
+    assert convert(weights, model=make_detector()).notes == []
     other = make_detector(point_cloud_range=(-25.6, -25.6, -5.0, 25.6, 25.6, 3.0))
     with pytest.raises(CheckpointError, match=r"point_cloud_range is \[-51.2,.* in the file"):
         convert(weights, model=other, allow_other_size=True)

@@ -14,8 +14,9 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from streampetr_vit.checkpoint.adapters import detector_to_streampetr
+from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 from streampetr_vit.checkpoint.files import read_checkpoint
-from streampetr_vit.checkpoint.settings import rotary_tables_of, settings_of
+from streampetr_vit.checkpoint.settings import settings_of
 from streampetr_vit.engine import load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]

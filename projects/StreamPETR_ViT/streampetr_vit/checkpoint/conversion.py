@@ -3,60 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.adapters import (
-    Unused,
+from streampetr_vit.checkpoint.adapters.backbone import resized_to_fit
+from streampetr_vit.checkpoint.adapters.detector import (
+    TRANSLATIONS,
     detector_from_streampetr,
     detector_to_streampetr,
-    resize_patch_embed,
-    resize_position_table,
-    translate_detector,
-    translate_eva_detection,
-    translate_eva_pre_training,
-    translate_remapped,
+    settings_from_streampetr,
 )
-from streampetr_vit.checkpoint.completeness import check_backbone
+from streampetr_vit.checkpoint.adapters.head import HEAD_CONSTANTS
+from streampetr_vit.checkpoint.adapters.renaming import Unused
+from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
+from streampetr_vit.checkpoint.fit import (
+    KeyReport,
+    Shape,
+    examples,
+    group_of,
+    groups,
+    half_backbone,
+)
 from streampetr_vit.checkpoint.formats import FORMATS, format_of, weights_of
-from streampetr_vit.checkpoint.key_report import KeyReport, examples, groups
 from streampetr_vit.checkpoint.settings import (
+    LOSSES,
     Settings,
     differences,
     parse_settings,
-    rotary_tables_of,
-    settings_from_rotary_tables,
     settings_of,
 )
 from streampetr_vit.errors import CheckpointError, InputError
 
 TARGETS = ("ours", "streampetr")
 _DETECTORS = ("ours", "streampetr", "repdetr3d")
-# Our settings, and the names that the reference stores them under.
-_CONSTANT_NAMES = {
-    "point_cloud_range": "pc_range",
-    "position_range": "position_range",
-    "code_weights": "code_weights",
-    "match_costs": "match_costs",
-}
-_PATCH, _POSITIONS = "backbone.net.patch_embed.proj.weight", "backbone.net.pos_embed"
-# Of our models: StreamPETR's ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
-_PATCH_SIZE, _POSITION_ROWS = 16, 14 * 14 + 1
 
-Shape = tuple[int, ...]
-
-_TRANSLATIONS: dict[str, Callable[[str], str | Unused]] = {
-    "ours": lambda name: name,
-    "eva02-det": translate_eva_detection,
-    "eva02-cls": translate_eva_pre_training,
-    "seed-remapped": translate_remapped,
-    "streampetr": translate_detector,
-    "repdetr3d": translate_detector,
-}
+Row = tuple[str, int, int | None]  # title, tensors, parameters (None: not counted)
 
 
 @dataclass(frozen=True)
@@ -80,10 +67,10 @@ class Conversion:
     tensors: dict[str, Tensor]
     settings: Settings
     read: dict[str, Tensor]
-    resized: tuple[tuple[str, Shape, Shape], ...] = ()
-    unused: dict[str, list[str]] = field(default_factory=dict)
-    fit: KeyReport | None = None
-    notes: tuple[str, ...] = ()
+    resized: list[tuple[str, Shape, Shape]]
+    unused: dict[str, list[str]]
+    fit: KeyReport | None
+    notes: list[str]
 
 
 def convert_file(
@@ -91,29 +78,21 @@ def convert_file(
     source: str = "auto",
     target: str = "ours",
     *,
-    model: nn.Module | None = None,
     averaged: bool = False,
-    only: str | None = None,
-    allow_other_size: bool = False,
+    **options: Any,
 ) -> Conversion:
-    """Reads a checkpoint and translates its tensors; see `convert`.
+    """Reads a checkpoint and translates its tensors.
 
-    Tensors of the result may be views of the file: write them, or load them into a model, before
-    the file changes.
+    Args:
+        path: the file. Tensors of the result may be views of it: write them, or load them into a
+            model, before the file changes.
+        source, target, options: see `convert`.
+        averaged: take the moving average of the weights, see `weights_of`.
     """
     path = os.fspath(path)
     content = read_checkpoint(path, lazily=True)
     weights = weights_of(content, path, averaged=averaged)
-    return convert(
-        weights,
-        source,
-        target,
-        path=path,
-        settings=content.get(SETTINGS),
-        model=model,
-        only=only,
-        allow_other_size=allow_other_size,
-    )
+    return convert(weights, source, target, path=path, settings=content.get(SETTINGS), **options)
 
 
 def convert(
@@ -142,9 +121,6 @@ def convert(
         allow_other_size: weights for another window size than the model's are no error, and the
             result records no window size.
 
-    Returns:
-        The converted tensors and the account of them.
-
     Raises:
         CheckpointError: tensors that are not of the source, half a backbone where the source is
             one, or tensors that do not fit the model.
@@ -154,110 +130,93 @@ def convert(
         raise InputError(f"source {source!r} must be auto, {', '.join(FORMATS)}")
     if target not in TARGETS:
         raise InputError(f"target {target!r} must be one of {', '.join(TARGETS)}")
-    weights = dict(weights)
+    weights = dict(weights)  # not the caller's
     source = format_of(weights, path) if source == "auto" else source
     if target == "streampetr" and source in ("streampetr", "repdetr3d", "seed-remapped"):
         raise InputError(f"{path} has the reference's names already (--from {source})")
-    tensors, unused, known = _to_ours(weights, source, only)
+    tensors, unused = _to_ours(weights, source, only, path)
+    of_model, state = ({}, {}) if model is None else (settings_of(model), model.state_dict())
+    resized: list[tuple[str, Shape, Shape]] = []
+    if source == "eva02-cls":
+        for name, new in resized_to_fit(tensors, state).items():
+            if new.shape != tensors[name].shape:
+                resized.append((name, tuple(tensors[name].shape), tuple(new.shape)))
+            tensors[name] = new
+    # A backbone is for any ranges and window sizes; a whole detector is for its own.
+    known: Settings = {}
     whole = source in _DETECTORS and only is None
-    known = parse_settings(settings if source == "ours" else known, path) if whole else {}
-    if not tensors:
-        raise CheckpointError(
-            f"{path} is not {FORMATS[source]}"
-            + (f" with a part {only!r}" if only else "")
-            + f": none of its tensors ({examples(weights)}) is of such a file; use --from auto, or "
-            "name another format"
-        )
-    if source not in _DETECTORS:
-        check_backbone(tensors, path)
-    of_model = {} if model is None else settings_of(model)
-    shapes = {} if model is None else model.state_dict()
-    tensors, resized = _resized(tensors, shapes) if source == "eva02-cls" else (tensors, ())
-    if whole and model is not None:
-        _check_size(path, known, of_model, allow_other_size)
+    if whole:
+        if source != "ours":
+            tensors, constants = detector_from_streampetr(weights)  # also compares the copies
+            settings = settings_from_streampetr(weights, constants)
+        known = parse_settings(settings, path)
+    found = differences(known, of_model)
+    notes = [found.pop(name) for name in LOSSES if name in found]
+    _check_size(path, found, allow_other_size)
     if allow_other_size:
         known.pop("rotary", None)
-    fit = None if model is None else KeyReport.compare(tensors, shapes)
-    if fit is not None:
-        _check_fit(path, source, fit, whole)
-    notes = differences(known, of_model, training=True) if whole and model is not None else []
-    if source == "repdetr3d" and only is None and model is None:
+    fit = None if model is None else KeyReport.compare(tensors, state)
+    _check_fit(path, source, tensors, fit, whole)
+    if whole and source == "repdetr3d" and model is None:
         notes.append("RepDETR3D's heads are renamed by rule; --config-file checks them")
     if target == "streampetr":
-        known = {**of_model, **known}
+        known = {**of_model, **known}  # what the file records goes before the model's
         tensors = _to_streampetr(tensors, known, path)
-    return Conversion(source, target, tensors, known, weights, resized, unused, fit, tuple(notes))
+    return Conversion(source, target, tensors, known, weights, resized, unused, fit, notes)
 
 
 def _to_ours(
-    weights: dict[str, Tensor], source: str, only: str | None
-) -> tuple[dict[str, Tensor], dict[str, list[str]], Settings]:
-    """Our tensors, the names left out by reason, and the settings that foreign tensors tell."""
+    weights: dict[str, Tensor], source: str, only: str | None, path: str
+) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Our tensors, and the names left out by reason."""
     unused: dict[str, list[str]] = {}
     tensors: dict[str, Tensor] = {}
     for name, value in weights.items():
-        ours = _TRANSLATIONS[source](name)
+        ours = TRANSLATIONS[source](name)
         if isinstance(ours, str) and only is not None and not ours.startswith(f"{only}."):
             ours = Unused(f"not of the {only}")
         if isinstance(ours, Unused):
             unused.setdefault(ours.why, []).append(name)
         else:
             tensors[ours] = value
-    if only is not None or source not in ("streampetr", "repdetr3d"):
-        return tensors, unused, {}
-    tensors, constants = detector_from_streampetr(weights)  # also compares the copies
-    settings: Settings = {
-        ours: constants[theirs].tolist()
-        for ours, theirs in _CONSTANT_NAMES.items()
-        if theirs in constants
-    }
-    prefix = "img_backbone."
-    tables = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
-    return tensors, unused, {**settings, **settings_from_rotary_tables(tables)}
+    if not tensors:
+        part = f" with a part {only!r}" if only else ""
+        raise CheckpointError(
+            f"{path} is not {FORMATS[source]}{part}: none of its tensors ({examples(weights)}) is "
+            "of such a file; use --from auto, or name another format"
+        )
+    return tensors, unused
 
 
-def _resized(
-    tensors: dict[str, Tensor], model: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], tuple[tuple[str, Shape, Shape], ...]]:
-    """Fits patches and positions of a pre-training file to a model, or to the published one."""
-    wanted = {
-        _PATCH: (resize_patch_embed, 2, _PATCH_SIZE),
-        _POSITIONS: (resize_position_table, 1, _POSITION_ROWS),
-    }
-    tensors, resized = dict(tensors), []
-    for name, (resize, axis, published) in wanted.items():
-        if name not in tensors:
-            continue
-        size = model[name].shape[axis] if name in model else published
-        old, tensors[name] = tensors[name], resize(tensors[name], size)
-        if tensors[name] is not old:
-            resized.append((name, tuple(old.shape), tuple(tensors[name].shape)))
-    return tensors, tuple(resized)
-
-
-def _check_size(path: str, file: Settings, model: Settings, allow_other_size: bool) -> None:
+def _check_size(path: str, found: Mapping[str, str], allow_other_size: bool) -> None:
     """Raises CheckpointError if a detector was trained for other windows or ranges."""
-    ranges = differences({k: v for k, v in file.items() if k != "rotary"}, model)
-    windows = differences({k: v for k, v in file.items() if k == "rotary"}, model)
-    if ranges or (windows and not allow_other_size):
-        hint = "; to convert it all the same: --allow-other-size" if not ranges else ""
-        raise CheckpointError(f"{path}: {'; '.join(ranges + windows)}{hint}")
+    same_ranges = found.keys() <= {"grid", "windows"}
+    if found and not (same_ranges and allow_other_size):
+        hint = "; to convert it all the same: --allow-other-size" if same_ranges else ""
+        raise CheckpointError(f"{path}: {'; '.join(found.values())}{hint}")
 
 
-def _check_fit(path: str, source: str, fit: KeyReport, whole: bool) -> None:
-    """Raises CheckpointError if tensors do not fit; a whole detector must fit exactly."""
+def _check_fit(
+    path: str, source: str, tensors: Mapping[str, Tensor], fit: KeyReport | None, whole: bool
+) -> None:
+    """Raises CheckpointError for half a backbone, or tensors that do not fit the model."""
+    # A detector is checked as a whole, by the model or when it is loaded.
+    half = half_backbone(tensors) if source not in _DETECTORS else None
+    if half is not None:
+        raise CheckpointError(
+            f"{path} is {half}. It is of another ViT, or incomplete: take the file of EVA-02's "
+            "authors"
+        )
+    if fit is None:
+        return
+    # Before the shapes: they would say less.
     if whole and source == "repdetr3d" and any(".weights." in name for name in fit.unused):
         raise CheckpointError(
             f"{path} holds a RepDETR3D head, and the model of the configuration has no such head. "
             "Use a RepDETR3D configuration; or take the backbone alone: --only backbone"
         )
     if fit.wrong_shape:
-        name, theirs, ours = fit.wrong_shape[0]
-        raise CheckpointError(
-            f"{path}: {len(fit.wrong_shape)} tensors have another shape than the model's, first "
-            f"{name}: {theirs} in the file, {ours} in the model. "
-            f"{shape_hint(row[0] for row in fit.wrong_shape)}"
-        )
+        raise CheckpointError(f"{path}: {fit.wrong_shapes()}. {fit.shape_hint()}")
     if whole and (fit.missing or fit.unused):
         raise CheckpointError(
             f"{path} is another detector than the model of the configuration. Not in the file: "
@@ -268,34 +227,59 @@ def _check_fit(path: str, source: str, fit: KeyReport, whole: bool) -> None:
         raise CheckpointError(f"{path}: no tensor fits the model")
 
 
-def shape_hint(names: Iterable[str]) -> str:
-    """What to change where these tensors have another shape than the model's."""
-    names = set(names)
-    if names == {_POSITIONS}:
-        return (
-            "The position table has another size: set model.backbone.net.pretrain_img_size to the "
-            "side in pixels of the pictures that the file was pre-trained with"
-        )
-    if names <= {_POSITIONS, _PATCH}:
-        return (
-            "The patches have another size: tools/convert_checkpoint.py --from eva02-cls resizes "
-            "those of EVA-02's ImageNet files"
-        )
-    if any(name.startswith("backbone.") for name in names):
-        return "Use the backbone settings of the file (embed_dim, depth, mlp_ratio, patch_size)"
-    return "Use the model configuration of the file"
-
-
 def _to_streampetr(tensors: dict[str, Tensor], settings: Settings, path: str) -> dict[str, Tensor]:
-    constants = {
-        theirs: torch.tensor(settings[ours])
-        for ours, theirs in _CONSTANT_NAMES.items()
-        if ours in settings
-    }
     has_head = any(name.startswith("head.") for name in tensors)
-    if has_head and not {"pc_range", "code_weights"} <= set(constants):
+    if has_head and not {"point_cloud_range", "code_weights"} <= set(settings):
         raise InputError(
             f"{path} does not record the settings that the reference keeps among its weights "
             "(ranges, code weights); name the model's configuration with --config-file"
         )
+    constants = {
+        theirs: torch.tensor(settings[ours])
+        for theirs, ours in HEAD_CONSTANTS.items()
+        if ours in settings
+    }
     return detector_to_streampetr(tensors, constants, rotary_tables_of(settings))
+
+
+def describe(conversion: Conversion, title: str) -> str:
+    """A table of the tensors read, mapped, resized, unused and missing.
+
+    Args:
+        conversion: what is told.
+        title: the file.
+    """
+    rows = list(_rows(conversion))
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{title}: {FORMATS[conversion.source]}", "", f"{'':{width}}  tensors     parameters"]
+    for name, count, parameters in rows:
+        size = "" if parameters is None else f"{parameters:>15,}"
+        lines.append(f"{name:{width}}  {count:>7}{size}".rstrip())
+    if conversion.fit is None:
+        lines.append("missing: not checked, no configuration was given")
+    lines += [f"note: {note}" for note in conversion.notes]
+    return "\n".join(lines)
+
+
+def _rows(conversion: Conversion) -> Iterator[Row]:
+    out, unused, fit = conversion.tensors, conversion.unused, conversion.fit
+    yield _counted("read", conversion.read, conversion.read)
+    yield _counted("written" if conversion.target == "streampetr" else "mapped", out, out)
+    for group in dict.fromkeys(map(group_of, out)):
+        yield _counted(f"  {group}", [name for name in out if group_of(name) == group], out)
+    yield "resized", len(conversion.resized), None
+    for name, old, new in conversion.resized:
+        yield f"  {name} {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}", 1, None
+    yield _counted("unused", [n for names in unused.values() for n in names], conversion.read)
+    for why, names in unused.items():
+        yield _counted(f"  {why}", names, conversion.read)
+    if fit is not None:
+        for title, absent in (("not in the model", fit.unused), ("missing", fit.missing)):
+            yield title, len(absent), None
+            for group, count in Counter(map(group_of, absent)).items():
+                yield f"  {group}", count, None
+
+
+def _counted(title: str, names: Iterable[str], tensors: Mapping[str, Tensor]) -> Row:
+    sizes = [tensors[name].numel() for name in names]
+    return title, len(sizes), sum(sizes)

@@ -14,7 +14,9 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,17 +25,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from streampetr_vit.errors import CheckpointError, InputError, OutputError
+from streampetr_vit.files import replacing
 
-AUTHOR = "streampetr_vit"  # detectron2's mark of a checkpoint whose names need no translation
-SETTINGS = "settings"  # entry that holds what `checkpoint.settings` knows of a detector
+# detectron2's mark of a checkpoint whose names need no translation.
+AUTHOR = "streampetr_vit"
+# The entry that holds what `checkpoint.settings` knows of a detector.
+SETTINGS = "settings"
 
 
 class StandIn:
     """Takes the place of an object that is not a tensor; keeps nothing of it."""
 
-    def __new__(cls, *_: Any) -> StandIn:
+    def __init__(self, *_: Any) -> None:
         """Whatever the arguments are."""
-        return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         """Whatever the state is."""
@@ -106,9 +110,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> di
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} {_refusal(path, str(error))}") from error
     except Exception as error:  # torch and safetensors raise many types for damaged files
+        first_line = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(
             f"{path} ({os.path.getsize(path)} bytes) cannot be read: it is damaged, incomplete or "
-            f"not a checkpoint; copy or download it again. ({_first_line(error)})"
+            f"not a checkpoint; copy or download it again. ({type(error).__name__}: {first_line})"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
@@ -121,6 +126,8 @@ def _read_torch(path: str, lazily: bool) -> Any:
     try:
         return torch.load(path, **options)
     except pickle.UnpicklingError:
+        # Most files need no stand-ins; torch's list of safe names is global, so ours is on it for
+        # this one call only.
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, **options)
 
@@ -145,10 +152,12 @@ def _read_safetensors(path: str) -> dict[str, Any]:
 
 def _refusal(path: str, message: str) -> str:
     """What to say of a pickle that torch's restricted reader stopped at."""
+    with open(path, "rb") as file:
+        is_pickle = file.read(1) == pickle.PROTO or zipfile.is_zipfile(path)
     found = re.search(r"GLOBAL ([\w.]+)", message)
     if found is not None:
         what = f"asks for {found[1]}, which is not among the objects that a checkpoint may hold"
-    elif _is_pickle(path):  # torch's own message would advise to run it
+    elif is_pickle:  # torch's own message would advise to run it
         what = "is a pickle of an unsupported kind, holding more than tensors and plain values"
     else:
         return "is not a checkpoint: neither torch's format nor, by its name, safetensors"
@@ -158,49 +167,37 @@ def _refusal(path: str, message: str) -> str:
     )
 
 
-def _is_pickle(path: str) -> bool:
-    """Whether a file is a pickle, alone or in torch's zip file."""
-    with open(path, "rb") as file:
-        return file.read(1) == pickle.PROTO or zipfile.is_zipfile(path)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-
-
 def write_checkpoint(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> None:
     """Writes a checkpoint that detectron2's checkpointer reads, or a .safetensors file.
 
     Args:
-        path: ends with .pth, .pt or .safetensors.
-        tensors: by name.
-        settings: see `checkpoint.settings`; plain values.
+        path: see `check_output`.
+        tensors: by name; they may be views of the file that is replaced.
+        settings: see `checkpoint.settings`.
 
     Raises:
-        InputError: another ending.
         OutputError: the file cannot be written.
     """
-    _write(
-        path,
-        tensors,
-        {"model": dict(tensors), "__author__": AUTHOR, SETTINGS: dict(settings)},
-        settings,
-    )
+    with _writing(path) as temporary:
+        if os.fspath(path).endswith(".safetensors"):
+            # safetensors stores a tensor as one piece of memory, in its order.
+            contiguous = {name: value.contiguous() for name, value in tensors.items()}
+            metadata = {"__author__": AUTHOR, SETTINGS: json.dumps(dict(settings))}
+            save_file(contiguous, temporary, metadata)
+        else:
+            content = {"model": dict(tensors), "__author__": AUTHOR, SETTINGS: dict(settings)}
+            with temporary.open("wb") as file:  # a full disk is then an OSError
+                torch.save(content, file)
 
 
 def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Writes a .pth file in the layout of mmcv, for the reference.
-
-    Raises:
-        InputError: another ending.
-        OutputError: the file cannot be written.
-    """
+    """Writes a .pth file in the layout of mmcv, for the reference; raises as `write_checkpoint`."""
     if os.fspath(path).endswith(".safetensors"):
         raise InputError(f"output {os.fspath(path)!r}: the reference reads .pth files only")
-    content = {"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)}
-    _write(path, tensors, content, {})
+    with _writing(path) as temporary, temporary.open("wb") as file:
+        torch.save({"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)}, file)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -209,31 +206,11 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise InputError(f"output {os.fspath(path)!r} must end with .pth, .pt or .safetensors")
 
 
-def _write(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, Tensor],
-    content: dict[str, Any],
-    settings: Mapping[str, Any],
-) -> None:
-    """Through a temporary file: the tensors may be views of the file that is replaced."""
-    path = os.fspath(path)
+@contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_output(path)
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        if path.endswith(".safetensors"):
-            contiguous = {name: value.contiguous() for name, value in tensors.items()}
-            metadata = {"__author__": AUTHOR, SETTINGS: json.dumps(dict(settings))}
-            open(temporary, "wb").close()
-            usual_rights = os.stat(temporary).st_mode  # save_file lets the owner alone read
-            save_file(contiguous, temporary, metadata)
-            os.chmod(temporary, usual_rights)
-        else:
-            with open(temporary, "wb") as file:
-                torch.save(content, file)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {path!r}: {error}") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        raise OutputError(f"cannot write {os.fspath(path)!r}: {error}") from error

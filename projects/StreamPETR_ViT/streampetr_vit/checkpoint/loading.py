@@ -7,19 +7,17 @@ backbone-only file "works" and gives mAP 0.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.conversion import shape_hint
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
+from streampetr_vit.checkpoint.fit import KeyReport, examples, groups
 from streampetr_vit.checkpoint.formats import format_of, weights_of
-from streampetr_vit.checkpoint.key_report import KeyReport, examples, groups, partial_loading
-from streampetr_vit.checkpoint.settings import differences, parse_settings, settings_of
+from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError
 
 __all__ = ["CheckpointError", "SafeCheckpointer", "read_checkpoint"]
@@ -55,9 +53,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._require_all = require_all
         self._allow_wrong_shape = allow_wrong_shape
         self._allow_partial = allow_partial
-        self._resuming = False
-        self._file = ""
-        self._lazily = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint as detectron2 does, with the settings of the model beside it."""
@@ -67,7 +62,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Loads weights, and the named checkpointables (None: all that the file has).
 
         Args:
-            path: a local file; "" loads nothing.
+            path: a file; "" loads nothing.
             checkpointables: names given at construction.
 
         Returns:
@@ -77,12 +72,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             CheckpointError: see `read_checkpoint`; a file of another project; a file that does not
                 fit (see the class); weights that are not finite.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            read_checkpoint(path)  # raises, with the fix
-        # Weights are copied into the model. The state of an optimiser is not: it must not depend
-        # on a file that training may overwrite.
-        self._lazily = not (self.checkpointables if checkpointables is None else checkpointables)
-        return super().load(path, checkpointables)
+        if not path:
+            return super().load(path)  # says that the model starts from scratch
+        return self._load(
+            path, self.checkpointables if checkpointables is None else checkpointables
+        )
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`.
@@ -90,50 +84,60 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: as `load`; to resume from a file without every checkpointable.
         """
-        if not (resume and self.has_checkpoint()):
-            return self.load(path, checkpointables=[])
-        self._resuming = True
-        try:
-            return self.load(self.get_checkpoint_file())
-        finally:
-            self._resuming = False
+        if resume and self.has_checkpoint():
+            return self._load(self.get_checkpoint_file(), self.checkpointables, resuming=True)
+        return self.load(path, checkpointables=[])
 
-    @property
-    def _needs_all(self) -> bool:
-        return self._require_all or self._resuming
-
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        self._file = filename
-        content = read_checkpoint(filename, lazily=self._lazily)
-        state = weights_of(content, filename)
-        if isinstance(content.get("model"), Mapping):
-            return {**content, "model": state}
-        return {"model": state}
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        state = checkpoint["model"]
-        report = KeyReport.compare(state, self.model.state_dict())
-        self._check(report, state)
-        self._check_settings(checkpoint.get(SETTINGS))
-        if self._resuming:
-            self._check_state(checkpoint)
+    def _load(
+        self, path: str, checkpointables: Iterable[str], resuming: bool = False
+    ) -> dict[str, Any]:
+        path = self.path_manager.get_local_path(path)
+        names = list(checkpointables)
+        # Weights are copied into the model. The state of an optimiser is not: it must not depend
+        # on a file that training may overwrite.
+        content = read_checkpoint(path, lazily=not names)
+        weights, model = weights_of(content, path), self.model.state_dict()
+        rest = dict(content) if isinstance(content.get("model"), Mapping) else {}
+        rest.pop("model", None)
+        needs_all = self._require_all or resuming
+        report = KeyReport.compare(weights, model)
+        self._check_names(path, report, weights, needs_all)
+        found = differences(parse_settings(rest.get(SETTINGS), path), settings_of(self.model))
+        _check_settings(path, [v for k, v in found.items() if k not in LOSSES], needs_all)
+        if resuming:
+            _check_state(path, [name for name in names if name not in rest])
         else:
-            self._check_finite(report, state)
-        if not getattr(self.model, "reports_loading", False):
-            logger.info("%s:\n  %s", self._file, report.summary())
-        with partial_loading(self.model):  # checked above
-            return super()._load_model(checkpoint)
+            _check_finite(path, {name: weights[name] for name in report.matched})
+        level = logging.WARNING if report.missing or report.unused else logging.INFO
+        logger.log(level, "checkpoint %s: %s", path, report.summary())
+        # The model's own values stand for what is missing: the report has named it, and
+        # `modeling.loading_warning` need not.
+        self.model.load_state_dict({**model, **{name: weights[name] for name in report.matched}})
+        for name in names:
+            if name in rest:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+        return rest
 
-    def _check(self, report: KeyReport, state: Mapping[str, Tensor]) -> None:
+    def _check_names(
+        self, path: str, report: KeyReport, weights: Mapping[str, Tensor], needs_all: bool
+    ) -> None:
         """Raises CheckpointError if the file does not fit well enough."""
         if not report.matched and not report.wrong_shape:
             raise CheckpointError(
-                f"{self._file}: no tensor matches the model. Names in the file: {examples(state)}; "
-                f"names in the model: {examples(report.missing)}. {self._what_to_do(state)}"
+                f"{path}: no tensor matches the model. Names in the file: {examples(weights)}; "
+                f"names in the model: {examples(report.missing)}. {_what_to_do(path, weights)}"
             )
         if report.wrong_shape:
-            self._check_shapes(report)
-        if self._needs_all and report.missing:
+            what = f"{path}: {report.wrong_shapes()}"
+            if needs_all or not report.matched:
+                raise CheckpointError(f"{what}. {report.shape_hint()}.")
+            if not self._allow_wrong_shape:
+                raise CheckpointError(
+                    f"{what}. {report.shape_hint()}. (To start a new training from the rest: "
+                    "train.init_allow_wrong_shape=True.)"
+                )
+            logger.warning("%s. They keep their start values", what)
+        if needs_all and report.missing:
             hint = ""
             if all(name.startswith("image_head.") for name in report.missing):
                 hint = (
@@ -141,77 +145,59 @@ class SafeCheckpointer(DetectionCheckpointer):
                     "model.criterion.image=null."
                 )
             raise CheckpointError(
-                f"{self._file} is not a whole detector: {len(report.missing)} of the model's "
-                f"tensors are not in it: {groups(report.missing)}. Evaluation and --resume need a "
-                "checkpoint that was trained with this configuration (OUTPUT/model_final.pth); a "
-                f"backbone file can only start a training.{hint}"
+                f"{path} is not a whole detector: {len(report.missing)} of the model's tensors are "
+                f"not in it: {groups(report.missing)}. Evaluation and --resume need a checkpoint "
+                "that was trained with this configuration (OUTPUT/model_final.pth); a backbone "
+                f"file can only start a training.{hint}"
             )
         half = report.half_backbone()
         if half is not None and not self._allow_partial:
             raise CheckpointError(
-                f"{self._file} is {half}. {self._what_to_do(state)} (To start a new training from "
-                "it all the same: train.init_allow_partial=True.)"
+                f"{path} is {half}. {_what_to_do(path, weights)} (To start a new training from it "
+                "all the same: train.init_allow_partial=True.)"
             )
 
-    def _check_state(self, checkpoint: Mapping[str, Any]) -> None:
-        """Raises CheckpointError if a file to resume from lacks what training needs."""
-        absent = [name for name in self.checkpointables if name not in checkpoint]
-        if absent:
-            raise CheckpointError(
-                f"{self._file} cannot be resumed from: it holds weights only, no state of the "
-                f"{', '.join(absent)} (optimiser, iteration). To start a new training from it: "
-                "train.init_checkpoint, without --resume"
-            )
 
-    def _check_finite(self, report: KeyReport, state: Mapping[str, Tensor]) -> None:
-        """Raises CheckpointError if weights are NaN or infinite."""
-        bad = next((n for n in report.matched if not torch.isfinite(state[n]).all()), None)
-        if bad is not None:
-            raise CheckpointError(
-                f"{self._file}: {bad} holds NaN or infinite numbers; the training that wrote it "
-                "had diverged, or the file is damaged. Take an earlier checkpoint"
-            )
-
-    def _check_shapes(self, report: KeyReport) -> None:
-        listed = "; ".join(
-            f"{name} is {theirs} in the file, {ours} in the model"
-            for name, theirs, ours in report.wrong_shape[:5]
+def _check_settings(path: str, found: list[str], needs_all: bool) -> None:
+    """Raises CheckpointError, or warns, if windows or ranges differ: tensors do not tell them."""
+    if found and needs_all:
+        raise CheckpointError(
+            f"{path}: {'; '.join(found)}. (To load it all the same, write it once more with "
+            "tools/convert_checkpoint.py --allow-other-size.)"
         )
-        count, hint = len(report.wrong_shape), shape_hint(row[0] for row in report.wrong_shape)
-        if not report.matched or not self._allow_wrong_shape or self._needs_all:
-            way_out = (
-                ""
-                if self._needs_all
-                else " (To start a new training from the rest: train.init_allow_wrong_shape=True.)"
-            )
-            raise CheckpointError(
-                f"{self._file}: {count} tensors have another shape: {listed}. {hint}.{way_out}"
-            )
-        logger.warning("%s: %d tensors of another shape left out: %s", self._file, count, listed)
+    for line in found:
+        logger.warning("%s: %s", path, line)
 
-    def _check_settings(self, recorded: Any) -> None:
-        """Compares what tensors do not tell: windows and ranges."""
-        file = parse_settings(recorded, self._file)
-        found = differences(file, settings_of(self.model))
-        if found and self._needs_all:
-            raise CheckpointError(
-                f"{self._file}: {'; '.join(found)}. (To load it all the same, write it once more "
-                "with tools/convert_checkpoint.py --allow-other-size.)"
-            )
-        for line in found:
-            logger.warning("%s: %s", self._file, line)
 
-    def _what_to_do(self, state: Mapping[str, Tensor]) -> str:
-        try:
-            known = format_of(state, self._file)
-        except CheckpointError as error:
-            return f"Wrong prefix or another model? {error}."
-        if known in ("ours", "eva02-det"):
-            return "Its names need no conversion: use the model of the file."
-        return (
-            "Convert the file first: python tools/convert_checkpoint.py "
-            f"--from {known} {self._file} CONVERTED.pth."
+def _check_state(path: str, absent: list[str]) -> None:
+    """Raises CheckpointError if a file to resume from lacks what training needs."""
+    if absent:
+        raise CheckpointError(
+            f"{path} cannot be resumed from: it holds weights only, no state of the "
+            f"{', '.join(absent)} (optimiser, iteration). To start a new training from it: "
+            "train.init_checkpoint, without --resume"
         )
 
-    def _log_incompatible_keys(self, incompatible: Any) -> None:
-        """Nothing: the report by group is logged, where detectron2 lists every name."""
+
+def _check_finite(path: str, weights: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError if weights are NaN or infinite."""
+    bad = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
+    if bad is not None:
+        raise CheckpointError(
+            f"{path}: {bad} holds NaN or infinite numbers; the training that wrote it had "
+            "diverged, or the file is damaged. Take an earlier checkpoint"
+        )
+
+
+def _what_to_do(path: str, weights: Mapping[str, Tensor]) -> str:
+    """How a file that does not fit could be loaded."""
+    try:
+        known = format_of(weights, path)
+    except CheckpointError as error:
+        return f"Wrong prefix or another model? {error}."
+    if known in ("ours", "eva02-det"):
+        return "Its names need no conversion: use the model of the file."
+    return (
+        f"Convert the file first: python tools/convert_checkpoint.py --from {known} {path} "
+        "CONVERTED.pth."
+    )

@@ -13,6 +13,7 @@ from typing import Any
 
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
 from streampetr_vit.evaluation.scoring import Scoring
+from streampetr_vit.files import replacing
 from streampetr_vit.structures import DatasetSpec
 
 CONFIG_NAME = "detection_cvpr_2019"
@@ -57,9 +58,10 @@ def evaluate_results(
     summary["num_gt_boxes"] = {name: counts[name] for name in evaluation.cfg.class_names}
     # Through JSON and back: plain dicts and floats, with the keys that a reader of the file sees.
     text = json.dumps(summary, indent=2)
-    output_dir = Path(output_dir)
-    _write_text(output_dir / "metrics_summary.json", text)
-    _write_text(output_dir / "metrics_details.json", json.dumps(details.serialize(), indent=2))
+    with replacing(Path(output_dir) / "metrics_summary.json") as temporary:
+        temporary.write_text(text)
+    with replacing(Path(output_dir) / "metrics_details.json") as temporary:
+        temporary.write_text(json.dumps(details.serialize(), indent=2))
     return json.loads(text)
 
 
@@ -130,11 +132,3 @@ def _detection_eval(
             return loaders.filter_eval_boxes(nusc, boxes, self.cfg.class_range)
 
     return SampleListEval()
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)

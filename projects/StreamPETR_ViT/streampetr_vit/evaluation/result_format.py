@@ -8,7 +8,6 @@ the nuScenes detection task (JSON).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.files import replacing
 from streampetr_vit.structures import DatasetSpec, Detections, Pose
 
 FloatArray = NDArray[np.float64]
@@ -184,23 +184,19 @@ def multiply_quaternions(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def write_results(path: str | Path, samples: Iterable[GlobalBoxes]) -> None:
-    """Writes a results file sample by sample, under a temporary name until it is complete.
+    """Writes a results file sample by sample; it is there when it is complete.
 
     Args:
         path: the JSON file; its folder is created.
         samples: the boxes of each sample; each sample once.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("w") as file:
+    with replacing(path) as temporary, temporary.open("w") as file:
         file.write(f'{{"meta": {json.dumps(SUBMISSION_META)}, "results": {{')
         for index, boxes in enumerate(samples):
             separator = ",\n" if index else "\n"
             token, records = json.dumps(boxes.sample_token), json.dumps(boxes.records())
             file.write(f"{separator}{token}: {records}")
         file.write("\n}}\n")
-    unfinished.replace(path)
 
 
 def read_results(path: str | Path) -> dict[str, list[dict[str, Any]]]:

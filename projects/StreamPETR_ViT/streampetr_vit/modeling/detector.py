@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.key_report import report_loading
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
@@ -27,6 +26,7 @@ from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.image.rig_code import RigCode
+from streampetr_vit.modeling.loading_warning import warn_of_partial_loading
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
 from streampetr_vit.structures import (
@@ -110,7 +110,7 @@ class StreamPETR(nn.Module):
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
-        report_loading(self)
+        warn_of_partial_loading(self)
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,6 @@ Data in, file out: `ReportInput` says what is shown, `write_report` writes it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from streampetr_vit.evaluation.metric_tables import absent_classes
+from streampetr_vit.files import replacing
 from streampetr_vit.report import tables
 from streampetr_vit.report.charts import Chart, Series, render_chart
 from streampetr_vit.report.curves import read_scalars, training_charts
@@ -77,10 +77,8 @@ def write_report(output_dir: str | Path, report: ReportInput) -> Path:
         The path of the file.
     """
     path = Path(output_dir) / REPORT_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(render_report(report), encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(render_report(report), encoding="utf-8")
     return path
 
 

@@ -1,27 +1,19 @@
 """Translates foreign checkpoints and configurations into ours, and back; the home of foreign names.
 
 Every `..._from_...` function takes a flat name -> tensor mapping and returns a new dict with the
-names of one of our modules. Rotary tables are dropped: ours are computed
-(`modeling.backbone.rope`).
+names of one of our modules, without rotary tables.
 """
 
 from streampetr_vit.checkpoint.adapters.backbone import (
     backbone_arguments_from_streampetr,
     backbone_from_eva_detection,
     backbone_from_streampetr,
-    resize_patch_embed,
-    resize_position_table,
-    translate_eva_detection,
-    translate_eva_pre_training,
-    translate_remapped,
 )
 from streampetr_vit.checkpoint.adapters.detector import (
     detector_from_streampetr,
     detector_to_streampetr,
-    translate_detector,
 )
 from streampetr_vit.checkpoint.adapters.head import (
-    HEAD_CONSTANTS,
     head_from_streampetr,
     head_to_streampetr,
     rename_head_key,
@@ -31,12 +23,9 @@ from streampetr_vit.checkpoint.adapters.image import (
     neck_from_streampetr,
     rename_image_head_key,
 )
-from streampetr_vit.checkpoint.adapters.renaming import Unused
-from streampetr_vit.checkpoint.key_report import is_rotary_table
+from streampetr_vit.checkpoint.adapters.renaming import is_rotary_table
 
 __all__ = [
-    "HEAD_CONSTANTS",
-    "Unused",
     "backbone_arguments_from_streampetr",
     "backbone_from_eva_detection",
     "backbone_from_streampetr",
@@ -49,10 +38,4 @@ __all__ = [
     "neck_from_streampetr",
     "rename_head_key",
     "rename_image_head_key",
-    "resize_patch_embed",
-    "resize_position_table",
-    "translate_detector",
-    "translate_eva_detection",
-    "translate_eva_pre_training",
-    "translate_remapped",
 ]

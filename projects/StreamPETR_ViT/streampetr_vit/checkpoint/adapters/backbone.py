@@ -13,112 +13,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streampetr_vit.checkpoint.adapters.renaming import ROTARY, Renaming, Unused, under
-from streampetr_vit.checkpoint.key_report import is_rotary_table, why_left_out
+from streampetr_vit.checkpoint.adapters.renaming import Renaming, under
 from streampetr_vit.errors import InputError
 
-STREAMPETR_BACKBONE = Renaming((("adapter.simfp_", "simfp_"), ("", "net.")))
+BACKBONE = Renaming("our backbone", (("adapter.simfp_", "simfp_"), ("", "net.")))
 
-
-def backbone_from_streampetr(
-    state_dict: Mapping[str, Tensor], prefix: str = ""
-) -> dict[str, Tensor]:
-    """Weights of StreamPETR's EVAViT, for our backbone.
-
-    `adapter.simfp_{k}.*` becomes `simfp_{k}.*`, everything else `net.*`.
-
-    Args:
-        state_dict: foreign names.
-        prefix: of the backbone's names, e.g. "img_backbone."; other names are left out.
-    """
-    tensors = under(state_dict, prefix)
-    return {STREAMPETR_BACKBONE.to_ours(name) or name: value for name, value in tensors.items()}
+backbone_from_streampetr = BACKBONE.weights_to_ours
 
 
 def backbone_from_eva_detection(
     state_dict: Mapping[str, Tensor], prefix: str = "backbone."
 ) -> dict[str, Tensor]:
-    """Weights of EVA-02's detection backbone, whose names are ours already.
-
-    Args:
-        state_dict: foreign names.
-        prefix: of the backbone's names; other names (box and mask heads) are left out.
-    """
+    """Weights of EVA-02's detection backbone, whose names are ours already."""
     return under(state_dict, prefix)
 
 
-# --- Whole files: the name in our detector, or why there is none ---------------------------------
+def resized_to_fit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Patches and positions of a pre-training file at a model's sizes.
 
-UNKNOWN = Unused("unknown names")
-_PRE_TRAINING_HEAD = Unused("class token, mask token, final norm and head of the pre-training")
-_PRE_TRAINING_PARTS = ("cls_token", "mask_token", "norm", "fc_norm", "lm_head", "head")
-
-
-def translate_eva_detection(name: str) -> str | Unused:
-    """Name in our detector of a tensor of an EVA-02 detection file."""
-    why = why_left_out(name)
-    if why is not None:
-        return Unused(why)
-    return name if name.startswith(("backbone.net.", "backbone.simfp_")) else UNKNOWN
-
-
-def translate_eva_pre_training(name: str) -> str | Unused:
-    """Name in our detector of a tensor of an EVA-02 ImageNet or masked-image file."""
-    if is_rotary_table(name):
-        return ROTARY
-    part = name.split(".")[0]
-    if part in _PRE_TRAINING_PARTS:
-        return _PRE_TRAINING_HEAD
-    return f"backbone.net.{name}" if part in ("pos_embed", "patch_embed", "blocks") else UNKNOWN
-
-
-def translate_remapped(name: str) -> str | Unused:
-    """Name in our detector of a tensor of a file that holds `img_backbone.*` alone."""
-    rest = name.removeprefix("img_backbone.")
-    if is_rotary_table(name):
-        return ROTARY
-    return UNKNOWN if rest == name else f"backbone.{STREAMPETR_BACKBONE.to_ours(rest)}"
-
-
-# --- Patch and position tables of another size ---------------------------------------------------
-
-
-def resize_patch_embed(weight: Tensor, patch_size: int) -> Tensor:
-    """Fits the kernel of the patch embedding to another patch size.
-
-    EVA-02's own rule for 14 to 16: bicubic, without correcting the magnitude.
+    Source: EVA-02's own script for patches of 14 to 16 pixels.
 
     Args:
-        weight: (C, in_chans, p, p).
-        patch_size: side in pixels.
+        tensors: of the file, by the names of our detector.
+        model: state dict of the detector; what it lacks gets the size of StreamPETR's ViT.
 
     Returns:
-        (C, in_chans, patch_size, patch_size), dtype of `weight`; `weight` itself if it is that.
+        name -> tensor, of those two that the file has; the same tensor where its size is right.
 
     Raises:
-        ValueError: another number of axes.
+        InputError: the shape of one is not that of patches or positions.
     """
+    wanted = {
+        # The ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
+        "backbone.net.patch_embed.proj.weight": (_resized_patches, 2, 16),
+        "backbone.net.pos_embed": (_resized_positions, 1, 14 * 14 + 1),
+    }
+    return {
+        name: resized(tensors[name], model[name].shape[axis] if name in model else published)
+        for name, (resized, axis, published) in wanted.items()
+        if name in tensors
+    }
+
+
+def _resized_patches(weight: Tensor, side: int) -> Tensor:
+    """(C, in_chans, p, p) to (C, in_chans, side, side)."""
     if weight.ndim != 4:
         raise InputError(f"patch_embed.proj.weight {tuple(weight.shape)} must have four axes")
-    if weight.shape[2:] == (patch_size, patch_size):
-        return weight
-    return _bicubic(weight, patch_size)
+    return weight if weight.shape[2:] == (side, side) else _bicubic(weight, side)
 
 
-def resize_position_table(pos_embed: Tensor, rows: int) -> Tensor:
-    """Fits learned positions to another grid, as EVA-02's own script does.
-
-    Args:
-        pos_embed: (1, 1 + S * S, C), a row of the class token and a square grid.
-        rows: 1 + T * T.
-
-    Returns:
-        (1, rows, C), dtype of `pos_embed`; the first row as it is. `pos_embed` itself if it is
-        that.
-
-    Raises:
-        ValueError: other axes, or either number of rows is not one more than a square.
-    """
+def _resized_positions(pos_embed: Tensor, rows: int) -> Tensor:
+    """(1, 1 + S * S, C), a row of the class token and a square grid, to (1, rows, C)."""
     if pos_embed.ndim != 3 or len(pos_embed) != 1:
         raise InputError(f"pos_embed {tuple(pos_embed.shape)} must be (1, rows, channels)")
     if pos_embed.shape[1] == rows:
@@ -130,24 +75,25 @@ def resize_position_table(pos_embed: Tensor, rows: int) -> Tensor:
             "row and a square grid; a file without class row cannot be resized (in the model: "
             "backbone.net.pretrain_use_cls_token=True)"
         )
-    grid = pos_embed[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, C, S, S)
+    # (1, S * S, C) -> (1, C, S, S)
+    grid = pos_embed[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)
     resized = _bicubic(grid, new).flatten(2).transpose(1, 2)  # (1, C, T, T) -> (1, T * T, C)
-    return torch.cat((pos_embed[:, :1], resized), dim=1)
+    # The row of the class token has no place in the grid and stays as it is.
+    return torch.cat((pos_embed[:, :1], resized), dim=1)  # (1, 1 + T * T, C)
 
 
 def _bicubic(grid: Tensor, side: int) -> Tensor:
-    """(a, b, S, S) to (a, b, side, side), in float32 at least."""
+    """(a, b, S, S) to (a, b, side, side), of the same dtype."""
     wide = grid.to(torch.promote_types(grid.dtype, torch.float32))
+    # EVA-02 does not correct the magnitude either.
     resized = functional.interpolate(wide, size=(side, side), mode="bicubic", align_corners=False)
     return resized.to(grid.dtype)
 
 
-# --- Arguments -----------------------------------------------------------------------------------
-
 # StreamPETR's names of arguments that `ViT` knows by another name.
-_STREAMPETR_ARGUMENTS = {"with_cp": "use_act_checkpoint", "flash_attn": "xattn"}
+_ARGUMENTS = {"with_cp": "use_act_checkpoint", "flash_attn": "xattn"}
 # Accepted there without effect on the forward pass; `type` names the class.
-_STREAMPETR_IGNORED = ("type", "use_rel_pos", "rel_pos_zero_init", "rope", "act_layer", "frozen")
+_IGNORED = ("type", "use_rel_pos", "rel_pos_zero_init", "rope", "act_layer", "frozen", "sim_fpn")
 
 
 def backbone_arguments_from_streampetr(
@@ -162,11 +108,7 @@ def backbone_arguments_from_streampetr(
         Arguments of `ViT`, and of `SimpleFeaturePyramid` (without `net`), or None if the
         configuration has no pyramid.
     """
-    vit = {
-        _STREAMPETR_ARGUMENTS.get(name, name): value
-        for name, value in config.items()
-        if name not in (*_STREAMPETR_IGNORED, "sim_fpn")
-    }
+    vit = {_ARGUMENTS.get(name, name): v for name, v in config.items() if name not in _IGNORED}
     sim_fpn = config.get("sim_fpn")
     if not sim_fpn:
         return vit, None
@@ -176,6 +118,7 @@ def backbone_arguments_from_streampetr(
     pyramid = {
         "in_feature": vit.get("out_feature", "last_feat"),
         "out_channels": sim_fpn["out_channels"],
+        # A map of stride 2^k is stage k.
         "scale_factors": [s for s in scales if math.log2(patch_size / s) in stages],
         "norm": sim_fpn.get("norm", "LN"),
         "half_scale": "conv",

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+
+from streampetr_vit.files import replacing
 
 # Raise when the columns or their meaning change: older caches are then built again.
 FORMAT_VERSION = 3  # 3: categories instead of labels
@@ -44,10 +44,10 @@ def fingerprint(files: Sequence[Path], settings: str = "") -> str:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes arrays to a temporary name beside `path`, then renames.
+    """Writes arrays into one file, whole or not at all.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder is created.
         arrays: numeric arrays, or fixed-width byte strings (dtype S), which are stored as uint8
             with one more axis.
         metadata: short texts; the format version is added.
@@ -58,18 +58,8 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
         else np.ascontiguousarray(array)
         for name, array in arrays.items()
     }
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         save_file(plain, temporary, {**metadata, "format_version": str(FORMAT_VERSION)})
-        # mkstemp files are private; a shared data root wants the permissions of an ordinary file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
