@@ -3,7 +3,7 @@
 The same classes without memory. Focal-PETR is PETR with the 2D head; see the recipes.
 """
 
-from .streampetr_vit_l import CODE_WEIGHTS, model
+from .streampetr_vit_l import CODE_WEIGHTS, dataset_spec, model
 
 head = model.head
 head.num_queries = 900

@@ -12,7 +12,7 @@ from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 
 from .eva02_vit_l import pyramid_backbone
-from .streampetr_vit_l import model
+from .streampetr_vit_l import dataset_spec, model
 
 # Settings of the 3D head that both detectors have.
 SHARED = (

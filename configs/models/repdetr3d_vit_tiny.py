@@ -14,7 +14,7 @@ from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 
 from .repdetr3d_vit_l import SHARED
-from .streampetr_vit_tiny import model
+from .streampetr_vit_tiny import dataset_spec, model
 
 model.backbone = L(SimpleFeaturePyramid)(
     net=model.backbone.net,

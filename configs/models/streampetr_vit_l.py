@@ -20,6 +20,7 @@ from streampetr_vit.modeling.image.grid_mask import GridMask
 from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
 from streampetr_vit.modeling.training_window import TrainingWindow
 
+from ..common.nuscenes import dataset_spec  # head.num_classes counts its classes
 from .eva02_vit_l import backbone
 
 CODE_WEIGHTS = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # x y z, l w h, sin cos, vx vy

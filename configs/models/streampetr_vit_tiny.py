@@ -4,7 +4,7 @@ For a world of 25 m at 400x160. What differs in kind from the published model, a
 docs/train.md: a prior on the cross-attention, light box losses, denoising without negatives.
 """
 
-from .streampetr_vit_l import CODE_WEIGHTS, model
+from .streampetr_vit_l import CODE_WEIGHTS, dataset_spec, model
 
 net = model.backbone.net
 net.img_size, net.window_size, net.global_window_size = 160, 6, 10  # tokens 10 x 25

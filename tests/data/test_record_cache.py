@@ -115,7 +115,7 @@ def test_failed_write_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch
     def fail(*args: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(cache.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         _load(root)
     assert [p for p in (root / ".streampetr_vit").iterdir() if p.suffix != ".lock"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,21 @@ import golden
 import pytest
 import torch
 
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.evaluation.result_format import to_global_boxes
-from streampetr_vit.structures import Detections, Pose, boxes_from_bottom_center
+from streampetr_vit.structures import DatasetSpec, Detections, Pose, boxes_from_bottom_center
 
 TOLERANCE = 1e-6
+
+
+def _spec(config: dict[str, Any]) -> DatasetSpec:
+    """nuScenes' classes in the file's order and with its ranges."""
+    ours = {entry.name: entry for entry in NUSCENES.classes}
+    classes = [
+        replace(ours[name], range_m=float(config["class_range"][name]))
+        for name in config["classes"]
+    ]
+    return replace(NUSCENES, classes=classes)
 
 
 def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -29,8 +41,7 @@ def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any
         lidar_to_ego=pose("lidar2ego"),
         ego_to_global=pose("ego2global"),
         sample_token=case["sample_token"],
-        class_names=config["classes"],
-        class_range_m=config["class_range"],
+        spec=_spec(config),
     ).records()
 
 
