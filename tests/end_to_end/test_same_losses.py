@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compare_losses import Trace, compare
 
-from streampetr_vit.engine.loss_trace import Trace, compare
 from synthetic_nuscenes import PRESETS, generate
 
 ROOT = Path(__file__).resolve().parents[2]
