@@ -84,6 +84,6 @@ def giou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:
 
 def _intersection_and_union(a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
+    intersection = (high - low).clamp(min=0).prod(-1)  # 0 where they are apart in x or in y
     areas = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
     return intersection, (areas - intersection).clamp(min=eps)
