@@ -83,7 +83,7 @@ class StreamPETR(nn.Module):
         window: TrainingWindow | None = None,
     ) -> None:
         super().__init__()
-        # What a configuration can get wrong is said here, not in the first step of a training.
+        # Here, and not in the first step: a training may start hours after it was configured.
         if not 0 < token_ratio <= 1 or (token_ratio < 1 and not isinstance(image_head, FocalHead)):
             raise ValueError(
                 f"token_ratio ({token_ratio}) must be in (0, 1], and below 1 it needs a FocalHead "
@@ -255,7 +255,7 @@ class StreamPETR(nn.Module):
             frames[0] = replace(frames[0], continues_stream=anew)
         draws = self.draw(frames[0].image_size, targets)
         results, memory = self.play(frames, memory, draws)
-        # Frames may have gradients in the heads, for the memory's sake, without having losses.
+        # Of the frames that the heads see in training mode, only the last may have losses.
         return self.criterion(results, targets[-len(results) :]), memory
 
     def draw(self, image_size: tuple[int, int], targets: Sequence[FrameTargets]) -> TrainingDraws:

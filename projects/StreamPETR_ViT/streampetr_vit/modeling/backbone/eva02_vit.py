@@ -253,7 +253,7 @@ class ViT(Backbone):
 
 def _without_cast_cache(kind: str) -> AbstractContextManager:
     """Autocast as it is, but without its cache."""
-    # A cast that comes from the cache is no operation: the recomputation would count otherwise.
+    # A weight that the cache holds is not cast again: forward and recomputation would not match.
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return nullcontext()
     return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)

@@ -29,7 +29,7 @@ def assign(costs: Sequence[Tensor]) -> list[Tensor]:
     """
     if not costs:
         return []
-    # One wait for the device in a whole training step: all matrices travel in one copy.
+    # All matrices of a training step travel in one copy, and the host waits for them once.
     on_host = torch.cat([cost.detach().flatten() for cost in costs]).cpu().numpy()
     pairs, start = [], 0
     for cost in costs:

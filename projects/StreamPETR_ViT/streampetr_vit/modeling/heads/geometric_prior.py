@@ -36,6 +36,6 @@ def projection_bias(
         # |uv - pixel|^2 by its axes: the tokens form a grid, but this form needs no grid.
         squared = (uv[..., None, :] - pixels).square().sum(-1)  # (B, Q, N, T)
         bias = (squared / (-2 * sigma_px**2)).clamp(min=floor)
-        # Behind all cameras it is the constant `floor`, which softmax ignores: plain attention.
+        # A point that no camera sees has the same bias everywhere, which softmax ignores.
         bias = torch.where(depth > _MIN_DEPTH_M, bias, floor)
         return bias.flatten(2)  # (B, Q, N, T) -> (B, Q, N * T)

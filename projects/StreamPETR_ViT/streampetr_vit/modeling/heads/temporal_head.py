@@ -204,7 +204,7 @@ class TemporalHead(nn.Module):
             # (B, S, 3), (B, Q, 3) -> (B, S + Q, 3)
             reference_points = torch.cat((denoising.reference_points, reference_points), dim=1)
         position = self.alignment.embed_points(reference_points)  # (B, S + Q, E)
-        # A query has no content of its own before it has looked: all learning is in its position.
+        # The content starts at zero: what a learned query knows is in its position.
         return self.alignment(torch.zeros_like(position), position, reference_points, memory)
 
     def decode(self, output: HeadOutput) -> PaddedDetections:

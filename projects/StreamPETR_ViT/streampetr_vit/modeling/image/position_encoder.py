@@ -64,7 +64,7 @@ class ImagePositionEncoder(nn.Module):
         self.mlp = nn.Sequential(
             Linear(depth_num * 3, embed_dim * 4), nn.ReLU(), Linear(embed_dim * 4, embed_dim)
         )
-        # Small models that must find their tokens within minutes start with louder positions.
+        # Small models that must find their tokens within minutes start with larger position codes.
         with torch.no_grad():
             self.mlp[2].get_parameter("weight").mul_(gain)
 
