@@ -105,7 +105,9 @@ def test_evaluation(path: Path, kernel: str) -> None:
             queries = head.make_queries(aligned)
             size = tuple(inputs["pad_shape"][:2])
             output, memory = head(inputs["img_feats"], frame, memory, image_size=size)
-            image = head.look(inputs["img_feats"], frame, queries.reference_points, None, size)
+            image = head.image_for_queries(
+                inputs["img_feats"], frame, queries.reference_points, None, size
+            )
         debug = expected["debug"]
         for key, value in {
             "tgt": queries.content,

@@ -17,7 +17,7 @@ from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     constant,
     l1_loss_sum,
-    of_one_process,
+    one_process_mean,
     sigmoid_focal_loss_sum,
 )
 from streampetr_vit.modeling.criterion.matcher import CODE_WEIGHTS, HungarianMatcher
@@ -44,7 +44,7 @@ class DetectionLoss:
     denoising_weight: float = 1.0
     code_weights: tuple[float, ...] = CODE_WEIGHTS
     max_positive_distance: float = 0.75
-    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
+    reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
 
     def __post_init__(self) -> None:
         # A configuration passes its own list type; plain floats are quick to read each step.

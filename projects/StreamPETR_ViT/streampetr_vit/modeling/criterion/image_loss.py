@@ -17,7 +17,7 @@ from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher, ImageT
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     gaussian_focal_loss_sum,
-    of_one_process,
+    one_process_mean,
     quality_focal_loss_sum,
 )
 from streampetr_vit.modeling.heads.outputs import ImageOutput
@@ -48,7 +48,7 @@ class ImageLoss:
     centerness_weight: float = 1.0
     quality_beta: float = 2.0
     stride: int = 16
-    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
+    reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
 
     def costs(
         self, output: ImageOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]

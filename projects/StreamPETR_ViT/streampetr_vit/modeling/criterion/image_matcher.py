@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.losses import constant, finite, focal_cost
+from streampetr_vit.modeling.criterion.losses import constant, finite_costs, focal_cost
 from streampetr_vit.modeling.heads.outputs import ImageOutput
 from streampetr_vit.modeling.ops.rectangles import (
     center_form_from_corners,
@@ -115,4 +115,4 @@ class ImageMatcher:
             + self.center_weight * (centers - true.relative_centers[:, None]).abs().sum(-1)
         )
         # (n, T) -> (T, n) -> for each image (T, n_i)
-        return list(finite(cost).T.split([len(boxes) for boxes in targets], dim=1))
+        return list(finite_costs(cost).T.split([len(boxes) for boxes in targets], dim=1))

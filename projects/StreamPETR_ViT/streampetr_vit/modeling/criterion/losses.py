@@ -29,7 +29,7 @@ def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def of_one_process(value: Tensor) -> Tensor:
+def one_process_mean(value: Tensor) -> Tensor:
     """The mean over ranks where there is one: the value itself."""
     return value
 
@@ -90,7 +90,7 @@ def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tenso
     return positive - negative
 
 
-def finite(cost: Tensor) -> Tensor:
+def finite_costs(cost: Tensor) -> Tensor:
     """Costs with 100 instead of NaN and infinity, and -100 instead of minus infinity."""
     return cost.nan_to_num(nan=_BAD_COST, posinf=_BAD_COST, neginf=-_BAD_COST)
 

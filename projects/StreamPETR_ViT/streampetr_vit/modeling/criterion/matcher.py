@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.losses import constant, finite, focal_cost
+from streampetr_vit.modeling.criterion.losses import constant, finite_costs, focal_cost
 from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, encode_boxes
 
 CODE_WEIGHTS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # as published: x and y double
@@ -57,7 +57,7 @@ class HungarianMatcher:
         weights = constant(self.code_weights[:used], codes)
         target = encode_boxes(boxes)[:, :used] * weights
         distance = torch.cdist(codes[..., :used] * weights, target, p=1)  # (..., Q, n)
-        return finite(self.class_weight * of_class + self.box_weight * distance)
+        return finite_costs(self.class_weight * of_class + self.box_weight * distance)
 
     def costs(
         self, logits: Tensor, codes: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]

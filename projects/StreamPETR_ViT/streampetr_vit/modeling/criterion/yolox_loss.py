@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
-from streampetr_vit.modeling.criterion.losses import of_one_process, square_iou_loss_sum
+from streampetr_vit.modeling.criterion.losses import one_process_mean, square_iou_loss_sum
 from streampetr_vit.modeling.criterion.sim_ota import CellAssignment, SimOTA
 from streampetr_vit.modeling.heads.outputs import YOLOXOutput
 from streampetr_vit.modeling.ops.rectangles import cell_codes_from_corners, iou
@@ -58,7 +58,7 @@ class YOLOXLoss:
     objectness_weight: float = 1.0
     box_weight: float = 1.0
     center_weight: float = 1.0
-    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
+    reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
 
     def costs(
         self, output: YOLOXOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]

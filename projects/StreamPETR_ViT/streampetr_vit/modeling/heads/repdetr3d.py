@@ -44,7 +44,7 @@ class RepDETR3DHead(TemporalHead):
             gain, offset = self.token_modulation.coefficients(_camera_condition(rig))
             return RigCode(gain[..., None, None], offset[..., None, None])  # (B, N, E, 1, 1)
 
-    def look(
+    def image_for_queries(
         self,
         features: Features,
         frame: Frame,
@@ -53,7 +53,7 @@ class RepDETR3DHead(TemporalHead):
         image_size: tuple[int, int],
         rig_code: RigCode | None = None,
     ) -> CameraMaps:
-        """The modulated maps of all cameras; see `TemporalHead.look`."""
+        """The modulated maps of all cameras; see `TemporalHead.image_for_queries`."""
         if isinstance(features, Tensor):
             raise ValueError(
                 "RepDETR3DHead reads several levels of features: set model.in_feature to their "

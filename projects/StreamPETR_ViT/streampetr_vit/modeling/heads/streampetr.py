@@ -74,7 +74,7 @@ class StreamPETRHead(TemporalHead):
             )
             return RigCode(*self.token_modulation.coefficients(cone), position)
 
-    def look(
+    def image_for_queries(
         self,
         features: Features,
         frame: Frame,
@@ -83,7 +83,7 @@ class StreamPETRHead(TemporalHead):
         image_size: tuple[int, int],
         rig_code: RigCode | None = None,
     ) -> ImageTokens:
-        """The tokens of all cameras; see `TemporalHead.look`."""
+        """The tokens of all cameras; see `TemporalHead.image_for_queries`."""
         if not isinstance(features, Tensor):
             raise ValueError(
                 f"StreamPETRHead reads one map of features, not {len(features)}: set "

@@ -35,8 +35,8 @@ Features = Tensor | Sequence[Tensor]
 class TemporalHead(nn.Module):
     """Temporal 3D detection head.
 
-    A subclass says how queries look at the image (`look`), and what of that only the cameras decide
-    (`encode_rig`).
+    A subclass makes what the queries attend to (`image_for_queries`), and of that what only the
+    cameras decide (`encode_rig`).
 
     Args:
         decoder: its `embed_dim` is E.
@@ -109,7 +109,7 @@ class TemporalHead(nn.Module):
 
     @abstractmethod
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
-        """What `look` needs that is the same for all frames of a rig.
+        """What `image_for_queries` needs that is the same for all frames of a rig.
 
         Runs in float32 under any ambient autocast.
 
@@ -119,7 +119,7 @@ class TemporalHead(nn.Module):
         """
 
     @abstractmethod
-    def look(
+    def image_for_queries(
         self,
         features: Features,
         frame: Frame,
@@ -164,7 +164,7 @@ class TemporalHead(nn.Module):
             denoising: extra queries in training.
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
             image_size: (height, width) of the padded pictures in pixels; None for the frame's own.
-            rig_code: as for `look`.
+            rig_code: as for `image_for_queries`.
 
         Returns:
             Predictions, and the memory for the next frame.
@@ -179,7 +179,7 @@ class TemporalHead(nn.Module):
             else:
                 features = [level.float() for level in features]
             size = image_size or frame.image_size
-            image = self.look(features, frame, points_m, token_indexes, size, rig_code)
+            image = self.image_for_queries(features, frame, points_m, token_indexes, size, rig_code)
             output = self._decode(queries, image, points_m, denoising)
             return output, self._remember(output, aligned, frame)
 

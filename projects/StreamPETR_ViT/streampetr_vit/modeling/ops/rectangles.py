@@ -39,7 +39,7 @@ def corners_from_cell_codes(codes: Tensor, priors: Tensor, strides: Tensor) -> T
     """
     strides = strides[..., None]
     center, size = codes[..., :2] * strides + priors, codes[..., 2:].exp() * strides
-    return torch.cat((center - size / 2, center + size / 2), dim=-1)
+    return corners_from_center_form(torch.cat((center, size), dim=-1))
 
 
 def cell_codes_from_corners(corners: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
