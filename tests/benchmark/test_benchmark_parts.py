@@ -83,7 +83,7 @@ def test_the_step_is_the_detectors_step() -> None:
     found, memory = streaming_step(detector, "float32").step(frame, detector.empty_memory(2))
     with torch.no_grad():
         output, expected = detector.step(frame, detector.empty_memory(2))
-    assert torch.equal(found.unpad()[1].scores, detector.head.detections(output)[1].scores)
+    assert torch.equal(found.unpad()[1].scores, detector.head.decode(output).unpad()[1].scores)
     assert torch.equal(memory.embedding, expected.embedding)
 
 

@@ -43,6 +43,24 @@ def test_settings_of_the_optimiser_are_those_of_the_configuration(tmp_path: Path
     assert "0.25 on 0.00 M parameters" in log and "; AdamW; torch" in log
 
 
+def test_a_resumed_run_does_not_draw_the_first_steps_noise_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws: list[float] = []
+    losses = ToyDetector.losses
+
+    def drawing(model: ToyDetector, samples: list, memory: Any) -> Any:
+        draws.append(float(torch.rand(())))
+        return losses(model, samples, memory)
+
+    monkeypatch.setattr(ToyDetector, "losses", drawing)
+    run_tool(tmp_path, "train.max_iter=2")
+    run_tool(tmp_path, "--resume", "train.max_iter=4")
+    run_tool(tmp_path / "again", "train.max_iter=2")
+    assert len(set(draws[:4])) == 4
+    assert draws[4:] == draws[:2]  # a run that starts anew does draw them again
+
+
 def test_weights_alone_cannot_be_resumed_from(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=2")
     torch.save({"model": final(tmp_path)["model"]}, tmp_path / "model_final.pth")

@@ -20,6 +20,9 @@ from streampetr_vit.structures.tensors import map_tensors, tensors_of
 both_heads = pytest.mark.parametrize("make", [make_detector, make_repdetr3d])
 
 
+cache_enabled = torch.is_autocast_cache_enabled
+
+
 def four_frames() -> list[Frame]:
     """A stream that starts anew at its third frame, and has another rig in its last one."""
     samples = [make_sample(time, continues=time not in (0, 2)) for time in range(4)]
@@ -75,6 +78,16 @@ def test_a_graph_is_captured_for_each_new_shape(
         assert same(graph(samples), eager(samples))
     captured = [r.getMessage() for r in caplog.records if "capturing" in r.getMessage()]
     assert len(captured) == 4 and "(1, 6, 3, 32, 48)" in captured[1]
+
+
+def test_no_weight_that_autocast_keeps_outlives_a_capture(emulated: None) -> None:
+    """It would lie in the graph's memory. Without a graph it is kept from layer to layer."""
+    detector, kept = make_detector().eval(), []
+    detector.backbone.register_forward_hook(lambda *_: kept.append(cache_enabled()))
+    Stream(detector, "bf16", cuda_graph=True).push(four_frames()[0])
+    assert kept and not any(kept)
+    Stream(detector, "bf16").push(four_frames()[0])
+    assert kept[-1]
 
 
 def test_the_buffers_of_a_graph_are_filled_in_place_and_the_code_only_when_it_is_another() -> None:

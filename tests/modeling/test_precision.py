@@ -7,9 +7,11 @@ import torch
 from tiny_detector import make_detector, make_sample
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.decoder.attention import MultiHeadAttention
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.outputs import HeadOutput
+from streampetr_vit.modeling.ops.precision import autocast
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame
 
@@ -93,6 +95,15 @@ def test_the_attention_core_has_a_precision_of_its_own(dtype: torch.dtype) -> No
     assert 0 < distance(b, a) < 4 * ROUNDOFF[dtype]
 
 
+def test_a_gpu_without_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: False)
+    with pytest.raises(InputError, match="this GPU has no bfloat16; use 'fp16'"):
+        autocast("bf16", "cuda")
+    autocast("bf16", "cpu")
+
+
 def test_an_unknown_precision_is_named() -> None:
+    with pytest.raises(InputError, match="'fp8' is unknown: allowed are 'float32', 'bf16', 'fp16'"):
+        autocast("fp8", "cpu")
     with pytest.raises(ValueError, match="precision 'fp8' is unknown.*bf16.*float32.*fp16"):
         MultiHeadAttention(8, 2, precision="fp8")

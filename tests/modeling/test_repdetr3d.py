@@ -83,9 +83,9 @@ def test_cameras_modulate_the_maps_by_signed_focal_lengths_and_poses() -> None:
     with torch.no_grad():
         features = detector.image_features(frame.images)
         points = torch.zeros(1, 1, 3)
-        image = detector.head.look(features, frame, points, None, (32, 64))
+        image = detector.head.image_for_queries(features, frame, points, None, (32, 64))
         frame.rig.intrinsics[0, 2, 0, 0] *= -1  # as a flip does
-        flipped = detector.head.look(features, frame, points, None, (32, 64))
+        flipped = detector.head.image_for_queries(features, frame, points, None, (32, 64))
     assert isinstance(image, CameraMaps)
     changed = [
         not torch.equal(a, b) for a, b in zip(image.maps[0][0], flipped.maps[0][0], strict=True)
@@ -102,7 +102,7 @@ def test_the_head_is_float32_under_autocast(kernel: str) -> None:
             rounded = detector.image_features(frame.images)
             output, _ = detector.head(rounded, frame, detector.empty_memory(1))
             sampler = detector.head.decoder.layers[0].cross_attention
-            image = detector.head.look(
+            image = detector.head.image_for_queries(
                 [level.float() for level in rounded], frame, torch.zeros(1, 1, 3), None, (32, 64)
             )
         exact, _ = detector.head(rounded, frame, detector.empty_memory(1))

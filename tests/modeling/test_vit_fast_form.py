@@ -11,9 +11,11 @@ from small_vit import small_vit
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy
 
 from streampetr_vit.modeling.backbone import eva02_vit
 from streampetr_vit.modeling.backbone.layers import SwiGLU
+from streampetr_vit.modeling.backbone.selective_checkpoint import _policy
 from streampetr_vit.modeling.backbone.token_plan import MAX_PLANS
 from streampetr_vit.modeling.ops.linear import ONEDNN_PRODUCT
 
@@ -164,6 +166,22 @@ def test_the_kernel_is_chosen_for_the_precision_of_autocast(
         vit(torch.zeros(1, 3, 80, 80))
     vit(torch.zeros(1, 3, 80, 80))
     assert asked == [("sdpa", "cpu", torch.bfloat16, False), ("sdpa", "cpu", torch.float32, True)]
+
+
+def test_selective_checkpointing_knows_every_fused_attention_of_this_torch() -> None:
+    """Those of GPUs too, which no test on a CPU runs."""
+    names = [name.removeprefix("aten::") for name in torch._C._dispatch_get_all_op_names()]
+    fused = {
+        name
+        for name in names
+        if name.startswith("_scaled_dot_product_") and name.endswith(("attention", "for_cpu"))
+    }
+    fused -= {name for name in fused if "math" in name}  # made of other operations
+    assert "_scaled_dot_product_flash_attention" in fused
+    for name in fused:
+        operation = getattr(torch.ops.aten, name).default
+        assert _policy(None, operation) == CheckpointPolicy.MUST_SAVE, name
+    assert _policy(None, torch.ops.aten.add.Tensor) == CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def test_selective_checkpointing_goes_with_weights_that_autocast_has_cast() -> None:

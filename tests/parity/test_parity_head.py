@@ -117,7 +117,7 @@ def check_intermediate(
 def check_detections(
     compare: Comparison, head: StreamPETRHead, output: HeadOutput, expected: list[dict[str, Tensor]]
 ) -> None:
-    for found, wanted in zip(head.detections(output), expected, strict=True):
+    for found, wanted in zip(head.decode(output).unpad(), expected, strict=True):
         assert torch.equal(found.labels, wanted["labels"])
         compare.check(found.scores, wanted["scores"], ".decoded.scores", 1e-5)
         boxes = boxes_to_bottom_center(found.boxes)

@@ -105,7 +105,9 @@ def test_evaluation(path: Path, kernel: str) -> None:
             queries = head.make_queries(aligned)
             size = tuple(inputs["pad_shape"][:2])
             output, memory = head(inputs["img_feats"], frame, memory, image_size=size)
-            image = head.look(inputs["img_feats"], frame, queries.reference_points, None, size)
+            image = head.image_for_queries(
+                inputs["img_feats"], frame, queries.reference_points, None, size
+            )
         debug = expected["debug"]
         for key, value in {
             "tgt": queries.content,
@@ -121,7 +123,7 @@ def test_evaluation(path: Path, kernel: str) -> None:
         check(output.logits, expected["all_cls_scores"], f"{name}logits")
         check(output.codes, expected["all_bbox_preds"], f"{name}codes", 2e-4)
         check_memory(memory, expected["memory_after_post_update"], f"{name}after")
-        for found, wanted in zip(head.detections(output), expected["decoded"], strict=True):
+        for found, wanted in zip(head.decode(output).unpad(), expected["decoded"], strict=True):
             assert torch.equal(found.labels, wanted["labels"])
             check(found.scores, wanted["scores"], f"{name}scores")
             boxes = boxes_to_bottom_center(found.boxes)

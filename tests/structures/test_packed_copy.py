@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from tiny_detector import make_sample
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from streampetr_vit.modeling.criterion.losses import constant
 from streampetr_vit.structures import Boxes2D, Frame, FrameTargets, packed_to
 from streampetr_vit.structures.packed_copy import carried, pack, unpack
-from streampetr_vit.structures.tensors import map_tensors
+from streampetr_vit.structures.tensors import map_tensors, pinned
 
 
 def mixed() -> list[Tensor]:
@@ -140,6 +141,15 @@ def test_tuples_and_other_values_are_walked() -> None:
     found = map_tensors(values, lambda tensor: tensor + 1)
     assert found[1:4] == (None, 3, "name")
     assert found[0][0].item() == 1 and found[4][0].tolist() == [2, 2]
+
+
+def test_what_goes_to_a_gpu_is_pinned_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    value = torch.zeros(2)
+    assert pinned(value, "cuda").tolist() == [1, 1]
+    assert pinned(value, "cpu") is value
+    on_device = torch.zeros(2, device="meta")
+    assert pinned(on_device, "cuda") is on_device
 
 
 def test_a_constant_of_inference_takes_part_in_training() -> None:

@@ -83,6 +83,7 @@ class StreamPETR(nn.Module):
         window: TrainingWindow | None = None,
     ) -> None:
         super().__init__()
+        # Here, and not in the first step: a training may start hours after it was configured.
         if not 0 < token_ratio <= 1 or (token_ratio < 1 and not isinstance(image_head, FocalHead)):
             raise ValueError(
                 f"token_ratio ({token_ratio}) must be in (0, 1], and below 1 it needs a FocalHead "
@@ -109,7 +110,7 @@ class StreamPETR(nn.Module):
         self.input_format, self.window = input_format, window or TrainingWindow()
         for name, value in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(value, dtype=torch.float32).view(3, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
+            self.register_buffer(name, buffer, persistent=False)  # of the configuration, no weights
         warn_of_partial_loading(self)
 
     @property
@@ -139,8 +140,7 @@ class StreamPETR(nn.Module):
             frame: on this module's device.
             memory: what the previous call returned, or `empty_memory(B)`.
             denoising: extra queries in training.
-            rig_code: of `head.encode_rig` for the frame's rig and padded size, which is the same
-                for many frames; None computes it.
+            rig_code: of `head.encode_rig` for the frame's rig and padded size; None computes it.
 
         Returns:
             Predictions of all decoder layers, and the memory for the next frame.
@@ -155,18 +155,13 @@ class StreamPETR(nn.Module):
     def detect(
         self, frame: Frame, memory: TemporalMemory, rig_code: RigCode | None = None
     ) -> tuple[PaddedDetections, TemporalMemory]:
-        """One frame of inference, up to the boxes.
-
-        With `rig_code`, nothing in it waits for the device or depends on the values of a tensor in
-        its shapes, so that the whole of it can be captured in a graph. (The sampling kernel
-        "gather" does both.)
-
-        Args:
-            frame, memory, rig_code: as in `step`.
+        """One frame of inference, up to the boxes on the device; arguments as in `step`.
 
         Returns:
-            Detections on the device, and the memory for the next frame.
+            Detections, and the memory for the next frame.
         """
+        # With `rig_code` nothing here waits for the device, and no shape depends on values, so that
+        # a graph can capture all of it. (The sampling kernel "gather" does both.)
         output, memory = self.step(frame, memory, rig_code=rig_code)
         return self.head.decode(output), memory
 
@@ -182,15 +177,16 @@ class StreamPETR(nn.Module):
         """
         batch, cameras = images.shape[:2]
         images = images.flatten(0, 1)  # (B, N, 3, H, W) -> (B * N, 3, H, W), camera fastest
-        if images.dtype == torch.uint8:
+        if images.dtype == torch.uint8:  # the mapper's; bytes travel to the device, not floats
             if self.input_format == "BGR":
-                images = images.flip(1)
+                images = images.flip(1)  # samples are RGB
             images = (images.float() - self.pixel_mean) / self.pixel_std
+        # Zeros after the normalisation, that is mean grey, as the released weights were trained.
         size = self.padded_size((images.shape[-2], images.shape[-1]))
         images = F.pad(images, (0, size[1] - images.shape[-1], 0, size[0] - images.shape[-2]))
         if grid is not None and self.grid_mask is not None:
             images = images * self.grid_mask.mask(size, grid, images.device)
-        features = self.backbone(images)
+        features = self.backbone(images)  # {name: (B * N, C, h, w)}
         if self.neck is not None:
             features = self.neck(features)
         names = [self.in_feature] if isinstance(self.in_feature, str) else self.in_feature
@@ -253,21 +249,25 @@ class StreamPETR(nn.Module):
                 "model.criterion.image to None"
             )
         if memory is None:
+            # The samples may say that they continue: after a resume, or a step that was skipped.
             memory = self.empty_memory(len(samples))
             anew = torch.zeros_like(frames[0].continues_stream)
             frames[0] = replace(frames[0], continues_stream=anew)
         draws = self.draw(frames[0].image_size, targets)
         results, memory = self.play(frames, memory, draws)
+        # Of the frames that the heads see in training mode, only the last may have losses.
         return self.criterion(results, targets[-len(results) :]), memory
 
     def draw(self, image_size: tuple[int, int], targets: Sequence[FrameTargets]) -> TrainingDraws:
-        """Draws for one step: the mask by torch's CPU generator, the noise by the device's.
+        """Draws for one step.
 
         Args:
-            image_size: (height, width) of the pictures.
+            image_size: (height, width) of the pictures in pixels.
             targets: of the frames that the heads see with gradients.
         """
         height, _ = self.padded_size(image_size)
+        # The mask by torch's CPU generator, then the noise by the device's: the order is part of
+        # what makes a training repeatable.
         grid = None if self.grid_mask is None else self.grid_mask.draw(height)
         noise, head = self.denoising, self.head
         denoising = [
@@ -305,6 +305,7 @@ class StreamPETR(nn.Module):
         size = self.padded_size(frames[0].image_size)
         history = max(len(frames) - window.num_frame_head_grads, 0)
         if history:
+            # They only fill the memory: no dropout, no denoising, as the detector will be used.
             with torch.no_grad(), evaluation_mode(self):
                 for frame, seen in zip(frames[:history], features[:history], strict=True):
                     tokens = self.chosen_tokens(seen, size)
@@ -313,7 +314,7 @@ class StreamPETR(nn.Module):
         trained = zip(frames[history:], features[history:], draws.denoising, strict=True)
         for frame, seen, denoising in trained:
             image_output = self.image_head(seen, size) if self.image_head else None
-            tokens = self.chosen_tokens(seen, size, image_output)
+            tokens = self.chosen_tokens(seen, size, image_output)  # the 2D head runs once
             output, memory = self.head(seen, frame, memory, denoising, tokens, size)
             results.append(FrameResult(output, denoising, image_output, size))
         return results[-window.num_frame_losses :], memory
@@ -330,7 +331,7 @@ class StreamPETR(nn.Module):
             if isinstance(features, Tensor):
                 return list(features.split(cameras, dim=1))  # T times (B, N, C, h, w)
             levels = [level.split(cameras, dim=1) for level in features]
-            return [list(of_frame) for of_frame in zip(*levels, strict=True)]
+            return [list(of_frame) for of_frame in zip(*levels, strict=True)]  # frame by frame
 
         # Frames with gradients first: autocast keeps the weights that it rounds, and those that it
         # rounded without gradients would be used again.

@@ -33,8 +33,8 @@ class TrainingWindow:
 
     Attributes:
         num_frame_losses: the last so many frames have losses.
-        num_frame_head_grads: so many are seen by the heads in training mode, with gradients.
-        num_frame_backbone_grads: so many are seen so by the backbone.
+        num_frame_head_grads: the heads see so many in training mode, with gradients.
+        num_frame_backbone_grads: the backbone does so many.
     """
 
     num_frame_losses: int = 1
@@ -60,7 +60,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     module.eval()
     try:
         yield
-    finally:
+    finally:  # also when an evaluation fails
         # Not module.train(): parts that were in evaluation mode before, stay in it.
         for part in trained:
             part.training = True

@@ -14,16 +14,9 @@ from torch import Tensor
 
 
 def boxes_from_bottom_center(boxes: Tensor) -> Tensor:
-    """Moves z from the bottom face to the gravity centre.
-
-    Args:
-        boxes: (..., 7 or more), z in column 2, height in column 5.
-
-    Returns:
-        A new tensor of the same shape and dtype.
-    """
+    """Boxes (..., 7 or more) with z moved from the bottom face to the gravity centre; a copy."""
     moved = boxes.clone()
-    moved[..., 2] += 0.5 * boxes[..., 5]
+    moved[..., 2] += 0.5 * boxes[..., 5]  # column 2 is z, column 5 the height
     return moved
 
 
@@ -35,16 +28,14 @@ def boxes_to_bottom_center(boxes: Tensor) -> Tensor:
 
 
 def box_corners(boxes: Tensor, rotation: Tensor | None = None) -> Tensor:
-    """Corners of boxes in the frame of the boxes.
+    """Corners (n, 8, 3) of boxes (n, 6 or more), gravity centre, in the frame of the boxes.
 
     Args:
-        boxes: (n, 6 or more), gravity centre.
-        rotation: (n, 3, 3), box -> frame, for boxes that are tilted; None turns them by their yaw.
-
-    Returns:
-        (n, 8, 3). Corner k has its signs along (length, width, height) from the bits of k, most
-        significant first: 0 is rear-right-bottom, 7 is front-left-top.
+        boxes: turned by their yaw, unless `rotation` is given.
+        rotation: (n, 3, 3), box -> frame, for boxes that are tilted.
     """
+    # Corner k has its signs along (length, width, height) from the bits of k, most significant
+    # first: 0 is rear-right-bottom, 7 is front-left-top.
     signs = torch.tensor(
         [[i, j, k] for i in (-0.5, 0.5) for j in (-0.5, 0.5) for k in (-0.5, 0.5)],
         dtype=boxes.dtype,
@@ -56,31 +47,27 @@ def box_corners(boxes: Tensor, rotation: Tensor | None = None) -> Tensor:
     cos, sin = boxes[:, 6].cos()[:, None], boxes[:, 6].sin()[:, None]
     x = cos * local[..., 0] - sin * local[..., 1]
     y = sin * local[..., 0] + cos * local[..., 1]
-    return torch.stack((x, y, local[..., 2]), dim=-1) + boxes[:, None, :3]
+    return torch.stack((x, y, local[..., 2]), dim=-1) + boxes[:, None, :3]  # (n, 8, 3) + (n, 1, 3)
 
 
 def rotate_scale_translate_boxes(
     boxes: Tensor, yaw_rad: float, scale: float = 1.0, translation_m: Tensor | None = None
 ) -> Tensor:
-    """Applies rotation about +z, then uniform scale, then translation to boxes.
-
-    Velocities rotate and scale with the boxes; yaw is not wrapped.
+    """Rotates boxes (n, 9) about +z, then scales, then translates them; gives new ones.
 
     Args:
         boxes: (n, 9).
         yaw_rad: counter-clockwise rotation.
         scale: factor on centre, size and velocity.
         translation_m: (3,) or None.
-
-    Returns:
-        (n, 9), a new tensor.
     """
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
+    # Transposed: rows of boxes are multiplied from the left.
     rotation_t = boxes.new_tensor([[cos, sin], [-sin, cos]])
     moved = boxes.clone()
     moved[:, 0:2] = boxes[:, 0:2] @ rotation_t
-    moved[:, 7:9] = boxes[:, 7:9] @ rotation_t
-    moved[:, 6] += yaw_rad
+    moved[:, 7:9] = boxes[:, 7:9] @ rotation_t  # a velocity is a direction of the scene too
+    moved[:, 6] += yaw_rad  # not wrapped: the losses read its sine and cosine
     moved[:, :6] *= scale
     moved[:, 7:9] *= scale
     if translation_m is not None:

@@ -18,19 +18,17 @@ from streampetr_vit.structures.targets import FrameTargets
 def collate_windows(
     entries: Sequence[Sample | Sequence[Sample]], device: torch.device, num_targets: int
 ) -> tuple[list[Frame], list[FrameTargets]]:
-    """Windows of B streams as frames and targets on the device.
+    """Windows of B streams as T frames, and the targets of the last ones, on the device.
 
     Args:
         entries: B samples, or B windows of T samples in temporal order.
         device: where to.
         num_targets: the last so many frames get targets.
 
-    Returns:
-        T frames, and the targets of the last ones.
-
     Raises:
         ValueError: windows of several lengths, or none.
     """
+    # A step of streaming training is a window of one frame.
     windows = [[entry] if isinstance(entry, Sample) else list(entry) for entry in entries]
     lengths = {len(window) for window in windows}
     if len(lengths) != 1 or 0 in lengths:

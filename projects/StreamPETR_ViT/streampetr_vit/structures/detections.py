@@ -48,6 +48,7 @@ class PaddedDetections:
 
     def unpad(self) -> list[Detections]:
         """The valid detections of each stream, on the CPU; waits for the device."""
+        # Masked on the CPU: a mask on the device would make it wait once for each stream.
         boxes, scores, labels = self.boxes.cpu(), self.scores.cpu(), self.labels.cpu()
         return [
             Detections(boxes[row, valid], scores[row, valid], labels[row, valid])

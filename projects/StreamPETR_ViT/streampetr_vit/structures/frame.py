@@ -51,7 +51,7 @@ class Frame:
 
         Args:
             samples: on the CPU.
-            images_to: where the images shall be. All else stays where it is, see `packed_to`.
+            images_to: where the images shall be. All else stays, see `packed_to`.
         """
         # The images travel one by one and are stacked there: stacked on the CPU they would no
         # longer be in page-locked memory, and their copy would wait.
@@ -61,7 +61,7 @@ class Frame:
             return torch.stack([getattr(sample, name) for sample in samples])
 
         return Frame(
-            images=torch.stack(images),
+            images=torch.stack(images),  # B times (N, 3, H, W) -> (B, N, 3, H, W)
             rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
             lidar_to_global=stack("lidar_to_global"),
             global_to_lidar=stack("global_to_lidar"),

@@ -1,7 +1,7 @@
 """Many small tensors to the device in one copy.
 
-A training step has dozens of them (calibration, boxes, labels), a few kB in all. Each copy of its
-own would cost a call of the driver, and from pageable memory a wait as well.
+A training step has dozens of them, a few kB in all. Each copy of its own would cost a call of the
+driver, and from pageable memory a wait as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from streampetr_vit.structures.tensors import map_tensors
+from streampetr_vit.structures.tensors import map_tensors, tensors_of
 
 T = TypeVar("T")
 
@@ -26,16 +26,14 @@ _ALIGNMENT = 256
 def packed_to(values: T, device: torch.device) -> T:
     """The same values on another device, all their tensors in one asynchronous copy.
 
-    On the CPU nothing is copied.
-
     Args:
-        values: a tensor, or dataclasses, lists and tuples of them, nested as you like. Only what is
-            on the CPU moves: the rest must be on `device` already.
+        values: as in `tensors`. What is not on the CPU must be on `device` already.
         device: where to.
 
     Returns:
         Equal values. Their tensors share memory: nobody may write to them in place.
     """
+    # On the CPU nothing is packed, and nothing copied.
     if device.type == "cpu":
         return map_tensors(values, lambda tensor: tensor.to(device))
     return carried(
@@ -44,38 +42,27 @@ def packed_to(values: T, device: torch.device) -> T:
 
 
 def carried(values: T, carry: Callable[[Tensor], Tensor], pin: bool = False) -> T:
-    """Packs what is on the CPU, carries the packed bytes, and unpacks them.
+    """Packs what is on the CPU, carries the (n,) uint8 bytes elsewhere, and unpacks them there.
 
     Args:
-        values: as for `packed_to`. Tensors that are on a device already stay as they are.
-        carry: maps the (n,) uint8 bytes on the CPU to equal bytes elsewhere.
+        values: as for `packed_to`.
+        carry: maps bytes on the CPU to equal bytes.
         pin: pack into page-locked memory.
     """
-    on_host: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.device.type == "cpu":
-            on_host.append(tensor)
-        return tensor
-
-    map_tensors(values, note)
+    on_host = [tensor for tensor in tensors_of(values) if tensor.device.type == "cpu"]
     # A fresh buffer each time: torch keeps freed page-locked memory for the next step, and holds it
     # back until the device has read it. A buffer of our own would need an event for that.
     moved = iter(unpack(carry(pack(on_host, pin)), on_host))
+    # The same walk again: the moved tensors come in the order in which they were found.
     return map_tensors(
         values, lambda tensor: next(moved) if tensor.device.type == "cpu" else tensor
     )
 
 
 def pack(tensors: Sequence[Tensor], pin: bool = False) -> Tensor:
-    """The bytes of tensors of any shapes and dtypes, one after the other.
+    """The bytes of CPU tensors of any shapes and dtypes, one after the other, as (n,) uint8.
 
-    Args:
-        tensors: on the CPU.
-        pin: into page-locked memory.
-
-    Returns:
-        (n,) uint8; each tensor begins at a multiple of 256 bytes, and n is one too.
+    Each tensor begins at a multiple of 256 bytes, and n is one too.
     """
     starts = _starts(tensors)
     packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pin)
@@ -85,11 +72,7 @@ def pack(tensors: Sequence[Tensor], pin: bool = False) -> Tensor:
 
 
 def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Undoes `pack`.
-
-    Args:
-        packed: of `pack`, on any device.
-        like: what was packed, or tensors of the same shapes and dtypes.
+    """Undoes `pack`, on any device.
 
     Returns:
         Views of `packed`, contiguous, in the order, shapes and dtypes of `like`.
@@ -109,9 +92,9 @@ def _places(packed: Tensor, like: Sequence[Tensor], starts: Sequence[int]) -> li
     places = []
     for tensor, start in zip(like, starts, strict=False):
         dtype = tensor.dtype
-        if dtype not in by_dtype:
+        if dtype not in by_dtype:  # a view of all bytes for each dtype, however many tensors
             by_dtype[dtype] = packed.view(dtype)
-        if not tensor.is_contiguous():
+        if not tensor.is_contiguous():  # only its strides are wrong; its bytes are not read here
             tensor = torch.empty_like(tensor, memory_format=torch.contiguous_format)
         place = (tensor.shape, tensor.stride(), start // dtype.itemsize)
         places.append(by_dtype[dtype].as_strided(*place))

@@ -38,18 +38,13 @@ class Pose:
 
     def rotation(self) -> Rotation:
         """The rotation part; normalises the quaternion."""
+        # scipy has the scalar last
         return Rotation.from_quat(np.asarray(self.rotation_wxyz)[[1, 2, 3, 0]])
 
 
 def invert_rigid(matrix: Tensor) -> Tensor:
-    """Inverts rigid 4x4 matrices without a general inverse: [R t]^-1 = [R^T, -R^T t].
-
-    Args:
-        matrix: (..., 4, 4), any float dtype, with an orthonormal rotation part.
-
-    Returns:
-        (..., 4, 4), the same dtype.
-    """
+    """Inverts matrices (..., 4, 4), of any float dtype, with an orthonormal rotation part."""
+    # [R t]^-1 = [R^T, -R^T t]: no general inverse, which is less exact.
     rotation_t = matrix[..., :3, :3].transpose(-1, -2)
     inverse = torch.zeros_like(matrix)
     inverse[..., :3, :3] = rotation_t

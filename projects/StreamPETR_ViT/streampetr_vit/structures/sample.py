@@ -58,10 +58,6 @@ class Sample:
     def of(value: Sample | Mapping[str, Any]) -> Sample:
         """A sample from detectron2's form of it, a dict with the names above as keys.
 
-        Args:
-            value: a sample, which is returned as it is, or a dict. Other keys are passed over:
-                loaders of other projects add their own.
-
         Raises:
             InputError: a key that has no default is missing, or it is no dict at all.
         """
@@ -72,6 +68,7 @@ class Sample:
         missing = [f.name for f in fields(Sample) if f.default is MISSING and f.name not in value]
         if missing:
             raise InputError(f"a sample needs {', '.join(missing)}; it has {', '.join(value)}")
+        # Other keys are passed over: loaders of other projects add their own.
         return Sample(**{f.name: value[f.name] for f in fields(Sample) if f.name in value})
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,18 +17,19 @@ T = TypeVar("T")
 
 
 def map_tensors(values: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same values with every tensor in them changed, in their order; see `map_leaves`."""
+    """The same values with every tensor in them changed, in their order."""
     return map_leaves(values, Tensor, change)
 
 
 def map_leaves(values: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """Dataclasses, lists, tuples and dicts with every leaf of one kind changed, in their order."""
+    """The same values with every leaf of one kind changed, in their order."""
     if isinstance(values, kind):
         return change(values)
     if isinstance(values, (list, tuple)):
         return type(values)([map_leaves(entry, kind, change) for entry in values])
     if isinstance(values, dict):
         return {key: map_leaves(entry, kind, change) for key, entry in values.items()}
+    # A class that is a dataclass is a value of its own, no instance of it.
     if is_dataclass(values) and not isinstance(values, type):
         parts = {f.name: getattr(values, f.name) for f in fields(values)}
         return replace(values, **map_leaves(parts, kind, change))
@@ -50,25 +51,12 @@ def tensors_of(values: Any) -> list[Tensor]:
 def pinned(value: Tensor, device: torch.device | str) -> Tensor:
     """The tensor as it must lie to be copied to a device without waiting for it.
 
-    Args:
-        value: anywhere.
-        device: where it will be copied to.
-
-    Returns:
-        A copy in pinned memory on the way from pageable memory to a GPU, else `value` itself.
+    On the way from pageable memory to a GPU that is a copy in pinned memory, else itself.
     """
     on_the_way_to_gpu = value.device.type == "cpu" and torch.device(device).type == "cuda"
     return value.pin_memory() if on_the_way_to_gpu and not value.is_pinned() else value
 
 
 def move_tensor(value: Tensor, device: torch.device | str) -> Tensor:
-    """Copies to a device without waiting for what the device is doing.
-
-    Args:
-        value: anywhere.
-        device: where to.
-
-    Returns:
-        The tensor there, or `value` itself where it is there already.
-    """
+    """Copies to a device without waiting for it; gives what is there already as it is."""
     return pinned(value, device).to(device, non_blocking=True)

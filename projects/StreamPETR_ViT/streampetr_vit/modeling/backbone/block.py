@@ -58,10 +58,11 @@ class Block(nn.Module):
         Returns:
             The shape of x.
         """
-        if layout is None:
+        if layout is None:  # the specification; what follows computes the same
             x = x + self.drop_path(self.attn(self.norm1(x)))
             x = x + self.drop_path(self.mlp(self.norm2(x)))
             return x if self.residual is None else self.residual(x)
         x = x + self.drop_path(self.attn.attend(self.norm1(x), layout, kernel), layout)
         x = x + self.drop_path(self.mlp.fused(self.norm2(x)), layout)
+        # Convolutions need the map.
         return x if self.residual is None else layout.arrange(self.residual(layout.restore(x)))

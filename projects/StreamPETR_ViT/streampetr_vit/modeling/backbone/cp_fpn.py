@@ -42,13 +42,7 @@ class CPFPN(nn.Module):
             nn.init.zeros_(conv.get_parameter("bias"))
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Computes the pyramid.
-
-        Args:
-            features: has (B, C, H, W) under each of `in_features`; others are left out.
-
-        Returns:
-            (B, out_channels, H, W) under each of `in_features`.
+        """Maps (B, C, H, W) to maps (B, out_channels, H, W), both by `in_features`' names.
 
         Raises:
             ValueError: a map is missing.
@@ -62,8 +56,10 @@ class CPFPN(nn.Module):
             conv(features[name])
             for conv, name in zip(self.lateral_convs, self.in_features, strict=True)
         ]
+        # From coarse to fine, so that each level has all coarser ones in it.
         for fine in reversed(range(len(levels) - 1)):
             size = levels[fine].shape[-2:]
             levels[fine] = levels[fine] + F.interpolate(levels[fine + 1], size, mode="nearest")
+        # The coarser levels go out without a convolution.
         levels[0] = self.fpn_convs[0](levels[0])
         return dict(zip(self.in_features, levels, strict=True))

@@ -1,8 +1,7 @@
 """The EVA-02 vision transformer as a detectron2 backbone.
 
 Pre-norm blocks of window attention and SwiGLU at one stride, no norm after the last block. "Global"
-blocks are window blocks with a larger window, so that the square rotary table stays valid for wide
-images; a global window of 0 attends over the whole (then necessarily square) map.
+blocks are window blocks with a larger window, so that the square rotary table fits wide images.
 
 Source: EVA-02 (arXiv 2303.11331), ViTDet (arXiv 2203.16527).
 Shape letters: B images (streams x cameras), H W token map, C channels.
@@ -42,8 +41,8 @@ class ViT(Backbone):
     """EVA-02 ViT: images to one map of stride `patch_size`.
 
     Args:
-        img_size: shorter side of the images in pixels. It only sets the rotary table of the global
-            blocks (img_size // patch_size tokens wide).
+        img_size: shorter side of the images in pixels; only sets the rotary table of the global
+            blocks.
         patch_size: side of a patch in pixels, the stride of the output.
         in_chans: channels of the images.
         embed_dim: C.
@@ -61,16 +60,15 @@ class ViT(Backbone):
         global_window_size: side in tokens of the windows of the other blocks; 0 = the whole map.
         window_block_indexes: blocks with local windows.
         residual_block_indexes: blocks that end with a convolutional bottleneck.
-        use_act_checkpoint: in training, recompute each block in the backward pass instead of
-            keeping its activations (True), or only what is not a matrix product or an attention
-            ("selective").
+        use_act_checkpoint: in the backward pass, recompute whole blocks (True), or what is not a
+            matrix product or an attention ("selective"), instead of keeping it.
         pretrain_img_size: side in pixels of the pre-training images; sets the shape of `pos_embed`.
         pretrain_use_cls_token: `pos_embed` has a leading row for a class token (it is not used).
         subln: normalise the attention heads before the output projection.
-        xattn: False is the plain form: zero-padded windows and plain maths. Else the same function
-            without the padding and with fused kernels: True chooses the attention kernel, a name
-            of `ops.kernel_choice.KERNEL_NAMES` sets it. It reads the weights of most linear layers
-            without calling these: hooks on them, or adapters in their place, need the plain form.
+        xattn: False is the plain form, zero-padded windows and plain maths. Else the same function
+            without the padding, by a fused kernel: True chooses one, or a name of
+            `ops.kernel_choice.KERNEL_NAMES`. It reads the weights of most linear layers without
+            calling these: hooks on them, or adapters in their place, need the plain form.
         out_feature: name of the output map.
 
     Raises:
@@ -127,6 +125,7 @@ class ViT(Backbone):
             positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
 
+        # Two tables, one for all local and one for all global blocks: they are large.
         local_rope = global_rope = None
         rotary = partial(rotary_table, embed_dim // num_heads, pt_hw_seq_len, intp_freq)
         if rope and window_blocks:
@@ -147,16 +146,13 @@ class ViT(Backbone):
             windows = window_size if local else global_window_size
             table = local_rope if local else global_rope
             attn = WindowAttention(embed_dim, num_heads, windows, table, qkv_bias, subln)
-            rate = drop_path_rate * index / max(depth - 1, 1)
+            rate = drop_path_rate * index / max(depth - 1, 1)  # the first block is never dropped
             residual = index in residual_block_indexes
             self.blocks.append(Block(attn, embed_dim, mlp_ratio, rate, norm_layer, residual))
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Truncated normal, std 0.02, for linear layers and positions (Source: EVA-02 detection).
-
-        Convolutions keep PyTorch's default. All of it only matters without pre-trained weights.
-        """
+        """First values as in EVA-02 detection; convolutions keep PyTorch's."""
         if self.pos_embed is not None:
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
@@ -166,13 +162,7 @@ class ViT(Backbone):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Computes the feature map of normalised images.
-
-        Args:
-            x: (B, in_chans, H * patch_size, W * patch_size), float.
-
-        Returns:
-            One entry, `out_feature`: (B, C, H, W).
+        """Normalised images (B, in_chans, height, width) to one entry, `out_feature`: (B, C, H, W).
 
         Raises:
             ValueError: wrong number of channels, a size that is not a multiple of `patch_size`, or
@@ -187,7 +177,7 @@ class ViT(Backbone):
         else:
             # One image at a time stays in a CPU's cache; the images do not see each other.
             maps = torch.cat([self._embed(image, positions) for image in x.split(1)])
-        return {self._out_features[0]: maps.permute(0, 3, 1, 2)}
+        return {self._out_features[0]: maps.permute(0, 3, 1, 2)}  # (B, H, W, C) -> (B, C, H, W)
 
     @property
     def plans(self) -> tuple[TokenPlan, ...]:
@@ -207,13 +197,14 @@ class ViT(Backbone):
         kernel = choose_kernel(
             self.kernel, x.device.type, _product_dtype(x), torch.is_grad_enabled()
         )
-        x = x.flatten(0, 2)  # (n, C), row by row
+        x = x.flatten(0, 2)  # (B, H, W, C) -> (n, C), row by row
         for block, layout, move in zip(self.blocks, plan.layouts, plan.moves, strict=True):
+            # Local and global blocks have different windows: tokens move where the kind changes.
             x = self._run(block, x if move is None else x.index_select(0, move), layout, kernel)
         return plan.layouts[-1].restore(x)
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
-        """A block, with the checkpointing of activations that training was asked for."""
+        """A block, checkpointed in training where that was asked for."""
         if not self.training or not self.use_act_checkpoint:
             return block(*arguments)
         if self.use_act_checkpoint == SELECTIVE:
@@ -261,14 +252,15 @@ class ViT(Backbone):
 
 
 def _without_cast_cache(kind: str) -> AbstractContextManager:
-    """Autocast as it is, but for its cache: what it has cast already is no operation to keep."""
+    """Autocast as it is, but without its cache."""
+    # A weight that the cache holds is not cast again: forward and recomputation would not match.
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return nullcontext()
     return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
-    """Of the matrix products that x goes through."""
+    """The type of the matrix products that x goes through."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -286,11 +278,12 @@ def resize_positions(pos_embed: Tensor, map_size: tuple[int, int], has_cls_row: 
     Returns:
         (1, H, W, C), dtype of `pos_embed`; bicubic and in float32 unless the grid fits as it is.
     """
-    table = pos_embed[:, 1:] if has_cls_row else pos_embed
+    table = pos_embed[:, 1:] if has_cls_row else pos_embed  # (1, S * S, C)
     side = int(table.shape[1] ** 0.5)
     table = table.unflatten(1, (side, side))  # (1, S, S, C)
     if map_size == (side, side):
         return table
+    # (1, S, S, C) -> (1, C, S, S) -> (1, C, H, W) -> (1, H, W, C)
     wide = table.permute(0, 3, 1, 2).to(torch.promote_types(table.dtype, torch.float32))
     resized = functional.interpolate(wide, size=map_size, mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1).to(table.dtype)

@@ -15,7 +15,7 @@ from streampetr_vit.modeling.backbone.windows import WindowLayout
 from streampetr_vit.modeling.ops.linear import joined_linear, linear
 
 # Rows of the MLP's hidden layer that a CPU's cache holds together with the weights they meet. More
-# than that are memory that the system hands out anew each time, and slower than the arithmetic.
+# would go through memory, which is slower than the arithmetic.
 _ROWS_IN_CACHE = 1024
 _ALIGNMENT = 16  # of a matrix's width for the fast products of GPUs in half precision
 
@@ -35,7 +35,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H * patch_size, W * patch_size) -> (B, H, W, C)."""
-        return self.proj(images).permute(0, 2, 3, 1)
+        return self.proj(images).permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)
 
 
 class SwiGLU(nn.Module):
@@ -72,7 +72,7 @@ class SwiGLU(nn.Module):
         gate, hidden = joined_linear(x, weights, biases, pad_to)  # (n, hidden_dim + padding)
         if torch.is_grad_enabled():
             hidden = functional.silu(gate) * hidden
-        else:
+        else:  # nobody else reads them: two tensors of this size less
             hidden = functional.silu(gate, inplace=True).mul_(hidden)
         width = self.w3.in_features
         if hidden.shape[-1] == width:
@@ -112,36 +112,27 @@ class DropPath(nn.Module):
         kept = torch.empty(images, dtype=scale_dtype, device=x.device).bernoulli_(1.0 - self.rate)
         kept = kept.div_(1.0 - self.rate)
         if layout is not None:
-            kept = kept[layout.image]
+            kept = kept[layout.image]  # (B,) -> (n,)
         return x * kept.view(-1, *(1,) * (x.dim() - 1))
-
-    def extra_repr(self) -> str:
-        """Shown by print(module)."""
-        return f"rate={self.rate:.4g}"
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of every pixel of an NCHW map.
-
-    Args:
-        channels: C.
-        eps: added to the (biased) variance.
-    """
+    """Layer norm over the channels C of every pixel of an NCHW map."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        # torch normalises the last dimensions: (B, C, H, W) -> (B, H, W, C) and back
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class BottleneckResidual(nn.Module):
     """Convolutional residual block that ViTDet can put after a transformer block.
 
-    1x1 to half the channels, 3x3, 1x1 back, each followed by a norm, GELU after the first two. It
-    starts as the identity. No EVA-02 weights use it.
-    Source: ViTDet (arXiv 2203.16527).
+    1x1 to half the channels, 3x3, 1x1 back, each followed by a norm, GELU after the first two. No
+    EVA-02 weights use it. Source: ViTDet (arXiv 2203.16527).
 
     Args:
         dim: C, even.
@@ -156,7 +147,7 @@ class BottleneckResidual(nn.Module):
         self.norm2 = LayerNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, dim, 1, bias=False)
         self.norm3 = LayerNorm2d(dim)
-        nn.init.zeros_(self.norm3.weight)
+        nn.init.zeros_(self.norm3.weight)  # it starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
@@ -164,4 +155,4 @@ class BottleneckResidual(nn.Module):
         y = functional.gelu(self.norm1(self.conv1(y)))
         y = functional.gelu(self.norm2(self.conv2(y)))
         y = self.norm3(self.conv3(y))
-        return x + y.permute(0, 2, 3, 1)
+        return x + y.permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)

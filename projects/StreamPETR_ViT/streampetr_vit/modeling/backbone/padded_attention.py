@@ -7,9 +7,7 @@ to its numerator:
 
     out = g o + (1 - g) v,    g = exp(L) / (exp(L) + p) = sigmoid(L - log p)
 
-That is exact, and is what inference does with kernels that tell L. Where gradients are needed, or L
-is not told, the p keys are appended to the real ones instead; queries are never padded. Both forms
-equal the plain one up to rounding.
+That is exact, and is what inference does with kernels that tell L.
 
 Tokens are in window order (`backbone.windows`): n tokens, h heads, D head dimension; W windows of r
 tokens in a group.
@@ -18,16 +16,13 @@ tokens in a group.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.backbone.windows import WindowLayout
 from streampetr_vit.modeling.ops.attention import attention, attention_with_lse
 from streampetr_vit.modeling.ops.ragged_attention import RAGGED_KERNELS, RaggedKernel
-
-if TYPE_CHECKING:
-    from streampetr_vit.modeling.backbone.windows import WindowLayout
 
 
 def window_attention(
@@ -67,16 +62,13 @@ def window_attention(
 def padded_attention(
     query: Tensor, key: Tensor, value: Tensor, pad_value: Tensor, padded: int, kernel: str
 ) -> Tensor:
-    """Attention in windows of one shape.
+    """Attention (W, h, r, D) in windows of one shape.
 
     Args:
         query, key, value: (W, h, r, D), the real tokens.
         pad_value: (h, D), dtype of `value`.
         padded: p, padded tokens of each window.
         kernel: of `ops.attention.KERNELS`.
-
-    Returns:
-        (W, h, r, D), dtype of `value`.
     """
     if padded == 0:
         return attention(query, key, value, kernel=kernel)
@@ -84,6 +76,8 @@ def padded_attention(
         found = attention_with_lse(query, key, value, kernel=kernel)
         if found is not None:
             return _blend(*found, pad_value[:, None], math.log(padded))
+    # Where gradients are needed, or the kernel does not tell L, the p padded keys are appended to
+    # the real ones: (W, h, r, D) -> (W, h, r + p, D). Queries are never padded.
     windows, heads, _, dim = key.shape
     key = torch.cat((key, key.new_zeros(1, 1, 1, 1).expand(windows, heads, padded, dim)), dim=2)
     pads = pad_value[:, None].expand(windows, heads, padded, dim)
@@ -105,5 +99,5 @@ def ragged(
 
 def _blend(out: Tensor, lse: Tensor, pad_value: Tensor, log_padded: Tensor | float) -> Tensor:
     """g out + (1 - g) pad_value; lse has the shape of `out` without the last dimension."""
-    gate = (lse - log_padded).sigmoid()[..., None].to(out.dtype)
+    gate = (lse - log_padded).sigmoid()[..., None].to(out.dtype)  # 1 without padding: log 0 = -inf
     return torch.lerp(pad_value.expand_as(out), out, gate)

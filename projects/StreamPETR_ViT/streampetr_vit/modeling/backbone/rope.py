@@ -28,7 +28,7 @@ def rotary_tables(
         size: T, side of the grid in tokens.
         pretrain_size: side of the pre-training grid. Positions are scaled so that any grid spans
             [0, pretrain_size): the network sees the coordinates that it was trained on.
-        base: the slowest pair turns about 1 / base radians per unit of position.
+        base: the slowest pair turns about 1 / base radians per unit.
 
     Returns:
         Two (T * T, D / 2) float32 tensors on the CPU; row r * T + c belongs to the token at row r
@@ -62,8 +62,7 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: (..., n, D), any float dtype.
-        cos: (n, D / 2) float32.
-        sin: (n, D / 2) float32.
+        cos, sin: (n, D / 2) float32.
 
     Returns:
         (..., n, D), dtype of `x`.
@@ -75,13 +74,12 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate_pairs`, quicker on CPUs: a pair is a complex number and the turn a product.
-
-    Compilers fuse the plain form and do not know complex numbers; GPUs run it compiled.
-    """
+    """`rotate_pairs`, quicker on CPUs."""
+    # Compilers fuse the plain form, and do not know complex numbers.
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return rotate_pairs(x, cos, sin)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    # A pair is a complex number, and the turn a product.
     pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))  # (..., n, D) -> (..., n, D / 2)
     return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).to(x.dtype)
 
@@ -89,16 +87,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class RotaryEmbedding2d(nn.Module):
     """Rotates queries or keys by their position in a T x T grid.
 
-    The tables are buffers outside the state_dict. They stay float32 and valid whatever happens to
-    the module: `half()`, `double()`, and `to_empty()` after construction on the meta device.
+    The tables are buffers outside the state_dict.
 
     Args:
-        head_dim: D, a multiple of 4.
-        size: T, side of the grid in tokens.
-        pretrain_size: side of the pre-training grid in tokens.
-
-    Raises:
-        ValueError: see `rotary_tables`.
+        head_dim, size, pretrain_size: see `rotary_tables`.
     """
 
     cos: Tensor
@@ -116,13 +108,10 @@ class RotaryEmbedding2d(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding2d:
         super()._apply(fn, recurse)
-        self._build(self.cos.device)  # a cast or an empty copy would have spoilt the values
+        # half(), double() and to_empty() spoil the values: the tables stay float32 and valid.
+        self._build(self.cos.device)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Rotates x: (..., T * T, D) -> the same shape and dtype."""
         return rotate_pairs(x, self.cos, self.sin)
-
-    def extra_repr(self) -> str:
-        """Shown by print(module)."""
-        return f"{self.size}x{self.size}, head_dim={self.head_dim}"

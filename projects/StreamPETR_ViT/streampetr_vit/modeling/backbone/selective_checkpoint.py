@@ -16,12 +16,13 @@ _ATTENTIONS = (
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
 )
+# Overloads that this torch has; a name that it has not cannot occur either.
 _KEPT = {
     operator.default
     for name in (*_PRODUCTS, *_ATTENTIONS)
     if (operator := getattr(torch.ops.aten, name, None)) is not None
 }
-if ONEDNN_PRODUCT is not None:
+if ONEDNN_PRODUCT is not None:  # the products of `ops.linear` on a CPU
     _KEPT.add(ONEDNN_PRODUCT.default)
 
 

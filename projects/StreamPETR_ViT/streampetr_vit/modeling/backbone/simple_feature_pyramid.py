@@ -60,7 +60,7 @@ class SingleScale(Backbone):
 class SimpleFeaturePyramid(Backbone):
     """Makes levels of several strides from the last map of a plain ViT, each on its own.
 
-    Level `p{k}` has stride 2^k. There is no top-down path and no activation after the last norm.
+    Level `p{k}` has stride 2^k. There is no activation after the last norm.
 
     Args:
         net: the ViT.
@@ -71,10 +71,9 @@ class SimpleFeaturePyramid(Backbone):
         norm: "LN" for a layer norm over channels, "" for none, else a name of detectron2's
             `get_norm`. The convolutions have a bias only without a norm.
         half_scale: how scale 0.5 is made: "conv", a learned 2x2 convolution of stride 2
-            (StreamPETR, RepDETR3D), or "max_pool" (EVA-02 detection, ViTDet). Scale 0.25 exists
-            only as a 4x4 convolution of stride 4.
-        square_pad: side in pixels that the images are padded to; 0 for no such padding. Only
-            passed on as `padding_constraints`.
+            (StreamPETR, RepDETR3D), or "max_pool" (EVA-02 detection, ViTDet).
+        square_pad: side in pixels that the images are padded to; 0 for none. Only passed on as
+            `padding_constraints`.
 
     Raises:
         ValueError: an unknown feature, scale or `half_scale`; the message says what is allowed.
@@ -107,7 +106,7 @@ class SimpleFeaturePyramid(Backbone):
             stride = int(net_stride / scale)
             stage = stride.bit_length() - 1  # stride is a power of two
             level = nn.Sequential(*stem, *_output_convs(stem_channels, out_channels, norm))
-            self.add_module(f"simfp_{stage}", level)
+            self.add_module(f"simfp_{stage}", level)  # the name in EVA-02's checkpoints
             strides[f"p{stage}"] = stride
         self._level_names = list(strides)
         self.top_block = top_block
@@ -120,11 +119,9 @@ class SimpleFeaturePyramid(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Image sides must be multiples of this many pixels.
-
-        Quirk: at most 32. Scale 0.25 (stride 64) drops the columns and rows that do not fill a
-        cell, as the reference does with its padding to 32.
-        """
+        """Image sides must be multiples of this many pixels."""
+        # Quirk: at most 32. Scale 0.25 (stride 64) drops the columns and rows that do not fill a
+        # cell, as the reference does with its padding to 32.
         return min(32, max(self._out_feature_strides[name] for name in self._level_names))
 
     @property
@@ -133,18 +130,14 @@ class SimpleFeaturePyramid(Backbone):
         return {"size_divisibility": self.size_divisibility, "square_size": self.square_pad}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Computes the pyramid.
+        """Images (B, 3, 16 H, 16 W) to {"p{k}": (B, out_channels, 16 H / 2^k, 16 W / 2^k)}.
 
-        Args:
-            x: images (B, 3, 16 H, 16 W), float.
-
-        Returns:
-            `p{k}` -> (B, out_channels, 16 H / 2^k, 16 W / 2^k), in the order of `scale_factors`,
-            then the levels of `top_block`.
+        In the order of `scale_factors`, then the levels of `top_block`.
         """
         features = dict(self.net(x))
         source = features[self.in_feature]  # (B, C, H, W)
         for name in self._level_names:
+            # p3 -> simfp_3; every level comes from the one map, none from another level
             features[name] = getattr(self, f"simfp_{name[1:]}")(source)
         if self.top_block is not None:
             extra = self.top_block(features[self.top_block.in_feature])
@@ -186,7 +179,7 @@ def _output_convs(in_channels: int, out_channels: int, norm: str) -> list[nn.Mod
             out_channels,
             kernel_size=kernel,
             padding=kernel // 2,
-            bias=norm == "",
+            bias=norm == "",  # a norm takes the mean away, and a bias with it
             norm=_norm(norm, out_channels),
         )
         for channels, kernel in ((in_channels, 1), (out_channels, 3))
@@ -194,5 +187,5 @@ def _output_convs(in_channels: int, out_channels: int, norm: str) -> list[nn.Mod
 
 
 def _norm(name: str, channels: int) -> nn.Module | None:
-    """detectron2 v0.6 knows no "LN", so that one is ours."""
+    # detectron2 v0.6 knows no "LN".
     return LayerNorm2d(channels) if name == "LN" else get_norm(name, channels)

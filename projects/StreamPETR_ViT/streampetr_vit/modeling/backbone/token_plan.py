@@ -51,13 +51,14 @@ class TokenPlan:
         layouts: list[WindowLayout] = []
         moves: list[Tensor | None] = []
         for size, rope in windows:
-            if size not in made:
+            if size not in made:  # blocks with equal windows share a layout, and nothing moves
                 tables = None if rope is None else (rope.cos, rope.sin)
                 made[size] = WindowLayout.make(batch, map_size, size, tables, device)
             layout, before = made[size], layouts[-1] if layouts else None
             if before is layout:
                 moves.append(None)
             else:
+                # Where the token of each place stands now: by its number in row-major order.
                 moves.append(layout.order if before is None else before.inverse[layout.order])
             layouts.append(layout)
         return TokenPlan(tuple(layouts), tuple(moves))

@@ -20,16 +20,16 @@ from streampetr_vit.modeling.ops.linear import joined_linear, linear
 class WindowAttention(nn.Module):
     """Self-attention in T x T windows with a rotary position embedding that restarts in each.
 
-    Padding tokens are zeros and are not masked: they enter the softmax as keys that are zero with
-    values `v_bias`. Quirk: the released weights were trained so. `forward` makes the padding, and
-    is the specification; `attend` computes the same without it.
+    Quirk: padding tokens are not masked, as the released weights were trained. They enter the
+    softmax as keys that are zero with values `v_bias`. `forward` makes the padding, and is the
+    specification; `attend` computes the same without it.
 
     Args:
         dim: C.
         num_heads: h, divides `dim`.
         window_size: T in tokens; 0 attends over the whole map.
         rope: rotates queries and keys, made for the window (or the whole map); None for none.
-        qkv_bias: learn a bias of queries and values (never of keys).
+        qkv_bias: learn a bias of queries and values.
         subln: normalise the concatenated heads before the output projection.
 
     Raises:
@@ -51,6 +51,7 @@ class WindowAttention(nn.Module):
         self.num_heads, self.window_size = num_heads, window_size
         self.rope = rope
         self.q_proj = nn.Linear(dim, dim, bias=False)
+        # A bias of the keys would add the same to all logits of a query, which softmax ignores.
         self.k_proj = nn.Linear(dim, dim, bias=False)
         self.v_proj = nn.Linear(dim, dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
@@ -63,8 +64,8 @@ class WindowAttention(nn.Module):
         """Attends inside every window of x: (B, H, W, C) -> (B, H, W, C)."""
         if self.window_size == 0:
             return self._attend_padded(x.flatten(1, 2)).view_as(x)  # one window of H * W tokens
-        windows = split_windows(x, self.window_size)
-        attended = self._attend_padded(windows.flatten(1, 2)).view_as(windows)  # (B', T * T, C)
+        windows = split_windows(x, self.window_size)  # (B', T, T, C), B' windows
+        attended = self._attend_padded(windows.flatten(1, 2)).view_as(windows)
         return merge_windows(attended, (x.shape[1], x.shape[2]))
 
     def attend(self, x: Tensor, layout: WindowLayout, kernel: str) -> Tensor:

@@ -1,10 +1,8 @@
 """Square windows of a token map: cut with padding, and as an order of the real tokens.
 
 The plain form cuts a zero-padded map into windows. The fast form never makes the padding: it puts
-the tokens of all images one window after the other ("window order") and remembers for each window
-how many tokens it has and how many are missing. A map of any size has at most four shapes of
-windows: whole ones, and those cut by the right border, the bottom border and both. Windows of one
-shape lie together, so that each shape is a dense batch without a copy.
+the tokens of all images one window after the other ("window order"). A map of any size has at most
+four shapes of windows: whole ones, and those cut by the right border, the bottom border and both.
 
 Shape letters: B images, H W token map, C channels, T window side in tokens, n = B * H * W tokens,
 D head dimension.
@@ -37,7 +35,7 @@ def split_windows(x: Tensor, size: int) -> Tensor:
         x = functional.pad(x, (0, 0, 0, right, 0, below))
     x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, nH, T, nW, T, C)
     x = x.transpose(2, 3)  # (B, nH, nW, T, T, C)
-    return x.reshape(-1, size, size, channels)
+    return x.reshape(-1, size, size, channels)  # (B * nH * nW, T, T, C)
 
 
 def merge_windows(windows: Tensor, map_size: tuple[int, int]) -> Tensor:
@@ -122,15 +120,18 @@ class WindowLayout:
         height, width = map_size
         places = torch.arange(batch * height * width, device=device).view(batch, height, width)
         groups, orders, positions = [], [], []
+        # Windows of one shape lie together, so that each shape is a dense batch without a copy.
         for top, left, rows, columns in _parts(map_size, size):
             # Windows of rows x columns tokens tile this part of the map.
             part = places[:, top[0] : top[1], left[0] : left[1]]
+            # (B, H', W') -> (B, nH, rows, nW, columns) -> (B, nH, nW, rows, columns)
             tiles = part.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).transpose(2, 3)
-            tiles = tiles.flatten(0, 2).flatten(1)  # (B, nH, nW, rows, columns) -> (windows, r)
+            tiles = tiles.flatten(0, 2).flatten(1)  # (windows, rows * columns)
             padded = size * size - rows * columns if size else 0
             groups.append(WindowGroup(len(tiles), rows * columns, padded))
             orders.append(tiles.flatten())
             row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+            # A window's first token is the first of the table, wherever the window is.
             position = (row[:, None] * (size or width) + column).flatten()
             positions.append(position.repeat(len(tiles)))
         order = torch.cat(orders)
@@ -139,7 +140,7 @@ class WindowLayout:
         cos = sin = None
         if tables is not None:
             position = torch.cat(positions)
-            cos, sin = (table[position, None] for table in tables)
+            cos, sin = (table[position, None] for table in tables)  # (n, 1, D / 2) for all heads
         return WindowLayout(
             map_size,
             batch,
@@ -164,7 +165,7 @@ class WindowLayout:
 
     def restore(self, x: Tensor) -> Tensor:
         """The inverse of `arrange`: (n, C) -> (B, H, W, C)."""
-        x = x.index_select(0, self.inverse)
+        x = x.index_select(0, self.inverse)  # (n, C), row by row
         return x.view(self.batch, *self.map_size, x.shape[-1])
 
     def slices(self) -> Iterator[tuple[WindowGroup, slice]]:

@@ -1,7 +1,6 @@
 """Optimal pairing of rows with columns for any number of cost matrices at once.
 
-The matrices are made on the device and solved on the host by scipy. All matrices of a training step
-travel in one copy, and their solutions in another.
+The matrices are made on the device and solved on the host, by scipy.
 """
 
 from __future__ import annotations
@@ -26,10 +25,11 @@ def assign(costs: Sequence[Tensor]) -> list[Tensor]:
 
     Returns:
         For each entry (..., K, 2) int64 on its device, K = min(Q, n): row and column of the pairs,
-        rows ascending. Their number is known to the host, so that nothing waits for the device.
+        rows ascending.
     """
     if not costs:
         return []
+    # All matrices of a training step travel in one copy, and the host waits for them once.
     on_host = torch.cat([cost.detach().flatten() for cost in costs]).cpu().numpy()
     pairs, start = [], 0
     for cost in costs:
@@ -39,8 +39,10 @@ def assign(costs: Sequence[Tensor]) -> list[Tensor]:
             solution = linear_sum_assignment(on_host[start:end].reshape(rows, columns))
             pairs.append(np.stack(solution, axis=-1))
             start = end
+    # And all solutions in another. Their shapes are known here, so nothing waits for them.
     solved = packed_to(torch.from_numpy(np.concatenate(pairs)), costs[0].device)
     shapes = [(*cost.shape[:-2], min(cost.shape[-2:]), 2) for cost in costs]
+    # (pairs of everything, 2) -> for each entry (..., K, 2)
     parts = solved.split([torch.Size(shape[:-1]).numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 

@@ -14,10 +14,6 @@ from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
 def center_heatmaps(targets: ImageTargets, num_images: int, stride: int) -> Tensor:
     """Draws a Gaussian around every object's projected centre; the highest wins.
 
-    The radius of an object is the distance from its centre to the nearest side of its box, in
-    cells, at least 1, and its sigma (2 radius + 1) / 6. The peak is exactly 1, unless the centre
-    lies on the right or lower border: its cell is outside the map, which then shows the tail only.
-
     Source: CenterNet (arXiv 1904.07850), as in the released models.
 
     Args:
@@ -30,9 +26,11 @@ def center_heatmaps(targets: ImageTargets, num_images: int, stride: int) -> Tens
     """
     height, width = (side // stride for side in targets.image_size)
     low, high, centers = targets.corners[:, :2], targets.corners[:, 2:], targets.centers
+    # The radius in cells: from the centre to the nearest side of the box.
     to_nearest_side = torch.cat((centers - low, high - centers), dim=1).amin(1)
     # In float64 up to the last step, as the recorded maps were made.
     radius = (to_nearest_side / stride).ceil().clamp(min=1).double()[:, None]  # (n, 1)
+    # A centre on the right or lower border has its cell, and its peak of 1, outside the map.
     cell = (centers / stride).trunc().double()
     dx = torch.arange(width, device=cell.device) - cell[:, :1]  # (n, W)
     dy = torch.arange(height, device=cell.device) - cell[:, 1:]  # (n, H)
@@ -41,5 +39,6 @@ def center_heatmaps(targets: ImageTargets, num_images: int, stride: int) -> Tens
     near = (dx.abs() <= radius)[:, None, :] & (dy.abs() <= radius)[:, :, None]
     drawn = torch.where(near, (-squared / (2 * sigma.square())).exp(), 0).float().flatten(1)
     heatmaps = drawn.new_zeros(num_images, height * width)
+    # Objects of a picture meet in its row; the highest value of a cell stays: (n, HW) -> (I, HW)
     rows = targets.image[:, None].expand_as(drawn)
     return heatmaps.scatter_reduce(0, rows, drawn, "amax").view(num_images, height, width)

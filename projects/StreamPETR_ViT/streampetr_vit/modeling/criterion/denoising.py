@@ -56,18 +56,21 @@ class DenoisingNoise:
         device = all_boxes.device
         if uniform is None:
             uniform = torch.rand(self.groups * len(all_boxes), 3, device=device)
-        noise = uniform * 2 - 1
+        noise = uniform * 2 - 1  # in [-1, 1)
+        # (n, ...) -> (G * n, ...), group by group
         all_boxes, all_labels = all_boxes.repeat(self.groups, 1), all_labels.repeat(self.groups)
         reach = (all_boxes[:, 3:6] / 2 + self.translation_m) * self.scale
         centers = normalize_to_range(all_boxes[:, :3] + noise * reach, point_cloud_range)
         too_far = noise.norm(dim=1) > self.max_positive_distance
 
+        # Streams have different numbers of boxes: box k of a stream takes slot k of each group, and
+        # the slots of the streams with fewer boxes stay empty.
         stream = torch.repeat_interleave(torch.tensor(counts))
         within = torch.cat([torch.arange(count) for count in counts])
-        stream, within = packed_to((stream, within), device)
+        stream, within = packed_to((stream, within), device)  # (n,) each
         stream = stream.repeat(self.groups)
         group = torch.arange(self.groups, device=device).repeat_interleave(len(within))
-        slot = within.repeat(self.groups) + group * slots
+        slot = within.repeat(self.groups) + group * slots  # (G * n,), below G * S
         reference_points = centers.new_zeros(len(counts), self.groups * slots, 3)
         reference_points[stream, slot] = centers.clamp(0, 1)
         return DenoisingQueries(
@@ -80,8 +83,7 @@ class DenoisingNoise:
         )
 
 
-# The published divisor of the denoising class loss expects this share of positive copies; it writes
-# pi as 3.14159 (Quirk: kept for equal training).
 def expected_positives(count: int, max_positive_distance: float) -> float:
     """Expected number of copies within the positive sphere, for `count` draws from a cube."""
+    # Volume of the sphere over that of the cube [-1, 1]^3. Quirk: pi as in the published divisor.
     return count * 3.14159 / 6 * math.pow(max_positive_distance, 3)

@@ -17,10 +17,10 @@ from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     constant,
     l1_loss_sum,
-    of_one_process,
+    one_process_mean,
     sigmoid_focal_loss_sum,
 )
-from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.criterion.matcher import CODE_WEIGHTS, HungarianMatcher
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.outputs import HeadOutput
@@ -34,20 +34,17 @@ class DetectionLoss:
         matcher: pairs predictions with true boxes.
         class_weight, box_weight, denoising_weight: factors of the losses.
         code_weights: 10 factors on the box codes.
-        max_positive_distance: of the denoising noise; its sphere's share of the cube is the
-            expected share of positives, which divides the class loss.
-        reduce_mean: averages a tensor over ranks, once per frame; identity for one process. The
-            class loss divides by this rank's positives, the box loss by the mean over ranks (Quirk:
-            as published).
+        max_positive_distance: of the denoising noise, see `DenoisingNoise`.
+        reduce_mean: averages a tensor over ranks, once per frame; identity for one process.
     """
 
     matcher: HungarianMatcher = field(default_factory=HungarianMatcher)
     class_weight: float = 2.0
     box_weight: float = 0.25
     denoising_weight: float = 1.0
-    code_weights: tuple[float, ...] = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    code_weights: tuple[float, ...] = CODE_WEIGHTS
     max_positive_distance: float = 0.75
-    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
+    reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
 
     def __post_init__(self) -> None:
         # A configuration passes its own list type; plain floats are quick to read each step.
@@ -110,14 +107,16 @@ class DetectionLoss:
         # the boxes of the batch: two of (L, K).
         query, box = joined_pairs(pairs, [len(b) for b in boxes], queries)
 
+        # Background but for the pairs: (L, B, Q) -> (L, B * Q)
         target_labels = logits.new_full(logits.shape[:3], num_classes, dtype=torch.long).flatten(1)
         target_labels[layer, query] = torch.cat(list(labels))[box]
-        class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels)
+        class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels)  # (L,)
         box_sum = l1_loss_sum(
             codes.flatten(1, 2)[layer, query],  # (L, K, 10)
             encode_boxes(torch.cat(list(boxes)))[box],
             constant(self.code_weights, codes),
         )
+        # Quirk, as published: classes by this rank's positives, boxes by the mean over ranks.
         return self._scaled(class_sum, max(count, 1), box_sum, mean_count)
 
     def _denoising_losses(
@@ -126,6 +125,7 @@ class DetectionLoss:
         assert output.denoising_logits is not None and output.denoising_codes is not None
         logits = output.denoising_logits[:, denoising.stream, denoising.slot]  # (L, G * n, classes)
         codes = output.denoising_codes[:, denoising.stream, denoising.slot]
+        # Quirk: by the expected number of positives, not by that of this draw.
         positives = expected_positives(len(denoising.labels), self.max_positive_distance)
         class_sum = sigmoid_focal_loss_sum(logits, denoising.labels.expand(len(logits), -1))
         # Quirk: boxes labelled background are regressed too.
@@ -137,11 +137,9 @@ class DetectionLoss:
     def _scaled(
         self, class_sum: Tensor, class_divisor: float, box_sum: Tensor, box_divisor: Tensor
     ) -> list[Tensor]:
-        """Divides and weights the (L,) sums.
-
-        The reference also replaces NaN by 0 here, which makes a dead network look converged; we
-        let it through, and the trainer stops with the name of the loss.
-        """
+        """Divides and weights the (L,) sums."""
+        # The reference replaces NaN by 0 here, which makes a dead network look converged. We let it
+        # through, and the trainer stops with the name of the loss.
         return [
             self.class_weight * class_sum / (class_divisor + DIVISOR_EPS),
             self.box_weight * box_sum / (box_divisor + DIVISOR_EPS),

@@ -1,4 +1,4 @@
-"""What the training step asks of the losses of any 2D head."""
+"""What a training step asks of the losses of any 2D head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from streampetr_vit.structures import Boxes2D
 
 
 class ImageCriterion(Protocol):
-    """Losses of one kind of 2D head, in two steps around the host's part of the assignment."""
+    """Losses of one kind of 2D head.
+
+    In two steps, so that one copy to the host serves the assignment of the whole training step.
+    """
 
     def costs(
         self, output: Any, targets: Sequence[Boxes2D], image_size: tuple[int, int]

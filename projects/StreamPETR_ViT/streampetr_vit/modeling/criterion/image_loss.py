@@ -17,7 +17,7 @@ from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher, ImageT
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
     gaussian_focal_loss_sum,
-    of_one_process,
+    one_process_mean,
     quality_focal_loss_sum,
 )
 from streampetr_vit.modeling.heads.outputs import ImageOutput
@@ -31,18 +31,13 @@ _MIN_PROBABILITY = 1e-4  # of the centerness, and of its complement
 class ImageLoss:
     """Quality focal, L1, GIoU, centre and centerness losses of the 2D head.
 
-    Computing them takes two steps, so that the assignment of a whole training step is one copy to
-    the host: `costs`, and then `losses` with what `assign` makes of them.
-
     Attributes:
         matcher: costs of pairs.
         class_weight, box_weight, iou_weight, center_weight, centerness_weight: factors of the
             losses.
         quality_beta: focusing exponent of the class loss.
         stride: pixels of one feature cell.
-        reduce_mean: averages a tensor over ranks, once per frame; identity for one process. The
-            class and the GIoU loss divide by this rank's pairs, the others by the mean over ranks
-            (Quirk: as published).
+        reduce_mean: averages a tensor over ranks, once per frame; identity for one process.
     """
 
     matcher: ImageMatcher = field(default_factory=ImageMatcher)
@@ -53,12 +48,12 @@ class ImageLoss:
     centerness_weight: float = 1.0
     quality_beta: float = 2.0
     stride: int = 16
-    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
+    reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
 
     def costs(
         self, output: ImageOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]
     ) -> list[Tensor]:
-        """Costs of pairing tokens with true objects, per image (T, n_i), for `assign`."""
+        """Per image (T, n_i); see `ImageCriterion.costs`."""
         return self.matcher.costs(output, targets, image_size)
 
     def losses(
@@ -68,16 +63,7 @@ class ImageLoss:
         image_size: tuple[int, int],
         pairs: Sequence[Tensor],
     ) -> dict[str, Tensor]:
-        """Computes the losses of a frame.
-
-        Args:
-            output: of I images.
-            targets: I of them, on the device of `output`.
-            image_size: (height, width) of the padded images in pixels.
-            pairs: `assign(costs(...))`: per image (K_i, 2), token and object of each pair.
-
-        Returns:
-            Scalars by their published names.
+        """Losses of a frame from its pairs of tokens and objects; see `ImageCriterion.losses`.
 
         Raises:
             ValueError: the image size does not give T tokens.
@@ -85,6 +71,7 @@ class ImageLoss:
         images, tokens, _ = output.logits.shape
         self._check_tokens(tokens, image_size)
         all_true = ImageTargets.join(targets, image_size)
+        # (K,) into the I * T tokens, and (K,) into the n objects
         token, row = joined_pairs(pairs, [len(boxes) for boxes in targets], tokens)
         true, boxes = all_true[row], output.boxes.flatten(0, 1)[token]
         corners = true.pixel_corners(boxes)
@@ -92,7 +79,8 @@ class ImageLoss:
         count = boxes.new_full((), len(token))
         mean_count = self.reduce_mean(count).clamp(min=1.0)
 
-        logits = output.logits.flatten(0, 1)
+        logits = output.logits.flatten(0, 1)  # (I, T, classes) -> (I * T, classes)
+        # A token is to be as sure of its class as its box is good. No gradient to the box.
         overlap = iou(corners.detach(), true.corners)
         quality = torch.zeros_like(logits).index_put((token, true.labels), overlap)
         centers = output.centers.flatten(0, 1)[token]
@@ -104,6 +92,7 @@ class ImageLoss:
         iou_sum = (1 - giou(corners, true.corners)).sum()
         center_sum = (centers - true.relative_centers).abs().sum()
         centerness_sum = gaussian_focal_loss_sum(probability, heatmaps.flatten(1))
+        # Quirk, as published: class and GIoU by this rank's pairs, the others by the ranks' mean.
         divisor = mean_count + DIVISOR_EPS
         return {
             "enc_loss_cls": self.class_weight * class_sum / (max(len(token), 1) + DIVISOR_EPS),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.losses import constant, focal_cost
+from streampetr_vit.modeling.criterion.losses import constant, finite_costs, focal_cost
 from streampetr_vit.modeling.heads.outputs import ImageOutput
 from streampetr_vit.modeling.ops.rectangles import (
     center_form_from_corners,
@@ -19,8 +19,6 @@ from streampetr_vit.modeling.ops.rectangles import (
     giou,
 )
 from streampetr_vit.structures import Boxes2D, packed_to
-
-_BAD_COST = 100.0  # stands for NaN and infinite costs
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class ImageTargets:
         labels: (n,) int64.
         image: (n,) int64, the picture of each.
         sides: (2,) width and height of the padded pictures in pixels.
-        image_size: the same on the host, (height, width).
+        image_size: (height, width), the same numbers on the host.
     """
 
     corners: Tensor
@@ -47,6 +45,7 @@ class ImageTargets:
     def join(cls, targets: Sequence[Boxes2D], image_size: tuple[int, int]) -> ImageTargets:
         """Concatenates the objects of the I pictures; at least one picture."""
         counts = torch.tensor([len(boxes) for boxes in targets])
+        # Made on the host, where the counts are: on the device its shape would be waited for.
         image = torch.arange(len(targets)).repeat_interleave(counts)
         corners = torch.cat([boxes.corners for boxes in targets])
         return cls(
@@ -103,17 +102,9 @@ class ImageMatcher:
     def costs(
         self, output: ImageOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]
     ) -> list[Tensor]:
-        """Costs of all pairs within each image.
-
-        Args:
-            output: of I images.
-            targets: I of them, on the device of `output`.
-            image_size: (height, width) of the padded images in pixels.
-
-        Returns:
-            For each image (T, n_i); NaN and infinities replaced by +-100.
-        """
+        """Costs of all pairs within each image, (T, n_i), finite; see `ImageCriterion.costs`."""
         true = ImageTargets.join(targets, image_size)
+        # Each object meets the tokens of its own picture only.
         boxes = output.boxes[true.image]  # (n, T, 4)
         centers = output.centers[true.image]  # (n, T, 2)
         logits = output.logits[true.image, :, true.labels]  # (n, T)
@@ -123,5 +114,5 @@ class ImageMatcher:
             - self.giou_weight * giou(true.pixel_corners(boxes), true.corners[:, None])
             + self.center_weight * (centers - true.relative_centers[:, None]).abs().sum(-1)
         )
-        cost = cost.nan_to_num(nan=_BAD_COST, posinf=_BAD_COST, neginf=-_BAD_COST)
-        return list(cost.T.split([len(boxes) for boxes in targets], dim=1))
+        # (n, T) -> (T, n) -> for each image (T, n_i)
+        return list(finite_costs(cost).T.split([len(boxes) for boxes in targets], dim=1))

@@ -1,4 +1,4 @@
-"""The losses of the detector, as plain sums, and the focal cost; the criterion divides."""
+"""The losses of the detector as plain sums, which the criterion divides, and the focal cost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import Tensor
 DIVISOR_EPS = torch.finfo(torch.float32).eps
 _LOG_EPS = 1e-12
 _LEAST_IOU = 1e-16
+_BAD_COST = 100.0  # scipy refuses matrices with NaN or infinity
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """Fixed numbers as a tensor like another, copied to its device once; not to be written to."""
+    """Fixed numbers as a tensor like another; not to be written to."""
+    # Kept: a copy from the host in every step would wait for the device each time.
     return _kept(tuple(values), like.dtype, like.device)
 
 
@@ -27,7 +29,7 @@ def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def of_one_process(value: Tensor) -> Tensor:
+def one_process_mean(value: Tensor) -> Tensor:
     """The mean over ranks where there is one: the value itself."""
     return value
 
@@ -47,6 +49,7 @@ def sigmoid_focal_loss_sum(
         (...): summed over the last two dimensions.
     """
     num_classes = logits.shape[-1]
+    # (..., Q) -> (..., Q, classes); background is a row of zeros
     target = F.one_hot(labels, num_classes + 1)[..., :num_classes].to(logits.dtype)
     p = logits.sigmoid()
     wrong = p + target - 2 * p * target  # 1 - p at the target, p elsewhere
@@ -65,9 +68,10 @@ def l1_loss_sum(codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (...): summed over the last two dimensions.
     """
-    finite = targets.isfinite().all(-1, keepdim=True)
-    distance = (codes - torch.where(finite, targets, codes)).abs() * weights
-    return torch.where(finite, distance, 0).sum(dim=(-1, -2))
+    is_finite = targets.isfinite().all(-1, keepdim=True)  # NaN velocities, sizes of 0
+    # Replaced before the difference: the gradient of a NaN is NaN, whatever it is multiplied by.
+    distance = (codes - torch.where(is_finite, targets, codes)).abs() * weights
+    return torch.where(is_finite, distance, 0).sum(dim=(-1, -2))
 
 
 def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -75,8 +79,7 @@ def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tenso
 
     Args:
         logits: (...), each of the class in question.
-        alpha: weight of the positive class; 1 - alpha for the negatives.
-        gamma: focusing exponent.
+        alpha, gamma: as in `sigmoid_focal_loss_sum`.
 
     Returns:
         (...), negative where the class is likely.
@@ -87,18 +90,18 @@ def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tenso
     return positive - negative
 
 
-def quality_focal_loss_sum(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
-    """Focal loss whose target is a quality: cross-entropy times |quality - probability|^beta.
+def finite_costs(cost: Tensor) -> Tensor:
+    """Costs with 100 instead of NaN and infinity, and -100 instead of minus infinity."""
+    return cost.nan_to_num(nan=_BAD_COST, posinf=_BAD_COST, neginf=-_BAD_COST)
 
-    Source: generalised focal loss (arXiv 2006.04388).
+
+def quality_focal_loss_sum(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
+    """Scalar sum of the focal loss with a quality as target (Source: arXiv 2006.04388).
 
     Args:
         logits: (..., classes).
         quality: (..., classes) in [0, 1], without gradient; 0 for every wrong class.
         beta: focusing exponent.
-
-    Returns:
-        Scalar sum.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
     return (entropy * (quality - logits.sigmoid()).abs().pow(beta)).sum()
@@ -107,18 +110,13 @@ def quality_focal_loss_sum(logits: Tensor, quality: Tensor, beta: float = 2.0) -
 def gaussian_focal_loss_sum(
     probability: Tensor, heatmap: Tensor, alpha: float = 2.0, gamma: float = 4.0
 ) -> Tensor:
-    """Focal loss of a heatmap, milder near its peaks.
-
-    Source: CornerNet (arXiv 1808.01244).
+    """Scalar sum of the focal loss of a heatmap (Source: CornerNet, arXiv 1808.01244).
 
     Args:
         probability: (...).
         heatmap: (...) in [0, 1]; positive where it is exactly 1.
         alpha: focusing exponent.
         gamma: exponent that makes cells near a peak count less.
-
-    Returns:
-        Scalar sum.
     """
     peak = -(probability + _LOG_EPS).log() * (1 - probability).pow(alpha)
     elsewhere = -(1 - probability + _LOG_EPS).log() * probability.pow(alpha)
@@ -126,12 +124,6 @@ def gaussian_focal_loss_sum(
 
 
 def square_iou_loss_sum(overlap: Tensor) -> Tensor:
-    """How far squared overlaps are from 1, as in YOLOX.
-
-    Args:
-        overlap: (...) IoU in [0, 1]; without gradient where nothing overlaps.
-
-    Returns:
-        Scalar sum.
-    """
+    """Scalar sum of how far squared overlaps (...), IoU in [0, 1], are from 1, as in YOLOX."""
+    # Clamped: where nothing overlaps there is no gradient.
     return (1 - overlap.clamp(min=_LEAST_IOU).square()).sum()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.criterion.losses import constant, focal_cost
-from streampetr_vit.modeling.heads.box_coding import encode_boxes
+from streampetr_vit.modeling.criterion.losses import constant, finite_costs, focal_cost
+from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, encode_boxes
 
-_BAD_COST = 100.0  # stands for NaN and infinite costs
+CODE_WEIGHTS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # as published: x and y double
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class HungarianMatcher:
 
     class_weight: float = 2.0
     box_weight: float = 0.25
-    code_weights: tuple[float, ...] = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    code_weights: tuple[float, ...] = CODE_WEIGHTS
     with_velocity: bool = False
     alpha: float = 0.25
     gamma: float = 2.0
@@ -50,15 +50,14 @@ class HungarianMatcher:
             labels: (n,) int64.
 
         Returns:
-            (..., Q, n); NaN and infinities replaced by +-100.
+            (..., Q, n), finite.
         """
         of_class = focal_cost(logits[..., labels], self.alpha, self.gamma)  # (..., Q, n)
-        used = 10 if self.with_velocity else 8
+        used = CODE_SIZE if self.with_velocity else CODE_SIZE - 2
         weights = constant(self.code_weights[:used], codes)
         target = encode_boxes(boxes)[:, :used] * weights
-        distance = torch.cdist(codes[..., :used] * weights, target, p=1)
-        cost = self.class_weight * of_class + self.box_weight * distance
-        return cost.nan_to_num(nan=_BAD_COST, posinf=_BAD_COST, neginf=-_BAD_COST)
+        distance = torch.cdist(codes[..., :used] * weights, target, p=1)  # (..., Q, n)
+        return finite_costs(self.class_weight * of_class + self.box_weight * distance)
 
     def costs(
         self, logits: Tensor, codes: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]
@@ -77,4 +76,5 @@ class HungarianMatcher:
         # over streams would wait for many more small kernels.
         table = self.cost(logits, codes, torch.cat(list(boxes)), torch.cat(list(labels)))
         by_stream = table.split([len(b) for b in boxes], dim=-1)
+        # (L, B, Q, n of all) -> per stream (L, B, Q, n_b) -> (L, Q, n_b)
         return [cost[:, stream] for stream, cost in enumerate(by_stream)]

@@ -37,8 +37,7 @@ class CellAssignment:
 class SimOTA:
     """Gives each object the cells that predict it best already.
 
-    Their number is the sum of the object's largest overlaps. An object always has a cell, unless no
-    cell is near it, or the others take it.
+    An object always has a cell, unless no cell is near it, or the others take it.
 
     Attributes:
         center_radius: half side of the square around an object's middle whose cells may take it
@@ -90,13 +89,13 @@ class SimOTA:
         cost = self._cost(scores, overlap, inside, labels)
         overlap = overlap.nan_to_num(nan=0.0)
         # The reference does not even look at cells that are near nothing.
-        cost = cost.masked_fill(~near_any[:, None], torch.inf)
+        cost = cost.masked_fill(~near_any[:, None], torch.inf)  # (M, n)
         chosen = self._cheapest(cost, overlap.masked_fill(~near_any[:, None], 0.0))
         # A contested cell goes to the object that it costs least, were it of those or not.
-        contested = chosen.sum(1) > 1
+        contested = chosen.sum(1) > 1  # (M,)
         row = torch.where(contested, cost.argmin(1), chosen.int().argmax(1))
         taken = chosen.any(1)
-        overlap = overlap.gather(1, row[:, None])[:, 0]
+        overlap = overlap.gather(1, row[:, None])[:, 0]  # (M, n) -> (M,)
         return CellAssignment(row.masked_fill(~taken, -1), overlap.masked_fill(~taken, 0.0))
 
     def _near(self, centers: Tensor, strides: Tensor, true_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,19 +108,20 @@ class SimOTA:
         return (in_box | in_middle).any(1), in_box & in_middle
 
     def _cost(self, scores: Tensor, overlap: Tensor, inside: Tensor, labels: Tensor) -> Tensor:
-        """(M, n), finite. A broken prediction (NaN) costs most: it is taken where no other is near.
-
-        Then the losses are NaN too, which a training loop notices. The far cost leaves float32 a
-        resolution of 1/128: another order of terms would make other ties.
-        """
+        """(M, n) costs of each cell with each object, finite."""
         cost = self.class_weight * _class_costs(scores)[:, labels]
         cost = cost - self.overlap_weight * (overlap + _LOG_EPS).log()
+        # Added last: it leaves float32 a resolution of 1/128, and another order of the terms would
+        # make other ties.
         cost = cost + _FAR_COST * (~inside).to(cost.dtype)
+        # A broken prediction costs most. Where no other is near it is taken, and the losses are NaN
+        # too, which a training loop notices.
         return cost.nan_to_num(nan=torch.finfo(cost.dtype).max)
 
     def _cheapest(self, cost: Tensor, overlap: Tensor) -> Tensor:
         """(M, n) bool: the cells that each object takes; those of infinite cost are never taken."""
         count = min(self.num_candidates, len(cost))
+        # An object that many cells predict well takes many of them.
         wanted = overlap.topk(count, dim=0).values.sum(0).int().clamp(1, count)  # (n,)
         cheapest = cost.topk(count, dim=0, largest=False)  # (count, n), ascending
         rank = torch.arange(count, device=cost.device)[:, None]
@@ -142,4 +142,5 @@ def _class_costs(scores: Tensor) -> Tensor:
     yes = -probability.log().clamp(min=_LEAST_LOG)
     no = -(-probability).log1p().clamp(min=_LEAST_LOG)
     is_true = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    # (M, 1, classes) against (classes, classes) -> (M, classes, classes) -> (M, classes)
     return torch.where(is_true, yes[:, None], no[:, None]).sum(-1)

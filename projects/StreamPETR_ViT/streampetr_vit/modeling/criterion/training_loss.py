@@ -53,8 +53,7 @@ class TrainingLoss:
     ) -> dict[str, Tensor]:
         """Computes the losses of a step.
 
-        Everything is matched at once: one copy of costs to the host however many frames, layers,
-        streams and pictures there are. Runs in float32 under any ambient autocast.
+        Runs in float32 under any ambient autocast.
 
         Args:
             results, targets: of the frames with losses, in temporal order.
@@ -64,12 +63,14 @@ class TrainingLoss:
             before begin with `t-1.`, and so on.
         """
         with torch.autocast(results[0].output.logits.device.type, enabled=False):
+            # Matched at once: one copy to the host for all frames, layers, streams and pictures.
             costs = [self._costs(*frame) for frame in zip(results, targets, strict=True)]
             pairs = iter(assign([cost for of_frame in costs for cost in of_frame]))
             losses: dict[str, Tensor] = {}
             for index, (result, true) in enumerate(zip(results, targets, strict=True)):
                 age = len(results) - 1 - index
                 prefix = f"t-{age}." if age else ""
+                # `pairs` come in the order of `costs`: as many for this frame as it had costs.
                 of_frame = self._losses(result, true, [next(pairs) for _ in costs[index]])
                 losses |= {prefix + name: value for name, value in of_frame.items()}
             return losses

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
-from streampetr_vit.modeling.criterion.losses import of_one_process, square_iou_loss_sum
+from streampetr_vit.modeling.criterion.losses import one_process_mean, square_iou_loss_sum
 from streampetr_vit.modeling.criterion.sim_ota import CellAssignment, SimOTA
 from streampetr_vit.modeling.heads.outputs import YOLOXOutput
 from streampetr_vit.modeling.ops.rectangles import cell_codes_from_corners, iou
@@ -45,9 +45,6 @@ class CellTargets:
 class YOLOXLoss:
     """Class, IoU, objectness, L1 and centre losses of the YOLOX head.
 
-    It has the two steps of `ImageCriterion`, but its assignment stays on the device. All losses are
-    divided by the mean over ranks of the cells that have an object, at least 1.
-
     Attributes:
         assigner: gives cells to objects.
         class_weight, iou_weight, objectness_weight, box_weight, center_weight: factors of the
@@ -61,12 +58,12 @@ class YOLOXLoss:
     objectness_weight: float = 1.0
     box_weight: float = 1.0
     center_weight: float = 1.0
-    reduce_mean: Callable[[Tensor], Tensor] = of_one_process
+    reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
 
     def costs(
         self, output: YOLOXOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]
     ) -> list[Tensor]:
-        """Nothing: no pair is solved on the host."""
+        """Nothing: SimOTA assigns on the device."""
         return []
 
     def losses(
@@ -76,32 +73,22 @@ class YOLOXLoss:
         image_size: tuple[int, int],
         pairs: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
-        """Computes the losses of a frame.
-
-        Without any object only the objectness loss is not zero, and all gradients exist.
-
-        Args:
-            output: of I images.
-            targets: I of them, on the device of `output`.
-            image_size: (height, width) of the padded images in pixels.
-            pairs: none.
-
-        Returns:
-            Scalars by their published names.
+        """Losses of a frame, without any pairs; see `ImageCriterion.losses`.
 
         Raises:
             ValueError: not one target per image, or a label that is no class.
         """
         wanted = self.targets(output, targets, image_size)
         # Without boxes too: every rank must make the same calls.
-        count = output.logits.new_full((), len(wanted.index))
+        count = output.logits.new_full((), len(wanted.index))  # cells that have an object
         divisor = self.reduce_mean(count).clamp(min=1.0)
 
+        # (I, M, ...) -> (I * M, ...) -> (K, ...)
         logits, codes, offsets, corners = (
             value.flatten(0, 1)[wanted.index]
             for value in (output.logits, output.box_codes, output.center_offsets, output.corners)
         )
-        objectness = output.objectness.flatten()
+        objectness = output.objectness.flatten()  # (I * M,)
         has_object = torch.zeros_like(objectness).index_fill(0, wanted.index, 1.0)
         sums = {
             "enc_loss_cls": self.class_weight * _cross_entropy_sum(logits, wanted.classes),
@@ -117,14 +104,7 @@ class YOLOXLoss:
     def targets(
         self, output: YOLOXOutput, targets: Sequence[Boxes2D], image_size: tuple[int, int]
     ) -> CellTargets:
-        """Chooses the cells with an object, and what they shall predict.
-
-        Args:
-            output, targets, image_size: as for `losses`.
-
-        Raises:
-            ValueError: as `losses`.
-        """
+        """Chooses the cells with an object, and what they shall predict; arguments as `losses`."""
         images, cells, num_classes = output.logits.shape
         if len(targets) != images:
             raise ValueError(
@@ -141,7 +121,8 @@ class YOLOXLoss:
         index = (row >= 0).nonzero()[:, 0]
         true, cell = true[row[index]], index % cells
         prior, stride = output.priors[cell], output.strides[cell]
-        classes = F.one_hot(true.labels, num_classes) * overlap[index][:, None]
+        # A cell is to be as sure of its class as its box overlaps the object.
+        classes = F.one_hot(true.labels, num_classes) * overlap[index][:, None]  # (K, classes)
         return CellTargets(
             index=index,
             classes=classes,

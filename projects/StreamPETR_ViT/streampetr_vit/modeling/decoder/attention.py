@@ -62,8 +62,9 @@ class MultiHeadAttention(nn.Module):
             bias: (B, Q, K) float32 added to the logits of every head.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        # (B, n, E) -> (B, n, h, D) -> (B, h, n, D)
         q, k, v = (
-            linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, h, n, D)
+            linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         out = attention(
@@ -71,11 +72,11 @@ class MultiHeadAttention(nn.Module):
             k.to(self.dtype),
             v.to(self.dtype),
             blocked=blocked,
-            bias=None if bias is None else bias[:, None],
+            bias=None if bias is None else bias[:, None],  # (B, 1, Q, K) for all heads
             dropout_p=self.dropout if self.training else 0.0,
             kernel=self.kernel,
         )
-        out = out.to(query.dtype).transpose(1, 2).flatten(2)  # (B, Q, E)
+        out = out.to(query.dtype).transpose(1, 2).flatten(2)  # (B, h, Q, D) -> (B, Q, E)
         return self.out_proj(out)
 
 
@@ -99,12 +100,9 @@ class TokenAttention(MultiHeadAttention):
     def forward(  # type: ignore[override]
         self, content: Tensor, position: Tensor, points_m: Tensor | None, image: ImageTokens
     ) -> Tensor:
-        """The update (B, Q, E) of queries.
+        """The update (B, Q, E) of queries with content and position (B, Q, E).
 
-        Args:
-            content, position: (B, Q, E).
-            points_m: not looked at.
-            image: the tokens.
+        `points_m` is not looked at: it is there so that all cross-attentions are called alike.
         """
         return super().forward(
             content + position, image.tokens + image.position, image.tokens, bias=image.bias

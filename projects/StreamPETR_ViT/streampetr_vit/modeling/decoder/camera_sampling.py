@@ -1,8 +1,6 @@
 """RepDETR3D's cross-attention: each query reads image features at learned points around it.
 
-No visibility mask and no box size enter: the points are offsets in metres that a query's content
-gives, and one softmax over all cameras, levels and points shares the weight out, unseen points
-included.
+The points are offsets in metres that a query's content gives; no box size enters.
 
 Shape letters: B streams, N cameras, Q queries, P points of a query, L pyramid levels, G groups of
 channels, E channels, h w height and width of a level's map.
@@ -92,6 +90,7 @@ class CameraSampling(nn.Module):
         Biases that are not set here keep what the layers drew. Source: section 3.6.
         """
         for layer in self.modules():
+            # Over what was drawn: attention and projections alike.
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(self.weights.weight)
@@ -104,12 +103,11 @@ class CameraSampling(nn.Module):
     ) -> Tensor:
         """Image features for each query, without residual or dropout.
 
-        Runs in float32 under any ambient autocast: pixels times metres go through the layers.
+        Runs in float32 under any ambient autocast.
 
         Args:
             content, position: (B, Q, E) of the queries; only the content moves the points.
-            reference_points_m: (B, Q, 3) metres, lidar frame; may lie anywhere. What is not finite
-                sees nothing.
+            reference_points_m: (B, Q, 3) metres, lidar frame; what is not finite sees nothing.
             image: the cameras' pyramids and projections.
 
         Returns:
@@ -123,6 +121,7 @@ class CameraSampling(nn.Module):
                 f"image.maps has {len(image.maps)} levels, this module was made for "
                 f"num_levels = {self.num_levels}"
             )
+        # lidar_to_image, pixels times metres, goes through layers: too large for half precision.
         with torch.autocast(content.device.type, enabled=False):
             features = deformable_aggregation(
                 image.maps,
@@ -139,7 +138,7 @@ class CameraSampling(nn.Module):
 
     def key_points_m(self, content: Tensor, reference_points_m: Tensor) -> Tensor:
         """The points of each query: (B, Q, P, 3) metres, lidar frame."""
-        offsets = self.points(content).unflatten(-1, (self.num_points, 3))
+        offsets = self.points(content).unflatten(-1, (self.num_points, 3))  # (B, Q, P, 3)
         return reference_points_m[:, :, None] + offsets
 
     def sampling_weights(self, query: Tensor, lidar_to_image: Tensor) -> Tensor:
@@ -152,25 +151,23 @@ class CameraSampling(nn.Module):
         Returns:
             (B, Q, N, L, P, G).
         """
-        cameras = self.camera_embed(lidar_to_image[:, :, :3].flatten(2))  # (B, N, E)
+        cameras = self.camera_embed(lidar_to_image[:, :, :3].flatten(2))  # (B, N, 12) -> (B, N, E)
         # The layer is linear: once for the queries and once for the cameras, not for each pair.
         of_queries = linear(query, self.weights.weight)[:, :, None]
         logits = of_queries + self.weights(cameras)[:, None]  # (B, Q, N, L * P * G)
+        # (B, Q, N, L * P * G) -> (B, Q, N, L * P, G)
         logits = logits.unflatten(-1, (self.num_levels * self.num_points, self.num_groups))
-        weights = logits.flatten(2, 3).softmax(2).view_as(logits)  # over N * L * P
-        return weights.unflatten(3, (self.num_levels, self.num_points))
+        # One softmax over N * L * P: unseen points get their share too, there is no mask.
+        weights = logits.flatten(2, 3).softmax(2).view_as(logits)
+        return weights.unflatten(3, (self.num_levels, self.num_points))  # (B, Q, N, L, P, G)
 
 
 def project(points_m: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Where points fall in each picture; anywhere outside for those behind the camera.
-
-    Args:
-        points_m: (B, Q, P, 3) metres, lidar frame.
-        lidar_to_image: (B, N, 4, 4).
-        image_size: height and width in pixels.
+    """Where points (B, Q, P, 3), metres in the lidar frame, fall in each camera's picture.
 
     Returns:
-        (B, N, Q, P, 2) x, y as fractions of width and height; finite, with finite gradients.
+        (B, N, Q, P, 2) x, y as fractions of width and height; finite, with finite gradients. Points
+        behind a camera are anywhere outside.
     """
     height, width = image_size
     matrix = lidar_to_image[:, :, None, None, :3]  # (B, N, 1, 1, 3, 4)

@@ -69,12 +69,13 @@ class Decoder(nn.Module):
         outputs = []
         shared = (position, image, points_m, memory_content, memory_position, blocked)
         for layer in self.layers:
+            # All layers see the same positions and memory: only the content changes.
             if self.use_act_checkpoint and self.training:
                 content = checkpoint(layer, content, *shared, use_reentrant=False)
             else:
                 content = layer(content, *shared)
             outputs.append(self.post_norm(content))
-        return torch.stack(outputs)
+        return torch.stack(outputs)  # L times (B, Q, E) -> (L, B, Q, E)
 
 
 class TemporalDecoder(Decoder):
@@ -83,8 +84,7 @@ class TemporalDecoder(Decoder):
     Args:
         embed_dim, num_heads, feedforward_dim, dropout, kernel: see `DecoderLayer`.
         num_layers: L.
-        cross_attention_dropout: on cross-attention weights. Quirk: 0 in the published training,
-            whose fused kernel ignored the configured 0.1.
+        cross_attention_dropout: on cross-attention weights.
         cross_attention_precision: see `MultiHeadAttention`. The published training and evaluation
             used "fp16".
         use_act_checkpoint: recompute each layer in the backward pass.
@@ -97,6 +97,7 @@ class TemporalDecoder(Decoder):
         feedforward_dim: int = 2048,
         num_layers: int = 6,
         dropout: float = 0.1,
+        # Quirk: 0 in the published training, whose fused kernel ignored the configured 0.1.
         cross_attention_dropout: float = 0.0,
         cross_attention_precision: str = "float32",
         kernel: str = "sdpa",
@@ -121,6 +122,7 @@ class TemporalDecoder(Decoder):
             for _ in range(num_layers)
         ]
         super().__init__(layers, embed_dim, True, use_act_checkpoint)
+        # Over what the layers drew: all linear layers, cross-attention and biases included.
         for module in self.layers.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -132,8 +134,7 @@ class SamplingDecoder(Decoder):
 
     Args:
         embed_dim, num_heads, feedforward_dim, dropout, feedforward_dropout, kernel: see
-            `DecoderLayer`. Quirk: the released weights have 1024 and 0, whatever their
-            configuration says.
+            `DecoderLayer`.
         num_layers: L.
         num_levels, num_points, num_groups: see `CameraSampling`.
         sampling_kernel: see `ops.deformable_aggregation`.
@@ -144,6 +145,8 @@ class SamplingDecoder(Decoder):
         self,
         embed_dim: int = 256,
         num_heads: int = 8,
+        # Quirk: the released weights have 1024, and a feedforward_dropout of 0, whatever their
+        # configuration says.
         feedforward_dim: int = 1024,
         num_layers: int = 6,
         num_levels: int = 4,

@@ -49,6 +49,7 @@ class DecoderLayer(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
+        # Not the cross-attention, which has first values of its own.
         for part in (self.self_attention, self.feedforward):
             for module in part.modules():
                 if isinstance(module, nn.Linear):
@@ -66,9 +67,11 @@ class DecoderLayer(nn.Module):
         blocked: Tensor | None = None,
     ) -> Tensor:
         """One layer; arguments as in `Decoder.forward`. Returns (B, Q, E)."""
+        # Positions say where to attend, and are not in what is read.
         query = key = content + position
         value = content
         if memory_content is not None and memory_position is not None:
+            # (B, Q, E), (B, K', E) -> (B, Q + K', E): the memory is read, and asks nothing itself
             key = torch.cat((key, memory_content + memory_position), dim=1)
             value = torch.cat((value, memory_content), dim=1)
         update = self.self_attention(query, key, value, blocked=blocked)

@@ -17,6 +17,7 @@ CODE_SIZE = 10
 
 def encode_boxes(boxes: Tensor) -> Tensor:
     """Boxes (..., 9) to codes (..., 10). A size of 0 gives -inf, which the losses leave out."""
+    # Logarithms keep sizes positive; a sine and a cosine have no jump where the yaw wraps.
     center, size, yaw, velocity = boxes.split([3, 3, 1, boxes.shape[-1] - 7], dim=-1)
     return torch.cat((center, size.log(), yaw.sin(), yaw.cos(), velocity), dim=-1)
 
@@ -50,9 +51,10 @@ def decode_padded(
     """
     num_classes = logits.shape[-1]
     scores = logits.sigmoid().flatten(1)  # (B, Q * classes)
-    scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)
-    boxes = decode_boxes(gather_tokens(codes, indexes // num_classes))
+    scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)  # (B, K)
+    boxes = decode_boxes(gather_tokens(codes, indexes // num_classes))  # (B, K, 9)
     center = boxes[..., :3]
+    # Marked, not left out: how many there are would have to be read back from the device.
     valid = (center >= center_range[:3]).all(-1) & (center <= center_range[3:]).all(-1)
     if score_threshold:
         valid &= scores >= score_threshold

@@ -48,10 +48,13 @@ class DenoisingQueries:
         """
         slots = self.num_slots
         device = self.reference_points.device
+        # S slots of a group; without any box S is 0.
         group = torch.arange(slots, device=device) // max(slots // self.groups, 1)
         blocked = torch.zeros(
             slots + num_queries, slots + num_keys, dtype=torch.bool, device=device
         )
+        # Real queries must not see true boxes: there are none in inference.
         blocked[slots:, :slots] = True
+        # Nor may a group: the copies in the others are noised otherwise, and their mean is the box.
         blocked[:slots, :slots] = group[:, None] != group
         return blocked

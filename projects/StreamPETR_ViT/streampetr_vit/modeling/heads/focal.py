@@ -9,16 +9,13 @@ images (camera fastest), T = H W tokens of an image (row by row).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.heads.outputs import ImageOutput
+from streampetr_vit.modeling.heads.prior_bias import set_prior_bias
 from streampetr_vit.modeling.ops.geometry import inverse_sigmoid, token_centers
 from streampetr_vit.modeling.ops.rectangles import center_form_from_corners
-
-_PRIOR_PROBABILITY = 0.01  # of a class or a centre before training
 
 
 class FocalHead(nn.Module):
@@ -50,29 +47,27 @@ class FocalHead(nn.Module):
         self.centerness = nn.Conv2d(embed_dim, 1, 1)
         self.box_sides = nn.Conv2d(embed_dim, 4, 1)
         self.center_offset = nn.Conv2d(embed_dim, 2, 1)
-        bias = -math.log((1 - _PRIOR_PROBABILITY) / _PRIOR_PROBABILITY)
-        for layer in (self.class_logits, self.centerness):
-            nn.init.constant_(layer.get_parameter("bias"), bias)
+        set_prior_bias((self.class_logits, self.centerness))
 
     def forward(self, features: Tensor, image_size: tuple[int, int]) -> ImageOutput:
-        """Predicts for every token.
-
-        Runs in float32 under any ambient autocast.
+        """Predicts for every token, in float32 under any ambient autocast.
 
         Args:
             features: (B, N, C, H, W), any float dtype.
-            image_size: (height, width) of the padded images in pixels; normalises.
+            image_size: (height, width) of the padded images in pixels.
         """
         with torch.autocast(features.device.type, enabled=False):
-            maps = features.float().flatten(0, 1)  # (I, C, H, W)
+            maps = features.float().flatten(0, 1)  # (B, N, C, H, W) -> (I, C, H, W)
             for_class, for_box = self.class_tower(maps), self.box_tower(maps)
             location = self._location(maps, image_size)  # (T, 2)
-            sides = _tokens(self.box_sides(for_box)).sigmoid()
+            # How far left, up, right and down of the cell's centre the sides are, as fractions.
+            sides = _tokens(self.box_sides(for_box)).sigmoid()  # (I, T, 4)
             corners = torch.cat((location - sides[..., :2], location + sides[..., 2:]), dim=-1)
             offset = _tokens(self.center_offset(for_box))
             return ImageOutput(
                 logits=_tokens(self.class_logits(for_class)),
                 boxes=center_form_from_corners(corners.clamp(0, 1)),
+                # The offset is added before the sigmoid, so that no centre leaves the picture.
                 centers=(inverse_sigmoid(location) + offset).sigmoid(),
                 centerness=_tokens(self.centerness(for_class)),
             )
@@ -92,20 +87,18 @@ class FocalHead(nn.Module):
         Args:
             output: of B * N images.
             batch: B.
-            ratio: share of the N * T tokens to keep, rounded down, but at least one.
+            ratio: share of the N * T tokens to keep, in (0, 1], rounded down, but at least one.
 
         Returns:
             (B, K) int64, best first; an index counts cameras first, then rows, then columns.
-
-        Raises:
-            ValueError: the ratio is not in (0, 1].
         """
         if not 0 < ratio <= 1:
             raise ValueError(
                 f"ratio of tokens to keep is {ratio}; it must be above 0 and at most 1"
             )
         best_class = output.logits.amax(-1).sigmoid()  # (I, T)
-        score = (best_class * output.centerness[..., 0].sigmoid()).view(batch, -1)
+        score = best_class * output.centerness[..., 0].sigmoid()
+        score = score.view(batch, -1)  # (B * N, T) -> (B, N * T): cameras compete for the tokens
         return score.topk(max(int(score.shape[1] * ratio), 1), dim=1).indices
 
 

@@ -17,13 +17,11 @@ def projection_bias(
 ) -> Tensor:
     """Gaussian bias around the projection of each point, for the cross-attention logits.
 
-    A point that no camera sees gets the constant `floor` everywhere, i.e. plain attention.
-
     Args:
         points_m: (B, Q, 3) in the lidar frame.
         lidar_to_image: (B, N, 4, 4).
         pixels: (T, 2) pixel centres of the tokens.
-        sigma_px: width of the Gaussian in pixels.
+        sigma_px: width of the Gaussian.
         floor: smallest bias.
 
     Returns:
@@ -31,11 +29,13 @@ def projection_bias(
     """
     with torch.no_grad():
         rotation, translation = lidar_to_image[..., :3, :3], lidar_to_image[..., :3, 3]
+        # (B, N, 3, 3) by (B, Q, 3) -> (B, Q, N, 3)
         projected = torch.einsum("bnij,bqj->bqni", rotation, points_m) + translation[:, None]
         depth = projected[..., 2:]  # (B, Q, N, 1)
         uv = projected[..., :2] / depth.clamp(min=_MIN_DEPTH_M)
         # |uv - pixel|^2 by its axes: the tokens form a grid, but this form needs no grid.
         squared = (uv[..., None, :] - pixels).square().sum(-1)  # (B, Q, N, T)
         bias = (squared / (-2 * sigma_px**2)).clamp(min=floor)
+        # A point that no camera sees has the same bias everywhere, which softmax ignores.
         bias = torch.where(depth > _MIN_DEPTH_M, bias, floor)
-        return bias.flatten(2)
+        return bias.flatten(2)  # (B, Q, N, T) -> (B, Q, N * T)

@@ -40,10 +40,11 @@ class RepDETR3DHead(TemporalHead):
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
         """Of the maps; see `TemporalHead.encode_rig`."""
         with torch.autocast(rig.intrinsics.device.type, enabled=False):
+            # (B, N, 14) -> two of (B, N, E): one gain for the whole picture of a camera
             gain, offset = self.token_modulation.coefficients(_camera_condition(rig))
             return RigCode(gain[..., None, None], offset[..., None, None])  # (B, N, E, 1, 1)
 
-    def look(
+    def image_for_queries(
         self,
         features: Features,
         frame: Frame,
@@ -52,7 +53,7 @@ class RepDETR3DHead(TemporalHead):
         image_size: tuple[int, int],
         rig_code: RigCode | None = None,
     ) -> CameraMaps:
-        """The modulated maps of all cameras; see `TemporalHead.look`."""
+        """The modulated maps of all cameras; see `TemporalHead.image_for_queries`."""
         if isinstance(features, Tensor):
             raise ValueError(
                 "RepDETR3DHead reads several levels of features: set model.in_feature to their "
@@ -85,10 +86,11 @@ def _camera_condition(rig: CameraRig) -> Tensor:
     """
     intrinsics, pose = rig.intrinsics, rig.lidar_to_camera
     focal = torch.stack((intrinsics[..., 0, 0], intrinsics[..., 1, 1]), dim=-1) / 1e3
-    return torch.cat((focal, pose[..., :3, :].flatten(-2)), dim=-1)
+    return torch.cat((focal, pose[..., :3, :].flatten(-2)), dim=-1)  # 2 + 12
 
 
 def _channels_last(level: Tensor) -> Tensor:
     """The same (B, N, E, H, W), with E fastest in memory."""
+    # torch has the format for four dimensions only: (B, N, E, H, W) -> (B * N, E, H, W) and back.
     images = level.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     return images.unflatten(0, level.shape[:2])

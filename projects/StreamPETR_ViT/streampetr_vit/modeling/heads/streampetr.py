@@ -58,7 +58,7 @@ class StreamPETRHead(TemporalHead):
         dim = decoder.embed_dim
         self.position_encoder = position_encoder
         self.token_embed = nn.Sequential(Linear(in_channels, dim), nn.ReLU(), Linear(dim, dim))
-        self.token_modulation = MotionLayerNorm(8, dim)
+        self.token_modulation = MotionLayerNorm(8, dim)  # by the cone code's 8 numbers
         self.position_gate = FeatureGate(dim)
 
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
@@ -74,7 +74,7 @@ class StreamPETRHead(TemporalHead):
             )
             return RigCode(*self.token_modulation.coefficients(cone), position)
 
-    def look(
+    def image_for_queries(
         self,
         features: Features,
         frame: Frame,
@@ -83,7 +83,7 @@ class StreamPETRHead(TemporalHead):
         image_size: tuple[int, int],
         rig_code: RigCode | None = None,
     ) -> ImageTokens:
-        """The tokens of all cameras; see `TemporalHead.look`."""
+        """The tokens of all cameras; see `TemporalHead.image_for_queries`."""
         if not isinstance(features, Tensor):
             raise ValueError(
                 f"StreamPETRHead reads one map of features, not {len(features)}: set "
@@ -91,16 +91,17 @@ class StreamPETRHead(TemporalHead):
             )
         height, width = features.shape[-2:]
         pixels = token_centers(height, width, self.stride, features.device)
-        tokens = features.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)  # (B, N * H * W, C)
+        # (B, N, C, H, W) -> (B, N, C, HW) -> (B, N, HW, C) -> (B, T, C)
+        tokens = features.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)
         if rig_code is None:
-            code = self._encode(frame.rig, pixels, token_indexes)
+            code = self._encode(frame.rig, pixels, token_indexes)  # of the chosen tokens only
         else:
             _check_code(rig_code, tokens)
             code = map_tensors(rig_code, lambda value: gather_tokens(value, token_indexes))
         assert code.position is not None
-        tokens = self.token_embed(gather_tokens(tokens, token_indexes))
+        tokens = self.token_embed(gather_tokens(tokens, token_indexes))  # (B, K, E)
         tokens = self.token_modulation.modulate(tokens, code.gain, code.offset)
-        position = self.position_gate(code.position, tokens)
+        position = self.position_gate(code.position, tokens)  # what a token shows opens the gate
         return ImageTokens(tokens, position, self._prior(points_m, frame, pixels, token_indexes))
 
     def _prior(
@@ -110,6 +111,7 @@ class StreamPETRHead(TemporalHead):
             return None
         sigma_px = self.prior_sigma_cells * self.stride
         bias = projection_bias(points_m, frame.rig.lidar_to_image, pixels, sigma_px)  # (B, Q, T)
+        # (B, Q, T) -> (B, T, Q) -> (B, K, Q) -> (B, Q, K)
         return gather_tokens(bias.transpose(1, 2), token_indexes).transpose(1, 2)
 
 

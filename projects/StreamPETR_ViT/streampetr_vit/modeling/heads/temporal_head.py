@@ -7,9 +7,9 @@ layers, E channels.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -19,15 +19,14 @@ from streampetr_vit.modeling.decoder.decoder import Decoder
 from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_padded
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.outputs import HeadOutput
+from streampetr_vit.modeling.heads.prior_bias import set_prior_bias
 from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range, inverse_sigmoid
 from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.temporal import memory as temporal_memory
 from streampetr_vit.modeling.temporal.alignment import AlignedQueries, TemporalAlignment
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections
-
-_PRIOR_PROBABILITY = 0.01  # of a class before training; keeps the first focal losses small
+from streampetr_vit.structures import CameraRig, Frame, PaddedDetections
 
 # One map (B, N, C, H, W), or one for each level, the finest first.
 Features = Tensor | Sequence[Tensor]
@@ -36,16 +35,16 @@ Features = Tensor | Sequence[Tensor]
 class TemporalHead(nn.Module):
     """Temporal 3D detection head.
 
-    Subclasses say how queries look at the image (`look`), and what of that depends on nothing but
-    the cameras (`encode_rig`).
+    A subclass makes what the queries attend to (`image_for_queries`), and of that what only the
+    cameras decide (`encode_rig`).
 
     Args:
         decoder: its `embed_dim` is E.
         num_classes: classes, without background.
         num_queries: learned queries Q.
         num_propagated: memory entries P that are queries again in the next frame.
-        memory_length: entries M in the memory. 0 is the single-frame detector, PETR with
-            denoising: set num_propagated and num_remembered to 0 as well.
+        memory_length: entries M in the memory; 0, with num_propagated and num_remembered 0 as well,
+            is the single-frame detector PETR.
         num_remembered: queries K that enter the memory each frame; at least `num_propagated`.
         point_cloud_range: x y z minimum and maximum in metres; normalises reference points.
         center_range: detections outside are dropped.
@@ -55,8 +54,7 @@ class TemporalHead(nn.Module):
         num_branch_layers: hidden layers of the class and the box branch.
     """
 
-    # Whether the features are a list of levels, or one map.
-    reads_levels: ClassVar[bool]
+    reads_levels: ClassVar[bool]  # whether the features are a list of levels, or one map
     point_cloud_range: Tensor
     center_range: Tensor
     start_points: Tensor
@@ -91,7 +89,7 @@ class TemporalHead(nn.Module):
         self.register_buffer("point_cloud_range", torch.tensor(point_cloud_range), persistent=False)
         self.register_buffer("center_range", torch.tensor(center_range), persistent=False)
 
-        temporal = memory_length > 0
+        temporal = memory_length > 0  # else there is neither motion nor age to encode
         self.alignment = TemporalAlignment(
             dim,
             point_cloud_range,
@@ -100,28 +98,28 @@ class TemporalHead(nn.Module):
             with_time=temporal,
         )
         self.decoder = decoder
-        self.reference_points = nn.Parameter(torch.rand(num_queries, 3))
-        # Where the propagated queries of a stream's first frame start: random, fixed, saved.
+        self.reference_points = nn.Parameter(torch.rand(num_queries, 3))  # fractions of the range
+        # Where the propagated queries of a stream's first frame start: drawn once, never trained,
+        # and saved, because the other weights are trained with them.
         self.register_buffer("start_points", torch.rand(num_propagated, 3))
         # Quirk: one class branch and one box branch serve all decoder layers.
         self.class_branch = _branch(dim, num_classes, num_branch_layers, with_norm=True)
         self.box_branch = _branch(dim, CODE_SIZE, num_branch_layers, with_norm=False)
-        bias = -math.log((1 - _PRIOR_PROBABILITY) / _PRIOR_PROBABILITY)
-        nn.init.constant_(self.class_branch[-1].get_parameter("bias"), bias)
+        set_prior_bias([self.class_branch[-1]])
 
     @abstractmethod
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
-        """What `look` needs that is the same for all frames of a rig.
+        """What `image_for_queries` needs that is the same for all frames of a rig.
 
         Runs in float32 under any ambient autocast.
 
         Args:
             rig: on the device of the weights.
-            image_size: (height, width) in pixels of the padded pictures.
+            image_size: (height, width) of the padded pictures in pixels.
         """
 
     @abstractmethod
-    def look(
+    def image_for_queries(
         self,
         features: Features,
         frame: Frame,
@@ -137,7 +135,7 @@ class TemporalHead(nn.Module):
             frame: calibration of the same streams.
             points_m: (B, S + Q + P, 3) reference points of the queries, metres, lidar frame.
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
-            image_size: (height, width) in pixels of the padded pictures.
+            image_size: (height, width) of the padded pictures in pixels.
             rig_code: of `encode_rig` for the frame's rig; None computes what of it is needed.
         """
 
@@ -165,14 +163,13 @@ class TemporalHead(nn.Module):
             memory: as the previous call returned it, or `empty_memory`.
             denoising: extra queries in training.
             token_indexes: (B, K) int64 selects image tokens; None keeps all.
-            image_size: (height, width) in pixels of the padded pictures; None if they are as in
-                `frame`.
-            rig_code: of `encode_rig` for the frame's rig and this size; None computes what of it is
-                needed.
+            image_size: (height, width) of the padded pictures in pixels; None for the frame's own.
+            rig_code: as for `image_for_queries`.
 
         Returns:
             Predictions, and the memory for the next frame.
         """
+        # Points pass through map coordinates of 1e3 m and more: half precision would lose metres.
         with torch.autocast(frame.timestamp_s.device.type, enabled=False):
             aligned = self.align_memory(memory, frame)
             queries = self.make_queries(aligned, denoising)
@@ -182,7 +179,7 @@ class TemporalHead(nn.Module):
             else:
                 features = [level.float() for level in features]
             size = image_size or frame.image_size
-            image = self.look(features, frame, points_m, token_indexes, size, rig_code)
+            image = self.image_for_queries(features, frame, points_m, token_indexes, size, rig_code)
             output = self._decode(queries, image, points_m, denoising)
             return output, self._remember(output, aligned, frame)
 
@@ -204,8 +201,10 @@ class TemporalHead(nn.Module):
         batch = len(memory.embedding)
         reference_points = self.reference_points.expand(batch, -1, -1)
         if denoising is not None:
+            # (B, S, 3), (B, Q, 3) -> (B, S + Q, 3)
             reference_points = torch.cat((denoising.reference_points, reference_points), dim=1)
-        position = self.alignment.embed_points(reference_points)
+        position = self.alignment.embed_points(reference_points)  # (B, S + Q, E)
+        # The content starts at zero: what a learned query knows is in its position.
         return self.alignment(torch.zeros_like(position), position, reference_points, memory)
 
     def decode(self, output: HeadOutput) -> PaddedDetections:
@@ -218,10 +217,6 @@ class TemporalHead(nn.Module):
             self.score_threshold,
         )
 
-    def detections(self, output: HeadOutput) -> list[Detections]:
-        """Detections of the last layer, one per stream, on the CPU."""
-        return self.decode(output).unpad()
-
     def _decode(
         self,
         queries: AlignedQueries,
@@ -230,9 +225,9 @@ class TemporalHead(nn.Module):
         denoising: DenoisingQueries | None,
     ) -> HeadOutput:
         slots = 0 if denoising is None else denoising.num_slots
-        blocked = None
+        blocked = None  # without denoising every query sees every other
         if denoising is not None and slots:
-            real = queries.content.shape[1] - slots
+            real = queries.content.shape[1] - slots  # Q + P
             blocked = denoising.blocked(real, real + queries.memory_content.shape[1])
         states = self.decoder(
             queries.content,
@@ -243,27 +238,26 @@ class TemporalHead(nn.Module):
             queries.memory_position,
             blocked,
         )  # (L, B, S + Q + P, E)
-        logits = self.class_branch(states)
-        raw = self.box_branch(states)
+        logits = self.class_branch(states)  # (L, B, S + Q + P, classes)
+        raw = self.box_branch(states)  # (L, B, S + Q + P, 10)
         # Quirk: all layers start from the same reference points; nothing is refined in between.
         center = (raw[..., :3] + inverse_sigmoid(queries.reference_points)).sigmoid()
-        codes = torch.cat(
-            (denormalize_from_range(center, self.point_cloud_range), raw[..., 3:]), dim=-1
-        )
+        center_m = denormalize_from_range(center, self.point_cloud_range)
+        codes = torch.cat((center_m, raw[..., 3:]), dim=-1)  # 3 + 7 numbers -> 10
+        # The first S along the queries are those of denoising: the memory must not see them.
         output = HeadOutput(logits[:, :, slots:], codes[:, :, slots:], states[:, :, slots:])
         if not slots:
             return output
-        return HeadOutput(
-            output.logits, output.codes, output.states, logits[:, :, :slots], codes[:, :, :slots]
-        )
+        noised = {"denoising_logits": logits[:, :, :slots], "denoising_codes": codes[:, :, :slots]}
+        return replace(output, **noised)
 
     def _remember(
         self, output: HeadOutput, aligned: TemporalMemory, frame: Frame
     ) -> TemporalMemory:
-        codes = output.codes[-1]
+        codes = output.codes[-1]  # of the last layer: (B, Q + P, 10)
         return temporal_memory.push(
             aligned,
-            scores=output.logits[-1].sigmoid().amax(-1),
+            scores=output.logits[-1].sigmoid().amax(-1),  # of the best class
             embedding=output.states[-1],
             center_m=codes[..., :3],
             velocity_mps=codes[..., -2:],

@@ -1,7 +1,6 @@
 """The auxiliary 2D head of a feature pyramid: one object hypothesis per cell of every level.
 
-It only teaches the features, in training; it has no ranking of tokens, so that it never chooses
-those of the 3D head.
+It only teaches the features, in training: it cannot choose tokens for the 3D head.
 
 Source: YOLOX (arXiv 2107.08430) with a projected 3D centre, as in RepDETR3D.
 Shape letters: B streams, N cameras, C feature channels, h w size of one level, I = B N images
@@ -18,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.heads.outputs import YOLOXOutput
+from streampetr_vit.modeling.heads.prior_bias import set_prior_bias
 from streampetr_vit.modeling.ops.geometry import token_centers
-
-_PRIOR_PROBABILITY = 0.01  # of a class or of an object before training
 
 
 class YOLOXHead(nn.Module):
@@ -32,9 +30,6 @@ class YOLOXHead(nn.Module):
         embed_dim: width of the towers.
         num_classes: classes, without background.
         num_blocks: convolutions of each tower.
-
-    Raises:
-        ValueError: no stride, or one that is not positive; no block.
     """
 
     reads_levels = True
@@ -71,17 +66,14 @@ class YOLOXHead(nn.Module):
     def _init_weights(self) -> None:
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
+                # As YOLOX: the bounds that torch has by default, with biases of zero.
                 nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        bias = -math.log((1 - _PRIOR_PROBABILITY) / _PRIOR_PROBABILITY)
-        for layer in (*self.level_class_logits, *self.level_objectness):
-            nn.init.constant_(layer.get_parameter("bias"), bias)
+        set_prior_bias((*self.level_class_logits, *self.level_objectness))
 
     def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> YOLOXOutput:
-        """Predicts for every cell of every level.
-
-        Runs in float32 under any ambient autocast.
+        """Predicts for every cell of every level, in float32 under any ambient autocast.
 
         Args:
             features: one map per stride, each (B, N, C, h, w), any float dtype.
@@ -92,9 +84,11 @@ class YOLOXHead(nn.Module):
         """
         self._check_maps(features, image_size)
         with torch.autocast(features[0].device.type, enabled=False):
+            # (B, N, C, h, w) -> (I, C, h, w)
             levels = [self._level(i, maps.float().flatten(0, 1)) for i, maps in enumerate(features)]
             logits, codes, objectness, offsets = (
-                torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)
+                torch.cat(parts, dim=1)  # L times (I, h w, ...) -> (I, M, ...)
+                for parts in zip(*levels, strict=True)
             )
             return YOLOXOutput(logits, codes, objectness, offsets, *self._cells(features))
 
@@ -107,13 +101,14 @@ class YOLOXHead(nn.Module):
             self.level_objectness[index](for_box),
             self.level_center_offset[index](for_box),
         )
-        return tuple(value.flatten(2).transpose(1, 2) for value in predicted)
+        return tuple(value.flatten(2).transpose(1, 2) for value in predicted)  # (I, h w, ...)
 
     def _cells(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(M, 2) top left corners in pixels, and (M,) strides."""
         priors, strides = [], []
         for maps, stride in zip(features, self.strides, strict=True):
             height, width = maps.shape[-2:]
+            # token_centers adds half a stride; the cells' corners are wanted here.
             priors.append(token_centers(height, width, stride, maps.device) - stride // 2)
             strides.append(torch.full((height * width,), float(stride), device=maps.device))
         return torch.cat(priors), torch.cat(strides)

@@ -67,7 +67,7 @@ class GridMask:
         """Draws the random part of a mask.
 
         Args:
-            height: of the images in pixels, at least 3. Quirk: it alone bounds the period.
+            height: of the images in pixels, at least 3.
             generator: on the CPU; None is torch's global one.
 
         Returns:
@@ -87,29 +87,25 @@ class GridMask:
         def below(limit: int, start: int = 0) -> int:
             return int(torch.randint(start, limit, (), generator=generator))
 
-        period = below(height, start=2)
+        period = below(height, start=2)  # Quirk: the height alone bounds it, not the width
         return GridDraw(period, row_start=below(period), column_start=below(period))
 
     def mask(
         self, size: tuple[int, int], draw: GridDraw, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """The mask of one draw.
-
-        Args:
-            size: (height, width) of the images in pixels.
-            draw: see `draw`.
-            device: where to make it.
+        """The mask of one draw for images of a (height, width).
 
         Returns:
             (height, width) float32, 0 where the normalised images are to be hidden, else 1.
         """
         rows = self._stripes(size[0], draw.period, draw.row_start, device)
         columns = self._stripes(size[1], draw.period, draw.column_start, device)
-        striped = rows[:, None] | columns
+        striped = rows[:, None] | columns  # (height, 1), (width,) -> (height, width)
         return (striped if self.keep_stripes else ~striped).float()
 
     def _stripes(self, length: int, period: int, start: int, device: torch.device | str) -> Tensor:
-        """(length,) bool: what lies on a stripe. The canvas is half as long again, and centred."""
+        """(length,) bool: what lies on a stripe."""
+        # Source: the reference, which draws on a larger canvas (to rotate it) and cuts the middle.
         canvas = int(1.5 * length)
         width = min(max(int(period * self.ratio + 0.5), 1), period - 1)
         first = (canvas - length) // 2 - start

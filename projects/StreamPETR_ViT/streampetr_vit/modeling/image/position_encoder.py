@@ -13,16 +13,13 @@ from streampetr_vit.modeling.ops.linear import Linear
 
 
 def depth_bins(count: int, start_m: float, end_m: float, linear_increasing: bool) -> Tensor:
-    """Depths at which an image ray is sampled.
+    """Depths at which an image ray is sampled: (D,) float32 metres.
 
     Args:
         count: number of bins D.
         start_m: first depth.
         end_m: depth that the bin after the last one would have.
         linear_increasing: spacing grows linearly with depth (LID) instead of being constant.
-
-    Returns:
-        (D,) float32 metres.
     """
     index = torch.arange(count, dtype=torch.float32)
     if linear_increasing:
@@ -31,7 +28,7 @@ def depth_bins(count: int, start_m: float, end_m: float, linear_increasing: bool
 
 
 class ImagePositionEncoder(nn.Module):
-    """3D position embedding of image tokens: where in space the token's ray passes.
+    """3D position embedding of image tokens.
 
     Args:
         embed_dim: output channels E.
@@ -39,10 +36,9 @@ class ImagePositionEncoder(nn.Module):
         depth_num: depth bins D; at least 30, because the cone code reads the 30th from the end.
         depth_start_m: first depth.
         linear_increasing_depth: see `depth_bins`.
-        gain: factor on the last layer's initial weight. 1 is the published model; small models
-            that must find their tokens within minutes start with more.
-        tile_intrinsics: Quirk: the reference tiles the focal lengths over the tokens, so token j
-            gets those of camera j mod N. Released weights were trained so.
+        gain: factor on the last layer's initial weight; 1 is the published model.
+        tile_intrinsics: Quirk: token j gets the focal lengths of camera j mod N, as the released
+            weights were trained.
     """
 
     depth_bins_m: Tensor
@@ -68,6 +64,7 @@ class ImagePositionEncoder(nn.Module):
         self.mlp = nn.Sequential(
             Linear(depth_num * 3, embed_dim * 4), nn.ReLU(), Linear(embed_dim * 4, embed_dim)
         )
+        # Small models that must find their tokens within minutes start with larger position codes.
         with torch.no_grad():
             self.mlp[2].get_parameter("weight").mul_(gain)
 
@@ -89,6 +86,7 @@ class ImagePositionEncoder(nn.Module):
         direction = homogeneous @ image_to_lidar[..., :3, :3].transpose(-1, -2)  # (B, N, T, 3)
         origin = image_to_lidar[..., None, None, :3, 3]  # (B, N, 1, 1, 3)
         points = self.depth_bins_m[:, None] * direction[..., None, :] + origin  # (B, N, T, D, 3)
+        # (B, N, T, D, 3) -> (B, N, T, D * 3) -> (B, N * T, D * 3)
         return normalize_to_range(points, self.position_range).flatten(3).flatten(1, 2)
 
     def cone(self, ray_points: Tensor, intrinsics: Tensor) -> Tensor:
@@ -107,6 +105,7 @@ class ImagePositionEncoder(nn.Module):
             focal = focal.repeat(1, tokens // cameras, 1)  # token j: camera j mod N
         else:
             focal = focal.repeat_interleave(tokens // cameras, dim=1)
+        # 2 + 3 + 3: the deepest bin, and the 30th from the end
         return torch.cat((focal, ray_points[..., -3:], ray_points[..., -90:-87]), dim=-1)
 
     def forward(
@@ -127,6 +126,7 @@ class ImagePositionEncoder(nn.Module):
             position (B, K, E) and cone (B, K, 8).
         """
         points = self.ray_points(lidar_to_image, pixels)
+        # The cone is made before tokens are chosen: tiling goes by a token's place among all.
         cone = gather_tokens(self.cone(points, intrinsics), token_indexes)
         position = self.mlp(inverse_sigmoid(gather_tokens(points, token_indexes)))
         return position, cone

@@ -14,8 +14,8 @@ from torch import Tensor
 class RigCode:
     """What is the same for all frames of one calibration, image size and set of weights.
 
-    In nuScenes the calibration includes the car's motion between the times of a camera and of the
-    lidar, and changes from frame to frame; on a car with synchronised cameras it does not.
+    In nuScenes the calibration includes the car's motion between a camera's time and the lidar's,
+    and changes from frame to frame; on a car with synchronised cameras it does not.
 
     Attributes:
         gain, offset: modulate the image features: (B, T, E) of tokens, camera by camera, or

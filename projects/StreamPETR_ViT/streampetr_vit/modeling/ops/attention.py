@@ -1,8 +1,7 @@
 """Scaled dot-product attention behind one function, with several kernels.
 
-`"math"` is the specification: four lines of plain tensor arithmetic that every other kernel must
-agree with. `"sdpa"` is PyTorch's fused `scaled_dot_product_attention`, `"xformers"` the kernel of
-the package of that name, where it is installed.
+`"math"` is the specification, which every other kernel must agree with. `"sdpa"` is PyTorch's fused
+`scaled_dot_product_attention`, `"xformers"` the kernel of the package of that name.
 
 Shape letters: B batch, h heads, n queries, m keys, D head dimension.
 """
@@ -63,19 +62,17 @@ def attention_with_lse(
 ) -> tuple[Tensor, Tensor] | None:
     """Attention and the log-sum-exp of its scaled logits, without gradients.
 
-    Args:
-        query, key, value, kernel: as in `attention`.
-
     Returns:
         (B, h, n, D) and (B, h, n) float32 (float64 for float64), or None if the kernel does not
         tell the latter here.
     """
     if kernel == "math":
-        scaled = query * query.shape[-1] ** -0.5
+        scaled = query * query.shape[-1] ** -0.5  # as in `_math`, which does not tell its logits
         logits = (scaled @ key.transpose(-1, -2)).to(
             torch.promote_types(query.dtype, torch.float32)
         )
         return attention(query, key, value, kernel=kernel), logits.logsumexp(-1)
+    # On a GPU torch's public function does not tell it either.
     if kernel == "sdpa" and _CPU_FLASH is not None and query.device.type == "cpu":
         out, lse = _CPU_FLASH(query, key, value)
         return out, lse
@@ -114,7 +111,7 @@ def _sdpa(
     dropout_p: float,
 ) -> Tensor:
     mask = None if blocked is None else ~blocked  # PyTorch's boolean masks say who may attend
-    if bias is not None:
+    if bias is not None:  # torch takes one mask: what is blocked becomes a logit of -inf
         mask = bias.to(query.dtype)
         if blocked is not None:
             mask = mask.masked_fill(blocked, float("-inf"))
@@ -140,7 +137,7 @@ def _xformers(
             'attention kernel "xformers" needs the package xformers; install it, or use "sdpa"'
         ) from error
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, n, h, D)
-    return memory_efficient_attention(q, k, v, p=dropout_p).transpose(1, 2)
+    return memory_efficient_attention(q, k, v, p=dropout_p).transpose(1, 2)  # (B, h, n, D)
 
 
 KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa, "xformers": _xformers}

@@ -43,8 +43,7 @@ def deformable_aggregation(
             0 and 1 are its edges. May lie outside.
         weights: (B, Q, N, L, P, G), used as they are (no normalisation here).
         max_queries: work on at most so many queries at a time, which bounds the memory of the
-            samples. In training each part is then computed again in the backward pass, and each
-            makes a gradient as large as the maps. None: all at once.
+            samples, and makes a gradient as large as the maps for each part. None: all at once.
         kernel: one of `KERNELS`.
 
     Returns:
@@ -62,7 +61,7 @@ def deformable_aggregation(
         if max_queries is None or max_queries >= locations.shape[2]:
             return run(maps, locations, weights)
         parts = zip(locations.split(max_queries, 2), weights.split(max_queries, 1), strict=True)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # kept samples of all parts would need the memory after all
             return torch.cat([_recomputed(run, maps, *part) for part in parts], dim=1)
         return torch.cat([run(maps, *part) for part in parts], dim=1)
 
@@ -76,25 +75,27 @@ def _grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor) -> 
     # infinite coordinate, and index arithmetic could overflow on a large one.
     grid = 2 * locations.nan_to_num(nan=-1.0).clamp(-1, 2).flatten(0, 1) - 1  # (BN, Q, P, 2)
     total = locations.new_zeros(())
+    # (B, Q, N, L, P, G) -> L times (N, B, G, Q, P)
     for values, of_level in zip(maps, weights.permute(3, 2, 0, 5, 1, 4), strict=True):
         total = total + _grid_sample_level(values, grid, of_level)
-    return total.flatten(1, 2).transpose(1, 2)
+    return total.flatten(1, 2).transpose(1, 2)  # (B, G, J, Q) -> (B, C, Q) -> (B, Q, C)
 
 
 def _grid_sample_level(values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-    """One level's part of the sum; a function, so that its samples are freed before the next.
+    """One level's part of the sum, (B, G, J, Q).
+
+    A function, so that its samples are freed before the next level's are made.
 
     Args:
         values: (B, N, C, h, w).
         grid: (BN, Q, P, 2) locations from -1 to 1.
         weights: (N, B, G, Q, P).
-
-    Returns:
-        (B, G, J, Q).
     """
+    # (B * N, C, h, w) at (B * N, Q, P, 2) -> (B * N, C, Q, P)
     sampled = F.grid_sample(
         values.flatten(0, 1), grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
+    # (B * N, C, Q, P) -> (B, N, G, J, Q, P)
     sampled = sampled.unflatten(0, values.shape[:2]).unflatten(2, (weights.shape[2], -1))
     total = sampled.new_zeros(())  # of (B, N, G, J, Q, P)
     # Camera by camera: the products of all cameras at once are as large as the samples.
@@ -126,17 +127,21 @@ def _gather_level(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     visible = (x > -1) & (x < width) & (y > -1) & (y < height)  # False where NaN
     stream, query, camera, _ = where = visible.nonzero(as_tuple=True)  # (M,) each, query by query
     cell, share = _neighbours(pixels[where], height, width)  # (M, 4) each
+    # From the place in a map to the place among the maps of all streams and cameras.
     cell = cell + ((stream * cameras + camera) * (height * width))[:, None]
 
-    table = values.permute(0, 1, 3, 4, 2).reshape(-1, channels // groups)  # (BNhw * G, J)
+    # (B, N, C, h, w) -> (B, N, h, w, C) -> (B * N * h * w * G, J)
+    table = values.permute(0, 1, 3, 4, 2).reshape(-1, channels // groups)
     group = torch.arange(groups, device=values.device)
     rows = cell * groups + group[:, None, None]  # (G, M, 4)
     factors = weights[where].T.unsqueeze(-1) * share  # (G, M, 4)
+    # Where the rows of each group and query begin: the points lie query by query, four rows each.
     per_query = torch.bincount(stream * queries + query, minlength=batch * queries)
     starts = 4 * (per_query.cumsum(0) - per_query + len(stream) * group[:, None])  # (G, BQ)
     sums = F.embedding_bag(
         rows.flatten(), table, starts.flatten(), mode="sum", per_sample_weights=factors.flatten()
     )
+    # (G * B * Q, J) -> (G, B, Q, J) -> (B, Q, G, J) -> (B, Q, C)
     return sums.view(groups, batch, queries, channels // groups).permute(1, 2, 0, 3).flatten(2)
 
 
@@ -149,7 +154,7 @@ def _neighbours(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor
     Returns:
         (M, 4) int64 row * width + column, clamped to the map, and (M, 4) shares.
     """
-    low = pixels.detach().floor()
+    low = pixels.detach().floor()  # a cell's number has no gradient; the distance to it has
     far = pixels - low
     x, y = (low.long()[:, i, None] + torch.arange(2, device=low.device) for i in (0, 1))
     inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)

@@ -18,17 +18,16 @@ def sine_encoding(position: Tensor, num_feats: int) -> Tensor:
     Returns:
         (*position.shape, num_feats): sin at even, cos at odd places, base 10000.
     """
+    # Features 2j and 2j + 1 share a wavelength.
     index = torch.arange(num_feats, device=position.device, dtype=torch.float32)
     wavelength = 10000 ** (2 * torch.div(index, 2, rounding_mode="floor") / num_feats)
     angle = (position * (2 * math.pi))[..., None] / wavelength
     code = torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1)
-    return code.flatten(-2)
+    return code.flatten(-2)  # (..., n / 2, 2) -> (..., n), sine and cosine in turn
 
 
 def encode_points(points: Tensor, num_feats: int) -> Tensor:
     """Sine codes of 3D points.
-
-    Quirk: the axes are concatenated in the order y, x, z, as released weights expect.
 
     Args:
         points: (..., 3), normalised by the point cloud range, not clamped.
@@ -38,14 +37,12 @@ def encode_points(points: Tensor, num_feats: int) -> Tensor:
         (..., 3 * num_feats).
     """
     x, y, z = points.unbind(-1)
+    # Quirk: in the order y, x, z, as released weights expect.
     return torch.cat([sine_encoding(axis, num_feats) for axis in (y, x, z)], dim=-1)
 
 
 def fourier_encoding(values: Tensor, octaves: int = 6) -> Tensor:
-    """Sines and cosines of the whole vector at 1, 2, 4, ... times its value (no factor of pi).
-
-    Args:
-        values: (..., n).
+    """Sines and cosines of values (..., n) times 1, 2, 4, ... (no factor of pi).
 
     Returns:
         (..., 2 * octaves * n): all sines, then all cosines, octave by octave.

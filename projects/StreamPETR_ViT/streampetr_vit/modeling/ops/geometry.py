@@ -9,29 +9,14 @@ _EPS = 1e-5
 
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
-    """Logit of x, with x and 1 - x clamped to at least 1e-5.
-
-    Args:
-        x: any shape; values outside [0, 1] are clamped first.
-
-    Returns:
-        Logits of the same shape, within +-11.513.
-    """
+    """Logits of x, of any shape, with x and 1 - x clamped to at least 1e-5: within +-11.513."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=_EPS) / (1 - x).clamp(min=_EPS))
 
 
 def transform_points(points: Tensor, a_to_b: Tensor) -> Tensor:
-    """Maps points of frame a to frame b.
-
-    Args:
-        points: (B, M, 3).
-        a_to_b: (B, 4, 4), affine.
-
-    Returns:
-        (B, M, 3).
-    """
-    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)
+    """Points (B, M, 3) of frame a in frame b, by the affine a_to_b (B, 4, 4)."""
+    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)  # (B, M, 4)
     # One 4-term product per coordinate, in the order of the reference: points pass through the
     # global frame in float32, where the order of summation is visible.
     return (a_to_b[:, None] @ homogeneous[..., None])[..., :3, 0]
@@ -53,18 +38,10 @@ def denormalize_from_range(points: Tensor, limits: Tensor) -> Tensor:
 
 
 def gather_tokens(values: Tensor, indexes: Tensor | None) -> Tensor:
-    """Selects entries along dimension 1.
-
-    Args:
-        values: (B, T, ...).
-        indexes: (B, K) int64, or None for all.
-
-    Returns:
-        (B, K, ...), or `values` itself.
-    """
+    """Selects entries (B, K, ...) of `values` (B, T, ...) by int64 indexes (B, K); None for all."""
     if indexes is None:
         return values
-    batch = torch.arange(len(values), device=values.device)[:, None]
+    batch = torch.arange(len(values), device=values.device)[:, None]  # (B, 1), beside (B, K)
     return values[batch, indexes]
 
 
@@ -77,4 +54,4 @@ def token_centers(height: int, width: int, stride: int, device: torch.device) ->
     u = torch.arange(width, device=device, dtype=torch.float32) * stride + stride // 2
     v = torch.arange(height, device=device, dtype=torch.float32) * stride + stride // 2
     grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
-    return torch.stack((grid_u, grid_v), dim=-1).flatten(0, 1)
+    return torch.stack((grid_u, grid_v), dim=-1).flatten(0, 1)  # (h, w, 2) -> (h * w, 2)

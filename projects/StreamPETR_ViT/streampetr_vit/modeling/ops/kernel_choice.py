@@ -60,9 +60,9 @@ def choose_kernel(wanted: str, device_type: str, dtype: torch.dtype, with_grad: 
     """
     if wanted not in KERNEL_NAMES:
         raise ValueError(f"attention kernel {wanted!r} is unknown; use one of {list(KERNEL_NAMES)}")
-    candidates = [*RAGGED_KERNELS, "sdpa"] if wanted == AUTO else [wanted]
+    candidates = [*RAGGED_KERNELS, "sdpa"] if wanted == AUTO else [wanted]  # quickest first
     if with_grad and candidates[0] in RAGGED_KERNELS:
-        candidates = ["sdpa"]
+        candidates = ["sdpa"]  # their log-sum-exp, which the padding needs, has no gradient
     problems = {kernel: why_not(kernel, device_type, dtype) for kernel in candidates}
     usable = [kernel for kernel, problem in problems.items() if problem is None]
     if not usable:

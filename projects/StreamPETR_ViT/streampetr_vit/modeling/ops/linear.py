@@ -27,16 +27,7 @@ ONEDNN_USABLE = (
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias; the same function as torch's, up to rounding.
-
-    Args:
-        x: (..., I).
-        weight: (O, I).
-        bias: (O,), or None for none.
-
-    Returns:
-        (..., O).
-    """
+    """x weight^T + bias of x (..., I), weight (O, I), bias (O,); torch's, up to rounding."""
     if not _goes_to_onednn(x, weight):
         return functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias) if t is not None):
@@ -49,8 +40,7 @@ def joined_linear(
 ) -> list[Tensor]:
     """Several linear layers of one input.
 
-    On a GPU they are one product. On a CPU that gains nothing (measured), and joining the weights
-    would cost a copy of them: they are a product each.
+    On a GPU they are one product, on a CPU one each.
 
     Args:
         x: (..., I).
@@ -62,6 +52,7 @@ def joined_linear(
         A (..., O') for each weight, O' = O rounded up to a multiple of `pad_to`.
     """
     below = -len(weights[0]) % pad_to
+    # On a CPU one product gains nothing (measured), and joining the weights would cost a copy.
     if not x.is_cuda:
         outputs = [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
         return [functional.pad(out, (0, below)) for out in outputs] if below else outputs
@@ -74,7 +65,7 @@ def _one_product(
     bias = None
     if any(b is not None for b in biases):
         zeros = weights[0].new_zeros(len(weights[0]))
-        full = [zeros if b is None else b for b in biases]
+        full = [zeros if b is None else b for b in biases]  # one bias for all, if any has one
         bias = torch.cat([_extended(b, below) for b in full])
     weight = torch.cat([_extended(weight, below) for weight in weights])
     return list(linear(x, weight, bias).chunk(len(weights), dim=-1))
@@ -113,7 +104,7 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _OneDNNLinear(torch.autograd.Function):
-    """The operator has no derivative of its own."""
+    """oneDNN's operator has no derivative of its own; this is that of x weight^T + bias."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,7 +17,7 @@ def autocast(
     """The context in which a model is called for a precision.
 
     Args:
-        precision: "float32", "bf16" or "fp16". "float32" leaves an ambient autocast as it is.
+        precision: "float32", "bf16" or "fp16".
         device_type: "cpu" or "cuda".
         cache_enabled: keep weights that were cast until the outermost context ends.
 
@@ -31,5 +31,5 @@ def autocast(
     if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("precision 'bf16': this GPU has no bfloat16; use 'fp16'")
     if precision == "float32":
-        return nullcontext()
+        return nullcontext()  # not autocast(enabled=False): an ambient one is the caller's business
     return torch.autocast(device_type, DTYPES[precision], cache_enabled=cache_enabled)

@@ -22,6 +22,7 @@ def _varlen(
 ) -> tuple[Tensor, Tensor]:
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
+    # Queries and keys have the same starts: a window attends to itself.
     aux = AuxRequest(lse=True)
     out, lse = varlen_attn(query, key, value, starts, starts, longest, longest, return_aux=aux)
     return out, _token_first(lse, query)

@@ -39,7 +39,7 @@ def corners_from_cell_codes(codes: Tensor, priors: Tensor, strides: Tensor) -> T
     """
     strides = strides[..., None]
     center, size = codes[..., :2] * strides + priors, codes[..., 2:].exp() * strides
-    return torch.cat((center - size / 2, center + size / 2), dim=-1)
+    return corners_from_center_form(torch.cat((center, size), dim=-1))
 
 
 def cell_codes_from_corners(corners: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
@@ -84,6 +84,6 @@ def giou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:
 
 def _intersection_and_union(a: Tensor, b: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
+    intersection = (high - low).clamp(min=0).prod(-1)  # 0 where they are apart in x or in y
     areas = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
     return intersection, (areas - intersection).clamp(min=eps)

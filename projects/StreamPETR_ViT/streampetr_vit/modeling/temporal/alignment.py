@@ -45,7 +45,7 @@ class TemporalAlignment(nn.Module):
         point_cloud_range: x y z minimum and maximum in metres.
         num_propagated: memory entries P that become queries of this frame.
         with_ego_pose: modulate queries and memory by their motion (all released models do).
-        with_time: add a code of their age; without memory there is nothing to tell apart.
+        with_time: add a code of their age.
     """
 
     point_cloud_range: Tensor
@@ -81,9 +81,10 @@ class TemporalAlignment(nn.Module):
         return self.query_embed(encode_points(points, self.embed_dim // 2))
 
     def _add_time(self, position: Tensor, time_s: Tensor) -> Tensor:
-        """Adds the code of (B, n, 1) float64 ages; it is made in float64, then cast."""
+        """Adds the code of (B, n, 1) float64 ages to (B, n, E) positions."""
         if self.time_embed is None:
             return position
+        # Made in float64, then cast: a code of high frequencies shows a rounded age.
         return position + self.time_embed(sine_encoding(time_s[..., 0], self.embed_dim).float())
 
     def _modulate(self, content: Tensor, position: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,6 +103,8 @@ class TemporalAlignment(nn.Module):
             reference_points: (B, Q, 3), fractions of the point cloud range.
             memory: in the current lidar frame (see `memory.align`), M entries.
         """
+        # The queries of this frame pass through the same layers as remembered ones, with age 0, no
+        # speed and the identity as pose.
         now = torch.zeros(1, 1, 1, dtype=torch.float64, device=content.device)
         still = torch.cat((content.new_zeros(3), torch.eye(4, device=content.device)[:3].flatten()))
         content, position = self._modulate(content, position, still)
@@ -110,12 +113,13 @@ class TemporalAlignment(nn.Module):
         memory_points = normalize_to_range(memory.center_m, self.point_cloud_range)
         motion = torch.cat(
             (memory.velocity_mps, memory.time_s, memory.pose[:, :, :3].flatten(2)), dim=-1
-        ).float()  # (B, M, 15); joined in float64
+        ).float()  # 2 + 1 + 12 -> (B, M, 15); joined in float64, which the ages have
         memory_content, memory_position = self._modulate(
             memory.embedding, self.embed_points(memory_points), motion
         )
         memory_position = self._add_time(memory_position, memory.time_s)
 
+        # The newest P entries come first: they are queries again, the others only keys and values.
         count = self.num_propagated
         return AlignedQueries(
             content=torch.cat((content, memory_content[:, :count]), dim=1),

@@ -82,17 +82,18 @@ def align(
         center_m=transform_points(memory.center_m, global_to_lidar),
         time_s=memory.time_s + timestamp_s[:, None, None],
         pose=global_to_lidar[:, None] @ memory.pose,
-        velocity_mps=memory.velocity_mps,
+        velocity_mps=memory.velocity_mps,  # stays in the frame of its time; the pose tells which
     )
 
     def keep(value: Tensor) -> Tensor:
         # where, not a product: a NaN must not outlive the reset of its stream.
         value = value[:, :length]
-        flag = continues_stream.view(-1, *([1] * (value.dim() - 1)))
+        flag = continues_stream.view(-1, *([1] * (value.dim() - 1)))  # (B,) -> (B, 1, ...)
         return torch.where(flag, value, torch.zeros_like(value))
 
     kept = moved.map(keep)
-    starts = (~continues_stream).to(kept.center_m)
+    # A stream that starts has P queries more all the same, at fixed places and with no motion.
+    starts = (~continues_stream).to(kept.center_m)  # (B,) 1 where it starts
     count = len(start_points_m)
     center, pose = kept.center_m.clone(), kept.pose.clone()
     center[:, :count] += starts[:, None, None] * start_points_m
@@ -123,18 +124,20 @@ def push(
     Returns:
         A memory with K more entries, detached.
     """
-    best = scores.topk(count, dim=1).indices
+    best = scores.topk(count, dim=1).indices  # (B, K)
     rows = torch.arange(len(best), device=best.device)[:, None]
 
     def first(new: Tensor, old: Tensor) -> Tensor:
-        return torch.cat((new[rows, best].detach(), old), dim=1)
+        return torch.cat((new[rows, best].detach(), old), dim=1)  # (B, K + M, ...), newest first
 
+    # In this frame a new entry has the identity as pose and the age 0.
     identity = torch.eye(4, device=best.device).expand(*best.shape, 4, 4)
     pose = torch.cat((identity, memory.pose), dim=1)
     time_s = torch.cat((torch.zeros_like(best, dtype=torch.float64)[..., None], memory.time_s), 1)
     return TemporalMemory(
         embedding=first(embedding, memory.embedding),
         center_m=transform_points(first(center_m, memory.center_m), lidar_to_global),
+        # An age minus now is minus the entry's time; the next frame adds its own time to that.
         time_s=time_s - timestamp_s[:, None, None],
         pose=lidar_to_global[:, None] @ pose,
         velocity_mps=first(velocity_mps, memory.velocity_mps),

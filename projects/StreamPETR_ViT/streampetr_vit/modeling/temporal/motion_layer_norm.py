@@ -11,7 +11,7 @@ from streampetr_vit.modeling.ops.linear import Linear
 class MotionLayerNorm(nn.Module):
     """Layer norm without affine weights, whose gain and offset come from a condition.
 
-    It starts as a plain layer norm: gain 1, offset 0. Source: StreamPETR, section 3.3.
+    Source: StreamPETR, section 3.3.
 
     Args:
         condition_dim: channels of the condition.
@@ -25,6 +25,7 @@ class MotionLayerNorm(nn.Module):
         self.reduce = Linear(condition_dim, dim)
         self.gamma = Linear(dim, dim)
         self.beta = Linear(dim, dim)
+        # Gain 1 and offset 0 whatever the condition: it starts as a plain layer norm.
         nn.init.zeros_(self.gamma.weight)
         nn.init.ones_(self.gamma.bias)
         nn.init.zeros_(self.beta.weight)
