@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hand_made_nuscenes import TrueSample
 
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
@@ -152,12 +153,8 @@ def evaluated_run(tiny_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory)
         detections = Detections(
             boxes, torch.linspace(0.9, 0.5, len(boxes)), torch.tensor(record.gt_labels[kept])
         )
-        sample = {
-            "sample_token": record.token,
-            "lidar_to_ego": record.lidar_to_ego,
-            "ego_to_global": record.ego_to_global,
-        }
-        evaluator.process([sample], [{"detections": detections}])
+        true = TrueSample(record.token, record.lidar_to_ego, record.ego_to_global, detections)
+        evaluator.process([true.sample()], [{"detections": detections}])
     evaluator.evaluate()
     (output_dir / "config.yaml").write_text("model: tiny\n")
     _metrics_json(output_dir)
