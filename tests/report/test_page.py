@@ -16,9 +16,12 @@ from hand_made_nuscenes import TrueSample
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
-from streampetr_vit.report.from_run import balanced_threshold, report_from_run
-from streampetr_vit.report.page import MetricRun, ReportInput, render_report, write_report
+from streampetr_vit.report.curves import read_scalars
+from streampetr_vit.report.frames import balanced_threshold
+from streampetr_vit.report.from_run import report_from_run
+from streampetr_vit.report.page import ReportInput, render_report, write_report
 from streampetr_vit.report.pictures import Picture, PictureGroup
+from streampetr_vit.report.tables import MetricRun
 from streampetr_vit.structures import Detections
 
 CLASSES = ("car", "pedestrian", "traffic_cone")
@@ -91,7 +94,7 @@ def test_full_report_is_self_contained(tmp_path: Path) -> None:
             MetricRun("memory on", _summary(0.7654), _details()),
             MetricRun("memory off at test", _summary(0.1234)),
         ],
-        metrics_json=_metrics_json(tmp_path),
+        scalars=read_scalars(_metrics_json(tmp_path)),
         picture_groups=[PictureGroup("Frames", "what is seen", [Picture(image, "a caption")])],
         config_text="model: {depth: 3}",
         environment={"torch": "2.x"},
@@ -115,8 +118,8 @@ def test_full_report_is_self_contained(tmp_path: Path) -> None:
     assert "nan" not in text.lower().replace("nuscenes", "")
 
 
-def test_parts_without_data_are_left_out(tmp_path: Path) -> None:
-    text = render_report(ReportInput("Only a title", metrics_json=tmp_path / "none.json"))
+def test_parts_without_data_are_left_out() -> None:
+    text = render_report(ReportInput("Only a title"))
     assert "Only a title" in text
     for absent in ("Detection metrics", "Training", "Configuration", "<img", "<svg"):
         assert absent not in text
@@ -178,13 +181,13 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
         dataset,
         "Tiny",
         notes=["a note"],
-        facts={"trained for": "no time"},
         other_runs={"again": evaluated_run / "inference"},
         consecutive_frames=2,
         range_m=28.0,
     )
     assert [run.name for run in report.runs] == ["memory on", "again"]
     assert report.facts["evaluated on"] == "6 frames of 1 scene"
+    assert report.facts["trained for"] == "391 iterations"
     (group,) = report.picture_groups  # one scene: no others
     assert [picture.caption for picture in group.pictures] == [
         "scene-0103, +0.0 s",

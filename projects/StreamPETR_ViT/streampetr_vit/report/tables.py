@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from streampetr_vit.evaluation.metric_tables import (
+    CLASS_COLUMNS,
     ERROR_NAMES,
     MEANINGS,
     absent_classes,
@@ -19,10 +21,21 @@ from streampetr_vit.evaluation.metric_tables import (
 from streampetr_vit.visualization.colors import class_colors, hex_color
 
 Summary = Mapping[str, Any]
-# (name of the run, its summary)
-NamedSummary = tuple[str, Summary]
 
-_CLASS_COLUMNS = ("AP", "ATE", "ASE", "AOE", "AVE", "AAE")
+
+@dataclass(frozen=True)
+class MetricRun:
+    """One evaluation.
+
+    Attributes:
+        name: for example "memory on" or "memory off at test".
+        summary: content of its metrics_summary.json.
+        details: content of its metrics_details.json, for precision-recall curves; None for none.
+    """
+
+    name: str
+    summary: Summary
+    details: Mapping[str, Any] | None = None
 
 
 def definition_list(items: Mapping[str, str]) -> str:
@@ -44,13 +57,13 @@ def headline_tiles(summary: Summary) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def run_table(runs: Sequence[NamedSummary]) -> str:
+def run_table(runs: Sequence[MetricRun]) -> str:
     """A row per run: NDS, mAP, mean AP at each distance, and the errors. The best is bold."""
     rows = []
-    for name, summary in runs:
-        numbers = headline_numbers(summary)
+    for run in runs:
+        numbers = headline_numbers(run.summary)
         errors = {key: numbers.pop(key) for key in ERROR_NAMES}
-        rows.append((name, {**numbers, **ap_at_distances(summary), **errors}))
+        rows.append((run.name, {**numbers, **ap_at_distances(run.summary), **errors}))
     columns = list(rows[0][1])
     header = "".join(f"<th>{_column_title(c)}</th>" for c in columns)
     body = "".join(
@@ -67,19 +80,18 @@ def run_table(runs: Sequence[NamedSummary]) -> str:
     )
 
 
-def class_table(runs: Sequence[NamedSummary]) -> str:
+def class_table(runs: Sequence[MetricRun]) -> str:
     """A row per class of the first run, with the AP of the other runs beside it."""
-    summary = runs[0][1]
+    summary, others = runs[0].summary, runs[1:]
     absent = absent_classes(summary)
-    others = runs[1:]
-    extra = "".join(f"<th>AP, {escape(name)}</th>" for name, _ in others)
-    errors = "".join(f"<th>{name}</th>" for name in _CLASS_COLUMNS[1:])
+    extra = "".join(f"<th>AP, {escape(run.name)}</th>" for run in others)
+    errors = "".join(f"<th>{name}</th>" for name in CLASS_COLUMNS[1:])
     colors = class_colors([name for name, _ in per_class_rows(summary)])
     body = []
     for name, (ap, *values) in per_class_rows(summary):
         color = hex_color(colors[name])
         title = f'<i class="swatch" style="background:{color}"></i>{escape(name.replace("_", " "))}'
-        cells = "".join(_cell(float(other["mean_dist_aps"][name])) for _, other in others)
+        cells = "".join(_cell(float(run.summary["mean_dist_aps"][name])) for run in others)
         cells += "".join(_cell(value) for value in values)
         style = ' class="absent"' if name in absent else ""
         body.append(
@@ -94,7 +106,7 @@ def class_table(runs: Sequence[NamedSummary]) -> str:
 
 def absent_note(summary: Summary) -> str:
     """Which classes have no true box, and the means without them."""
-    names = ", ".join(name.replace("_", " ") for name in absent_classes(summary))
+    names = ", ".join(absent_classes(summary)).replace("_", " ")
     means = ", ".join(f"{k} {_number(v)}" for k, v in present_class_means(summary).items())
     return (
         f'<p class="soft">No true boxes of {escape(names)} in this set: the official mean counts '
