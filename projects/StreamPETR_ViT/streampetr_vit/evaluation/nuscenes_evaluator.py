@@ -46,13 +46,15 @@ class NuScenesEvaluator(DatasetEvaluator):
         """Finds out which samples the evaluation must see.
 
         Args:
-            dataset: a name in detectron2's catalogs, or a description such as dict(root=...,
-                version="v1.0-mini", split="mini_val"); the same as the test loader's.
+            dataset: the same as the test loader's, see `EvaluationSet.of`.
             output_dir: where results_nusc.json, metrics_summary.json and metrics_details.json go.
             spec: classes of the data set. Those that the official metric knows are scored.
             distributed: gather the detections of all processes; if False each evaluates its own.
             allow_padding: accept samples that come more than once and keep the first, for a test
                 loader whose sharding is "reference".
+
+        Raises:
+            InputError: a class of `spec` is to be scored as one that the metric does not have.
         """
         self._set = EvaluationSet.of(dataset, spec)
         self._scoring = Scoring.of(spec)
@@ -117,28 +119,37 @@ class NuScenesEvaluator(DatasetEvaluator):
         if not self._set.has_annotations:
             _LOGGER.info("the split has no annotations: no metrics, only the results file")
             return OrderedDict()
+        path = self._scored_results(samples)
+        if path is None:
+            return OrderedDict()
         if not any(len(sample) for sample in samples):
             _LOGGER.warning(
                 "no sample has a detection inside the class ranges: all scores are 0 and all "
                 "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
             )
         _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
+        summary = evaluate_results(path, self._set, self._output_dir)
+        _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
+        return OrderedDict(bbox3d=results_for_detectron2(summary))
+
+    def _scored_results(self, samples: list[GlobalBoxes]) -> Path | None:
+        """The results file with the metric's class names; None where no class is scored."""
         scoring = self._scoring
         if scoring.left_out:
             _LOGGER.warning(
-                "the official metric does not know %s: left out of the scores",
+                "the official metric does not know %s: left out of the scores. To have a class "
+                "scored, name its scored_as in dataset_spec.classes",
                 ", ".join(scoring.left_out),
             )
         if not scoring.names:
-            return OrderedDict()
-        path = self.results_path
-        if not scoring.is_official:
-            path = self._output_dir / SCORED_FILE
-            write_results(path, (scoring.scored(sample) for sample in samples))
-            _LOGGER.info("wrote %s, the classes that are scored under their official names", path)
-        summary = evaluate_results(path, self._set, self._output_dir, scoring)
-        _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
-        return OrderedDict(bbox3d=results_for_detectron2(summary))
+            _LOGGER.warning("no class is scored: no metrics, only the results file")
+            return None
+        if scoring.is_official:
+            return self.results_path
+        path = self._output_dir / SCORED_FILE
+        write_results(path, map(scoring.scored, samples))
+        _LOGGER.info("wrote %s, the classes that are scored under their official names", path)
+        return path
 
     def _gather(self) -> list[GlobalBoxes] | None:
         """The samples of all processes in rank order; None outside the main process."""
@@ -154,6 +165,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         """The samples in the order of the split, after a check that each is there once."""
         expected = self._set.sample_tokens
         counts = Counter(sample.sample_token for sample in samples)
+        # A sample that is missing would count as one without detections, unseen.
         _complain(
             [token for token in expected if token not in counts],
             len(expected),

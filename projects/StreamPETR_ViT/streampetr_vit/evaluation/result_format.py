@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
@@ -37,9 +38,7 @@ SUBMISSION_META = {
 
 @dataclass(frozen=True)
 class GlobalBoxes:
-    """Boxes of one sample in the global frame, as columns.
-
-    A data set of 6,000 samples with 300 boxes each is 200 MB in this form and gigabytes as records.
+    """Boxes of one sample in the global frame.
 
     Attributes:
         sample_token: the sample.
@@ -52,6 +51,7 @@ class GlobalBoxes:
         attribute_names: n names, "" for classes without attributes.
     """
 
+    # Columns: 6,000 samples with 300 boxes each are 200 MB so, and gigabytes as records.
     sample_token: str
     center_global_m: FloatArray
     size_wlh_m: FloatArray
@@ -72,6 +72,7 @@ class GlobalBoxes:
             attributes: that are kept; others become "".
         """
         kept = [row for row, name in enumerate(self.class_names) if name in names]
+        attribute_names = [self.attribute_names[row] for row in kept]
         return GlobalBoxes(
             self.sample_token,
             self.center_global_m[kept],
@@ -80,7 +81,7 @@ class GlobalBoxes:
             self.velocity_global_mps[kept],
             self.scores[kept],
             tuple(names[self.class_names[row]] for row in kept),
-            tuple(a if (a := self.attribute_names[row]) in attributes else "" for row in kept),
+            tuple(name if name in attributes else "" for name in attribute_names),
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -119,8 +120,6 @@ def to_global_boxes(
 ) -> GlobalBoxes:
     """Moves detections to the global frame, drops those out of range, names their attributes.
 
-    The lidar's roll and pitch stay in the quaternions. The order of the boxes is kept.
-
     Args:
         detections: boxes (n, 9) in the lidar frame, gravity centre; any device.
         lidar_to_ego: pose of the lidar in the vehicle.
@@ -130,7 +129,7 @@ def to_global_boxes(
             the vehicle's origin, in the vehicle's xy plane, is beyond its class's range.
 
     Returns:
-        At most n boxes.
+        At most n boxes, in the same order.
     """
     boxes = detections.boxes.detach().cpu().double().numpy()
     labels = detections.labels.cpu().numpy()
@@ -142,14 +141,16 @@ def to_global_boxes(
     kept = np.hypot(center_ego[:, 0], center_ego[:, 1]) <= limits[labels]
     boxes, labels, center_ego = boxes[kept], labels[kept], center_ego[kept]
 
-    velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)  # (n, 3)
+    # (n, 2) -> (n, 3): turned as a whole by tilted poses, of which files keep the horizontal part.
+    velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)
     velocity = ego_rotation.apply(lidar_rotation.apply(velocity_lidar))[:, :2]
+    # The lidar's roll and pitch stay in the quaternions.
     to_global = multiply_quaternions(_unit(ego_to_global), _unit(lidar_to_ego))
     speeds = np.hypot(velocity[:, 0], velocity[:, 1])
     return GlobalBoxes(
         sample_token=sample_token,
         center_global_m=ego_rotation.apply(center_ego) + ego_to_global.translation_m,
-        size_wlh_m=boxes[:, [4, 3, 5]],
+        size_wlh_m=boxes[:, [4, 3, 5]],  # l, w, h -> w, l, h
         rotation_wxyz=multiply_quaternions(to_global, _yaw_quaternions(boxes[:, 6])),
         velocity_global_mps=velocity,
         scores=scores[kept],
@@ -159,17 +160,8 @@ def to_global_boxes(
 
 
 def multiply_quaternions(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Hamilton products a*b of quaternions (w, x, y, z); the sign is that of the product.
-
-    Not by way of rotation matrices: they lose the sign, and released result files keep it.
-
-    Args:
-        a: (..., 4).
-        b: (..., 4), broadcast against a.
-
-    Returns:
-        (..., 4) float64.
-    """
+    """Hamilton products a*b of quaternions (w, x, y, z), (..., 4) each, broadcast."""
+    # Not by way of rotation matrices: they lose the sign, and released result files keep it.
     aw, ax, ay, az = np.moveaxis(np.asarray(a, dtype=np.float64), -1, 0)
     bw, bx, by, bz = np.moveaxis(np.asarray(b, dtype=np.float64), -1, 0)
     return np.stack(
@@ -239,9 +231,6 @@ def detections_from_records(
 ) -> Detections:
     """The inverse of `to_global_boxes(...).records()`: records back in the lidar frame.
 
-    The heading is that of the box's x axis seen along the lidar's z axis, so a round trip is exact
-    for our own records and drops the tilt of foreign ones.
-
     Args:
         records: boxes of one sample in the global frame.
         lidar_to_ego: pose of the lidar in the vehicle.
@@ -266,12 +255,17 @@ def detections_from_records(
     global_to_lidar = np.linalg.inv(ego_to_global.matrix() @ lidar_to_ego.matrix())
     rotation, offset = global_to_lidar[:3, :3], global_to_lidar[:3, 3]
     center = column("translation") @ rotation.T + offset
-    heading = _x_axes(column("rotation")) @ rotation.T
+    # Of each box's x axis, seen along the lidar's z axis: exact for our own records, and without
+    # the tilt of foreign ones.
+    x_axes = Rotation.from_quat(column("rotation")[:, [1, 2, 3, 0]]).apply(
+        [1.0, 0.0, 0.0]
+    )  # (n, 3)
+    heading = x_axes @ rotation.T
     velocity = np.concatenate((column("velocity"), np.zeros((len(records), 1))), axis=1)
     boxes = np.concatenate(
         (
             center,
-            column("size")[:, [1, 0, 2]],
+            column("size")[:, [1, 0, 2]],  # w, l, h -> l, w, h
             np.arctan2(heading[:, 1], heading[:, 0])[:, None],
             (velocity @ rotation.T)[:, :2],
         ),
@@ -297,10 +291,3 @@ def _yaw_quaternions(yaw_rad: FloatArray) -> FloatArray:
     """(n, 4) quaternions wxyz of rotations about +z."""
     zero = np.zeros_like(yaw_rad)
     return np.stack((np.cos(yaw_rad / 2), zero, zero, np.sin(yaw_rad / 2)), axis=-1)
-
-
-def _x_axes(rotation_wxyz: FloatArray) -> FloatArray:
-    """(n, 3): the x axis of each rotated frame."""
-    unit = rotation_wxyz / np.linalg.norm(rotation_wxyz, axis=-1, keepdims=True)
-    w, x, y, z = np.moveaxis(unit, -1, 0)
-    return np.stack((1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)), axis=-1)

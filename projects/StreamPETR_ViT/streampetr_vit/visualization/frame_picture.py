@@ -12,7 +12,7 @@ from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import OutputError
-from streampetr_vit.structures import Detections
+from streampetr_vit.structures import Detections, Pose
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
 from streampetr_vit.visualization.colors import BACKGROUND_COLOR, TRUTH_COLOR, class_colors
@@ -33,44 +33,42 @@ def draw_record(
 ) -> Image:
     """Draws a key frame with its detections and its true boxes.
 
-    True boxes are those that the official evaluation can score: of a class of the data set, with at
-    least one lidar or radar point, within the drawn range.
-
     Args:
         record: the key frame; its pictures are read from disk, no lidar file is.
         predictions: boxes in the lidar frame; None draws none.
         score_threshold: weaker predictions are left out.
         range_m: half the width of the view from above.
         panel_width: width of one camera picture, pixels.
-        with_truth: whether true boxes are drawn.
+        with_truth: whether true boxes are drawn, see `visible_truth`.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     sizes = [tuple(size) for size in record.image_sizes.tolist()]
     images = [
-        np.ascontiguousarray(read_image(record.root / path, size)[:, :, ::-1])
+        np.ascontiguousarray(read_image(record.root / path, size)[:, :, ::-1])  # BGR -> RGB
         for path, size in zip(record.camera_paths, sizes, strict=True)
     ]
     shown = None if predictions is None else above_threshold(predictions, score_threshold)
     boxes, labels = visible_truth(record, range_m) if with_truth else (np.zeros((0, 9)), [])
-    geometry = FrameGeometry.of_record(record)
-    panels = draw_cameras(
-        images, geometry.lidar_to_image.numpy(), record.spec, shown, boxes, labels, panel_width
-    )
-    grid = camera_grid(panels, record.spec.cameras, gap_px=_GAP_PX)
-    names, forward = record.spec.class_names, _forward(record)
-    above = draw_bird_eye_view(names, shown, boxes, labels, range_m, grid.shape[0], forward)
+    lidar_to_image = FrameGeometry.of_record(record).lidar_to_image.numpy()
+    spec = record.spec
+    panels = draw_cameras(images, lidar_to_image, spec, shown, boxes, labels, panel_width)
+    grid = camera_grid(panels, spec.cameras, gap_px=_GAP_PX)
+    forward = forward_in_lidar(record.lidar_to_ego)
+    size_px = grid.shape[0]
+    above = draw_bird_eye_view(spec.class_names, shown, boxes, labels, range_m, size_px, forward)
     header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
     if shown is not None:
         header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
-    return compose(grid, above, header, names)
+    return compose(grid, above, header, spec.class_names)
 
 
-def _forward(record: FrameRecord) -> tuple[float, float]:
-    """The vehicle's forward direction in the lidar frame, to a quarter turn: (1, 0), (0, 1), ..."""
-    x, y, _ = record.lidar_to_ego.rotation().inv().apply([1.0, 0.0, 0.0])
-    return (float(np.sign(x)), 0.0) if abs(x) > abs(y) else (0.0, float(np.sign(y)))
+def forward_in_lidar(lidar_to_ego: Pose) -> tuple[float, float]:
+    """The vehicle's forward direction, (x, y) in the plane of the lidar, a unit vector."""
+    x, y, _ = lidar_to_ego.rotation().inv().apply([1.0, 0.0, 0.0])
+    length = float(np.hypot(x, y))
+    return float(x) / length, float(y) / length
 
 
 def above_threshold(detections: Detections, score_threshold: float) -> Detections:
@@ -81,12 +79,11 @@ def above_threshold(detections: Detections, score_threshold: float) -> Detection
 
 def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list[int]]:
     """(n, 9) true boxes of a class, with points and within the range, and their labels."""
-    boxes = np.asarray(record.gt_boxes)
-    labels = np.asarray(record.gt_labels)
-    seen = (np.asarray(record.num_lidar_pts) + np.asarray(record.num_radar_pts)) > 0
-    near = np.abs(boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
-    kept = (labels >= 0) & seen & near
-    return boxes[kept], labels[kept].tolist()
+    # The official evaluation scores no box without a lidar or radar point.
+    seen = (record.num_lidar_pts + record.num_radar_pts) > 0
+    near = np.abs(record.gt_boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
+    kept = (record.gt_labels >= 0) & seen & near
+    return record.gt_boxes[kept], record.gt_labels[kept].tolist()
 
 
 def compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
