@@ -168,7 +168,7 @@ def _ego_pose(start: np.ndarray, yaw_rad: float, seconds: float) -> Pose:
 
 
 def _sensor(channel: str) -> dict[str, Any]:
-    modality = "lidar" if channel == NUSCENES.lidar else "camera"
+    modality = "lidar" if channel.startswith("LIDAR") else "camera"
     return {"token": channel, "channel": channel, "modality": modality}
 
 
