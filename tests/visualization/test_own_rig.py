@@ -15,6 +15,7 @@ from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass, Pose
 from streampetr_vit.visualization import camera_view, drawing, frame_picture
+from streampetr_vit.visualization.colors import CLASS_COLORS, class_colors
 from streampetr_vit.visualization.frame_picture import draw_record
 
 SIZES = {"front": (400, 225), "left": (240, 240), "rear": (400, 225), "right": (240, 240)}
@@ -110,3 +111,11 @@ def test_forward_is_up(tmp_path: Path, yaw_degrees: float, tilt: Rotation) -> No
     forward_m = ((size - 1) / 2 - rows.mean()) / pixels_per_m
     assert forward_m == pytest.approx(14.0, abs=0.4)
     assert right_m == pytest.approx(6.0, abs=0.4)
+
+
+def test_every_class_has_a_colour_of_its_own() -> None:
+    colors = class_colors(["tram", "car", "cat"])
+    assert list(colors) == ["tram", "car", "cat"]
+    assert colors["car"] == CLASS_COLORS["car"]
+    assert len(set(colors.values())) == 3
+    assert len(class_colors([f"class {k}" for k in range(30)])) == 30

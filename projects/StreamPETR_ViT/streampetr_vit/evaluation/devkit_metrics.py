@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
 from streampetr_vit.evaluation.scoring import OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.structures import DatasetSpec
@@ -37,16 +38,25 @@ def evaluate_results(
     Returns:
         The devkit's summary (see `DetectionMetrics.serialize`) with two more keys: "meta" of the
         submission, as the devkit's own main() adds it, and "num_gt_boxes", class -> scored boxes.
+
+    Raises:
+        InputError: the metric knows no class of the set.
     """
+    scoring = Scoring.of(evaluation_set.spec)
+    if not scoring.names:
+        raise InputError(
+            f"the official metric knows none of {', '.join(scoring.left_out)}; name the scored_as "
+            "of a class in dataset_spec.classes"
+        )
     os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
     from nuscenes import NuScenes
 
     nusc = NuScenes(evaluation_set.version, str(evaluation_set.root), verbose=False)
-    scoring = Scoring.of(evaluation_set.spec)
     if not scoring.is_official:
         _translate(nusc, evaluation_set.spec, scoring)
     classes = set(scoring.names.values())
     evaluation = _detection_eval(nusc, Path(results_path), evaluation_set.sample_tokens, classes)
+    # Not the devkit's main(): it also draws curves, and writes the same files in its own way.
     metrics, details = evaluation.evaluate()
 
     counts = Counter(box.detection_name for box in evaluation.gt_boxes.all)
@@ -83,18 +93,16 @@ def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
 def _detection_eval(
     nusc: Any, results_path: Path, sample_tokens: tuple[str, ...], classes: set[str]
 ) -> Any:
-    """A devkit `DetectionEval` over exactly these samples and classes.
-
-    Its constructor takes the name of a split that the devkit knows, or that a splits.json inside
-    the data folder defines. A list of scenes given in a configuration is neither, and the data
-    folder may be read-only. So the constructor's steps are called here with the sample tokens, for
-    every kind of split alike; the scoring is the inherited `evaluate()`, untouched.
-    """
+    """A devkit `DetectionEval` over exactly these samples and classes."""
     from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.evaluate import DetectionEval
 
+    # The devkit's constructor takes the name of a split that it knows, or that a splits.json inside
+    # the data folder defines. A list of scenes is neither, and the folder may be read-only. So its
+    # steps are called here with sample tokens, for every kind of split alike; the scoring is the
+    # inherited `evaluate()`, untouched.
     class SampleListEval(DetectionEval):
         def __init__(self) -> None:
             self.nusc, self.verbose = nusc, False

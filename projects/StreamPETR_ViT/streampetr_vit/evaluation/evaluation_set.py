@@ -39,6 +39,7 @@ class EvaluationSet:
                 `catalog.dataset_name`.
             spec: of the data set.
         """
+        # Opened as the test loader opens it: the same samples in the same order.
         records = open_dataset(dataset, spec)
         tokens = tuple(records.tokens)
         return EvaluationSet(records.root, records.version, tokens, records.has_annotations, spec)

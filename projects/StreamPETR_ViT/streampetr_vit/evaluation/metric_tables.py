@@ -42,6 +42,7 @@ def headline_numbers(summary: Mapping[str, Any]) -> OrderedDict[str, float]:
 def ap_at_distances(summary: Mapping[str, Any]) -> OrderedDict[str, float]:
     """Mean AP over the classes at each match distance: {"mAP_0.5m": ..., "mAP_4m": ...}."""
     per_class = summary["label_aps"]
+    # The keys are texts in the file: "10.0" must not come before "2.0".
     distances = sorted({key for aps in per_class.values() for key in aps}, key=float)
     return OrderedDict(
         (f"mAP_{float(key):g}m", _mean(aps[key] for aps in per_class.values())) for key in distances
@@ -105,6 +106,7 @@ def printed_table(summary: Mapping[str, Any]) -> str:
         class with AP ATE ASE AOE AVE AAE.
     """
     numbers = headline_numbers(summary)
+    # Names, order and digits are the devkit's: people and scripts compare them.
     lines = [f"{name}: {numbers[name]:.4f}" for name in ("mAP", *ERROR_NAMES, "NDS")]
     lines.append(f"Eval time: {summary['eval_time']:.1f}s")
     absent = absent_classes(summary)

@@ -57,7 +57,7 @@ class NuScenesEvaluator(DatasetEvaluator):
             InputError: a class of `spec` is to be scored as one that the metric does not have.
         """
         self._set = EvaluationSet.of(dataset, spec)
-        self._scoring = Scoring.of(spec)
+        self._scoring = Scoring.of(spec)  # refuses a wrong scored_as before anything runs
         self._output_dir = Path(output_dir)
         self._distributed = distributed
         self._allow_padding = allow_padding
@@ -84,8 +84,8 @@ class NuScenesEvaluator(DatasetEvaluator):
             outputs: for each sample {"detections": Detections} in the lidar frame.
 
         Raises:
-            ValueError: a value is not finite, a size is not positive, a label is out of range, or
-                there are too many boxes.
+            ValueError: see `check_detections`.
+            InputError: a sample lacks its poses.
         """
         for sample, output in zip(map(Sample.of, inputs), outputs, strict=True):
             if sample.lidar_to_ego is None or sample.ego_to_global is None:
@@ -93,6 +93,7 @@ class NuScenesEvaluator(DatasetEvaluator):
                     f"sample {sample.sample_token!r} has no lidar_to_ego and ego_to_global: the "
                     "results need both poses"
                 )
+            # The boxes of all samples are kept until the end: not on the device.
             detections = output["detections"].to("cpu")
             spec, token = self._set.spec, sample.sample_token
             check_detections(detections, token, len(spec.classes))
@@ -105,7 +106,8 @@ class NuScenesEvaluator(DatasetEvaluator):
 
         Returns:
             {"bbox3d": {"NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE", "mAP_0.5m", ...,
-            "AP_car", ...}}; empty where the split has no annotations; None in other processes.
+            "AP_car", ...}}; empty where the split has no annotations or no class is scored; None
+            in other processes.
 
         Raises:
             InputError: samples are missing, unknown or there twice.
@@ -114,6 +116,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         if samples is None:
             return None
         samples = self._in_order(samples)
+        # Before anything else can fail: hours of inference may be in it.
         write_results(self.results_path, samples)
         _LOGGER.info("wrote %s", self.results_path)
         if not self._set.has_annotations:
@@ -122,6 +125,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         path = self._scored_results(samples)
         if path is None:
             return OrderedDict()
+        # An untrained network is an everyday case: zeros, not an error.
         if not any(len(sample) for sample in samples):
             _LOGGER.warning(
                 "no sample has a detection inside the class ranges: all scores are 0 and all "
@@ -185,6 +189,7 @@ class NuScenesEvaluator(DatasetEvaluator):
                 "were evaluated more than once; give every process its own samples (the loader's "
                 'sharding="scene"), or set allow_padding=True',
             )
+        # Reversed, so that of samples that come twice the first stays.
         first = {sample.sample_token: sample for sample in reversed(samples)}
         return [first[token] for token in expected]
 
@@ -201,6 +206,7 @@ def check_detections(detections: Detections, sample_token: str, num_classes: int
         ValueError: a value is not finite, a size is not positive, a label is out of range, or
             there are more boxes than the nuScenes task accepts.
     """
+    # The devkit would refuse NaN only after the whole evaluation, and name no sample.
     where = f"sample {sample_token}"
     if len(detections) > MAX_BOXES_PER_SAMPLE:
         raise ValueError(

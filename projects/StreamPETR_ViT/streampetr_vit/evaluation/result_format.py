@@ -25,7 +25,7 @@ from streampetr_vit.structures import DatasetSpec, Detections, Pose
 
 FloatArray = NDArray[np.float64]
 
-MAX_BOXES_PER_SAMPLE = 500
+MAX_BOXES_PER_SAMPLE = 500  # of the nuScenes task
 # use_external is True because the backbones are trained on other data first, as the reference does.
 SUBMISSION_META = {
     "use_lidar": False,
@@ -86,28 +86,19 @@ class GlobalBoxes:
 
     def records(self) -> list[dict[str, Any]]:
         """The boxes as dicts of plain Python values, the form of the results file."""
-        columns = zip(
-            self.center_global_m.tolist(),
-            self.size_wlh_m.tolist(),
-            self.rotation_wxyz.tolist(),
-            self.velocity_global_mps.tolist(),
-            self.class_names,
-            self.scores.tolist(),
-            self.attribute_names,
-            strict=True,
-        )
+        columns = {
+            "translation": self.center_global_m.tolist(),
+            "size": self.size_wlh_m.tolist(),
+            "rotation": self.rotation_wxyz.tolist(),
+            "velocity": self.velocity_global_mps.tolist(),
+            "detection_name": self.class_names,
+            "detection_score": self.scores.tolist(),
+            "attribute_name": self.attribute_names,
+        }
+        rows = zip(*columns.values(), strict=True)
         return [
-            {
-                "sample_token": self.sample_token,
-                "translation": center,
-                "size": size,
-                "rotation": rotation,
-                "velocity": velocity,
-                "detection_name": name,
-                "detection_score": score,
-                "attribute_name": attribute,
-            }
-            for center, size, rotation, velocity, name, score, attribute in columns
+            {"sample_token": self.sample_token, **dict(zip(columns, row, strict=True))}
+            for row in rows
         ]
 
 
@@ -121,12 +112,11 @@ def to_global_boxes(
     """Moves detections to the global frame, drops those out of range, names their attributes.
 
     Args:
-        detections: boxes (n, 9) in the lidar frame, gravity centre; any device.
+        detections: in the lidar frame; any device.
         lidar_to_ego: pose of the lidar in the vehicle.
         ego_to_global: pose of the vehicle at the lidar's time.
         sample_token: the sample.
-        spec: names, ranges and attributes of the classes. A box is dropped where its distance from
-            the vehicle's origin, in the vehicle's xy plane, is beyond its class's range.
+        spec: names, ranges and attributes of the classes.
 
     Returns:
         At most n boxes, in the same order.
@@ -136,12 +126,13 @@ def to_global_boxes(
     scores = detections.scores.detach().cpu().double().numpy()
     lidar_rotation, ego_rotation = lidar_to_ego.rotation(), ego_to_global.rotation()
 
-    center_ego = lidar_rotation.apply(boxes[:, :3].reshape(-1, 3)) + lidar_to_ego.translation_m
+    center_ego = lidar_rotation.apply(boxes[:, :3]) + lidar_to_ego.translation_m  # (n, 3)
     limits = np.array([entry.range_m for entry in spec.classes], dtype=np.float64)
+    # In the vehicle's xy plane, from its origin: as the metric measures the range.
     kept = np.hypot(center_ego[:, 0], center_ego[:, 1]) <= limits[labels]
     boxes, labels, center_ego = boxes[kept], labels[kept], center_ego[kept]
 
-    # (n, 2) -> (n, 3): turned as a whole by tilted poses, of which files keep the horizontal part.
+    # (n, 2) -> (n, 3) -> (n, 2): files have no vertical velocity, tilted poses make one.
     velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)
     velocity = ego_rotation.apply(lidar_rotation.apply(velocity_lidar))[:, :2]
     # The lidar's roll and pitch stay in the quaternions.
@@ -151,6 +142,7 @@ def to_global_boxes(
         sample_token=sample_token,
         center_global_m=ego_rotation.apply(center_ego) + ego_to_global.translation_m,
         size_wlh_m=boxes[:, [4, 3, 5]],  # l, w, h -> w, l, h
+        # (4,) * (n, 4) -> (n, 4)
         rotation_wxyz=multiply_quaternions(to_global, _yaw_quaternions(boxes[:, 6])),
         velocity_global_mps=velocity,
         scores=scores[kept],
@@ -233,8 +225,7 @@ def detections_from_records(
 
     Args:
         records: boxes of one sample in the global frame.
-        lidar_to_ego: pose of the lidar in the vehicle.
-        ego_to_global: pose of the vehicle at the lidar's time.
+        lidar_to_ego, ego_to_global: as there.
         class_names: names of the labels.
 
     Returns:
@@ -255,12 +246,10 @@ def detections_from_records(
     global_to_lidar = np.linalg.inv(ego_to_global.matrix() @ lidar_to_ego.matrix())
     rotation, offset = global_to_lidar[:3, :3], global_to_lidar[:3, 3]
     center = column("translation") @ rotation.T + offset
-    # Of each box's x axis, seen along the lidar's z axis: exact for our own records, and without
-    # the tilt of foreign ones.
-    x_axes = Rotation.from_quat(column("rotation")[:, [1, 2, 3, 0]]).apply(
-        [1.0, 0.0, 0.0]
-    )  # (n, 3)
-    heading = x_axes @ rotation.T
+    # The yaw is that of each box's x axis, seen along the lidar's z axis: exact for our own
+    # records, and without the tilt of foreign ones.
+    turns = Rotation.from_quat(column("rotation")[:, [1, 2, 3, 0]])  # wxyz -> xyzw
+    heading = turns.apply([1.0, 0.0, 0.0]) @ rotation.T  # (n, 3)
     velocity = np.concatenate((column("velocity"), np.zeros((len(records), 1))), axis=1)
     boxes = np.concatenate(
         (
@@ -272,7 +261,7 @@ def detections_from_records(
         axis=1,
     )  # (n, 9)
     scores = column("detection_score")
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")  # equal scores keep the order of the file
     labels = np.array([class_names.index(record["detection_name"]) for record in records])
     return Detections(
         boxes=torch.from_numpy(boxes[order]).float(),

@@ -40,6 +40,7 @@ class Scoring:
         Raises:
             InputError: a class is to be scored as one that the metric does not have.
         """
+        # The devkit maps each of these categories to its class, so that one of them is enough.
         official = {entry.name: entry.categories[0] for entry in NUSCENES.classes}
         names, left_out, categories = {}, [], {}
         for entry in spec.classes:
@@ -47,7 +48,7 @@ class Scoring:
             if scored_as in official:
                 names[entry.name] = scored_as
                 categories |= dict.fromkeys(entry.categories, official[scored_as])
-            elif entry.scored_as is None:
+            elif entry.scored_as is None:  # nothing was asked for, nothing is wrong
                 left_out.append(entry.name)
             else:
                 raise InputError(

@@ -68,11 +68,13 @@ def report_from_run(
     metrics_json, config = output_dir / "metrics.json", output_dir / "config.yaml"
     # A run that was only evaluated has no metrics.json.
     scalars = read_scalars(metrics_json) if metrics_json.is_file() else {}
+    # The main run first: the page's tiles, curves and pictures are its.
     folders = {main_run: inference, **(other_runs or {})}
     return ReportInput(
         title=title,
         subtitle=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         notes=notes,
+        # What was run goes above the numbers, what it ran on to the end of the page.
         facts=_dataset_facts(records) | _training_facts(scalars),
         runs=[_metric_run(name, Path(folder)) for name, folder in folders.items()],
         scalars=scalars,

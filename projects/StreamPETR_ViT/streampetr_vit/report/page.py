@@ -51,15 +51,7 @@ class ReportInput:
 
 
 def write_report(output_dir: str | Path, report: ReportInput) -> Path:
-    """Writes report.html.
-
-    Args:
-        output_dir: folder of the run; created if it does not exist.
-        report: what to show.
-
-    Returns:
-        The path of the file.
-    """
+    """Writes report.html into a folder, which is created if need be; returns the file's path."""
     path = Path(output_dir) / REPORT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -77,6 +69,7 @@ def render_report(report: ReportInput) -> str:
         *(render_picture_group(group) for group in report.picture_groups),
         _config_section(report),
     ]
+    # Style, curves and pictures are inside the page: it can be mailed, and opened offline.
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -100,7 +93,7 @@ def _header(report: ReportInput) -> str:
 def _metric_section(runs: Sequence[MetricRun]) -> str:
     if not runs:
         return ""
-    main = runs[0]
+    main = runs[0]  # tiles and curves are its; the tables have all
     parts = [
         f"<section><h2>Detection metrics</h2>{tables.headline_tiles(main.summary)}",
         tables.run_table(runs),
@@ -144,6 +137,7 @@ def _config_section(report: ReportInput) -> str:
     if report.environment:
         parts.append(f"<h2>Environment</h2>{tables.definition_list(report.environment)}")
     if report.config_text:
+        # Folded: it has hundreds of lines.
         parts.append(
             "<details><summary>Configuration</summary>"
             f'<div class="card"><pre>{escape(report.config_text)}</pre></div></details>'

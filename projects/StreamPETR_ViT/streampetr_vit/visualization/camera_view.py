@@ -80,7 +80,7 @@ def project_boxes(boxes: ArrayLike, lidar_to_image: ArrayLike) -> FloatArray:
     Returns:
         (n, 8, 3) float64: (u * depth, v * depth, depth).
     """
-    # Straight lines stay straight before the division: edges can be cut behind the camera.
+    # Before the division straight lines stay straight: edges can be cut at the camera's plane.
     corners = box_corners(torch.tensor(np.asarray(boxes), dtype=torch.float64)).numpy()  # (n, 8, 3)
     matrix = np.asarray(lidar_to_image, dtype=np.float64)
     return corners @ matrix[:3, :3].T + matrix[:3, 3]
@@ -95,7 +95,7 @@ def draw_boxes(
     class_names: Sequence[str],
     scores: Sequence[float] | None = None,
 ) -> None:
-    """Draws boxes on one picture, far ones first.
+    """Draws boxes on one picture.
 
     Args:
         image: (H, W, 3) uint8 RGB, drawn on.
@@ -109,6 +109,7 @@ def draw_boxes(
     colors = class_colors(class_names)
     boxes = np.asarray(boxes).reshape(len(labels), 9)  # an empty list is (0,)
     projected = project_boxes(boxes, lidar_to_image)  # (n, 8, 3)
+    # Far ones first, so that near ones lie on top.
     for index in np.argsort(-projected[:, :, 2].mean(axis=1)):
         corners = projected[index]
         if corners[:, 2].max() <= NEAR_M:
@@ -191,6 +192,7 @@ def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: in
     rows = [ordered[k : k + GRID_COLUMNS] for k in range(0, len(ordered), GRID_COLUMNS)]
     heights = [max(panel.shape[0] for panel in row) for row in rows]
     width, columns = panels[0].shape[1], len(rows[0])
+    # Own cameras may have several proportions: each row is as high as it needs to be.
     size = (sum(heights) + gap_px * (len(rows) - 1), columns * (width + gap_px) - gap_px, 3)
     grid = np.empty(size, np.uint8)
     grid[:] = BACKGROUND_COLOR
@@ -205,6 +207,7 @@ def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: in
 
 def _draw_box(image: Image, corners: FloatArray, color: Color, style: BoxStyle) -> None:
     """The edges of a box, its front face, and a line on its floor that points to the front."""
+    # A face that is cut by the camera's plane is left out: it would fill half the picture.
     if style.front_opacity > 0 and corners[_FRONT_FACE, 2].min() > NEAR_M:
         face = corners[_FRONT_FACE]  # (4, 3)
         fill_polygon(image, face[:, :2] / face[:, 2:], color, style.front_opacity)

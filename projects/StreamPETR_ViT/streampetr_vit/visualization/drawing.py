@@ -99,7 +99,7 @@ def fill_polygon(image: Image, points: FloatArray, color: Color, opacity: float 
     low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1, [width, height])
     if (low >= high).any() or np.abs(points).max() > _LARGEST_PX:
-        return
+        return  # out of sight, or a face that touches the camera's plane
     # Only the rectangle around the polygon is copied and blended.
     patch = image[low[1] : high[1], low[0] : high[0]]
     filled = patch.copy()
@@ -130,6 +130,7 @@ def draw_text(
         The width of the text in pixels.
     """
     (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    # A margin of 3 pixels to the sides, for the box behind the text.
     x = int(np.clip(position[0], 3, max(3, image.shape[1] - width - 3)))
     y = int(np.clip(position[1], height + 3, max(height + 3, image.shape[0] - below)))
     if background is not None:

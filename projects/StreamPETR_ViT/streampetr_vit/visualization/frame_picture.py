@@ -56,7 +56,7 @@ def draw_record(
     panels = draw_cameras(images, lidar_to_image, spec, shown, boxes, labels, panel_width)
     grid = camera_grid(panels, spec.cameras, gap_px=_GAP_PX)
     forward = forward_in_lidar(record.lidar_to_ego)
-    size_px = grid.shape[0]
+    size_px = grid.shape[0]  # as high as the cameras beside it
     above = draw_bird_eye_view(spec.class_names, shown, boxes, labels, range_m, size_px, forward)
     header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
     if shown is not None:
@@ -66,6 +66,7 @@ def draw_record(
 
 def forward_in_lidar(lidar_to_ego: Pose) -> tuple[float, float]:
     """The vehicle's forward direction, (x, y) in the plane of the lidar, a unit vector."""
+    # The third part is the tilt, which a view from above does not show.
     x, y, _ = lidar_to_ego.rotation().inv().apply([1.0, 0.0, 0.0])
     length = float(np.hypot(x, y))
     return float(x) / length, float(y) / length
@@ -90,13 +91,9 @@ def compose(cameras: Image, above: Image, header: str, class_names: Sequence[str
     """Cameras on the left, the view from above on the right, a header and the legend around.
 
     Args:
-        cameras: (H, W1, 3) uint8 RGB.
-        above: (H, W2, 3) uint8 RGB.
+        cameras, above: (H, W1, 3) and (H, W2, 3) uint8 RGB.
         header: one line of ASCII text.
         class_names: of the legend.
-
-    Returns:
-        (H', W1 + W2 + gap, 3) uint8 RGB.
     """
     height = cameras.shape[0]
     width = cameras.shape[1] + _GAP_PX + above.shape[1]
@@ -117,6 +114,7 @@ def save_picture(path: str | Path, image: Image) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # OpenCV writes BGR, and says False instead of an error.
     if not cv2.imwrite(str(path), image[:, :, ::-1]):
         raise OutputError(f"could not write {path}; check the folder and the free space")
 
@@ -130,10 +128,12 @@ def encode_jpeg(image: Image, quality: int = 85) -> bytes:
 def _draw_legend(strip: Image, names: Sequence[str]) -> None:
     """Class colours, the dashed line of true boxes, and the arrow, in one row."""
     left, middle = 10.0, strip.shape[0] / 2
+    # Each entry: a square of 12 pixels, a small gap, the name, a wider gap.
     for name, color in class_colors(names).items():
         square = np.array([[0, -6], [12, -6], [12, 6], [0, 6]]) + [left, middle]
         fill_polygon(strip, square, color)
         left += 18 + draw_text(strip, name.replace("_", " "), (left + 18, middle + 5)) + 22
+    # Dashed as the true boxes are.
     start = np.array([left, middle])
     draw_line(strip, start, start + np.array([28.0, 0.0]), TRUTH_COLOR, dash_px=4)
     left += 34 + draw_text(strip, "true box", (left + 34, middle + 5)) + 22
