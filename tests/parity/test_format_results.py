@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import golden
 import pytest
 import torch
 
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.evaluation.result_format import to_global_boxes
 from streampetr_vit.structures import Detections, Pose, boxes_from_bottom_center
 
@@ -22,6 +24,9 @@ def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any
             torch.tensor(case[f"{name}_rotation_wxyz"], dtype=torch.float64).numpy(),
         )
 
+    entries = {entry.name: entry for entry in NUSCENES.classes}
+    ranges = config["class_range"]
+    classes = [replace(entries[name], range_m=ranges[name]) for name in config["classes"]]
     # The file's boxes have z at the bottom face.
     boxes = boxes_from_bottom_center(case["boxes"])
     return to_global_boxes(
@@ -29,8 +34,7 @@ def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any
         lidar_to_ego=pose("lidar2ego"),
         ego_to_global=pose("ego2global"),
         sample_token=case["sample_token"],
-        class_names=config["classes"],
-        class_range_m=config["class_range"],
+        spec=replace(NUSCENES, classes=classes),
     ).records()
 
 

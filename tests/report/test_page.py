@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from hand_made_nuscenes import TrueSample
+from hand_made_nuscenes import IMAGE_SIZE, SCENES, VERSION, Layout, TrueSample, write_tables
 
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
@@ -22,7 +23,7 @@ from streampetr_vit.report.from_run import report_from_run
 from streampetr_vit.report.page import ReportInput, render_report, write_report
 from streampetr_vit.report.pictures import Picture, PictureGroup
 from streampetr_vit.report.tables import MetricRun
-from streampetr_vit.structures import Detections
+from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass
 
 CLASSES = ("car", "pedestrian", "traffic_cone")
 
@@ -197,7 +198,35 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
     text = write_report(evaluated_run, report).read_text()
     assert text.count("data:image/jpeg;base64,") == 2
     assert "model: tiny" in text and "a note" in text
+    # Only a recipe knows where its data come from, and says so in its notes.
+    assert "synthetic" not in text.lower()
     with pytest.raises(FileNotFoundError, match="run 'nowhere'"):
         report_from_run(
             evaluated_run, dataset, "Tiny", other_runs={"nowhere": evaluated_run / "none"}
         )
+
+
+def test_report_of_own_classes(tmp_path: Path) -> None:
+    """Metrics under official names, pictures with all classes of the data set."""
+    spec = DatasetSpec(
+        [
+            ObjectClass("van", ["van"], scored_as="car"),
+            ObjectClass("animal", ["animal"]),
+        ],
+        cameras=["front"],
+    )
+    truth = write_tables(tmp_path, SCENES[:1], frames=1, layout=Layout(spec))
+    dataset = {"root": tmp_path, "version": VERSION, "split": SCENES[:1]}
+    picture = tmp_path / load_split(tmp_path, VERSION, spec=spec)[0].camera_paths[0]
+    picture.parent.mkdir(parents=True)
+    cv2.imwrite(str(picture), np.zeros((*IMAGE_SIZE[::-1], 3), np.uint8))
+    evaluator = NuScenesEvaluator(dataset, tmp_path / "inference", spec=spec)
+    for true in truth:
+        evaluator.process([true.sample()], [{"detections": true.visible()}])
+    evaluator.evaluate()
+    report = report_from_run(tmp_path, dataset, "Own", spec=spec)
+    (group,) = report.picture_groups
+    assert len(group.pictures) == 1
+    assert group.pictures[0].image.std() > 10
+    table = render_report(report).partition("Per class")[2].partition("</table>")[0]
+    assert re.findall(r"</i>([a-z ]+)</td>", table) == ["car"]
