@@ -182,6 +182,19 @@ def test_padding_keeps_the_first(dataset: tuple[Path, list[TrueSample]], tmp_pat
     assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
 
 
+def test_reset_begins_anew(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    """One evaluator serves every evaluation of a training."""
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    for detections in (NOTHING, None):
+        _feed(evaluator, truth[:1], NOTHING)  # of an evaluation that was given up
+        evaluator.reset()
+        _feed(evaluator, truth, detections)
+        numbers = evaluator.evaluate()["bbox3d"]
+        assert numbers["mAP"] == pytest.approx(0 if detections is NOTHING else 1, abs=1e-6)
+        evaluator.reset()
+
+
 def test_broken_detections(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
     root, truth = dataset
     evaluator = _evaluator(root, tmp_path)

@@ -96,6 +96,7 @@ def test_attributes_follow_the_speed() -> None:
         boxes = torch.tensor([[3.0, 4.0, 1.0, 5.0, 2.0, 1.5, 0.5, 0.0, speed_mps]]).repeat(5, 1)
         boxes = to_global_boxes(Detections(boxes, torch.ones(5), labels), *TURNED_POSES, "token")
         assert boxes.attribute_names == expected
+    assert tuple(NUSCENES.attribute(label, 0.2) for label in labels) == still
 
 
 def test_quaternion_product_keeps_its_sign() -> None:

@@ -18,7 +18,6 @@ from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
 from streampetr_vit.report.curves import read_scalars
-from streampetr_vit.report.frames import balanced_threshold
 from streampetr_vit.report.from_run import report_from_run
 from streampetr_vit.report.page import ReportInput, render_report, write_report
 from streampetr_vit.report.pictures import Picture, PictureGroup
@@ -130,16 +129,6 @@ def test_absent_classes_are_marked() -> None:
     text = render_report(ReportInput("t", runs=[MetricRun("run", _summary(0.5, cones=0))]))
     assert "No true boxes of traffic cone" in text
     assert '<tr class="absent">' in text
-
-
-def test_balanced_threshold() -> None:
-    results = {
-        "a": [{"detection_score": s} for s in (0.9, 0.5)],
-        "b": [{"detection_score": s} for s in (0.7, 0.1)],
-    }
-    assert balanced_threshold(results, 2) == 0.5
-    assert balanced_threshold(results, 4) == 0.0
-    assert balanced_threshold({}, 3) == 0.0
 
 
 @pytest.fixture(scope="module")
