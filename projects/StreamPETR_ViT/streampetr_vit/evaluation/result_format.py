@@ -95,6 +95,7 @@ class GlobalBoxes:
             "detection_score": self.scores.tolist(),
             "attribute_name": self.attribute_names,
         }
+        # Columns -> rows: the file has a dict for each box.
         rows = zip(*columns.values(), strict=True)
         return [
             {"sample_token": self.sample_token, **dict(zip(columns, row, strict=True))}
@@ -245,11 +246,13 @@ def detections_from_records(
 
     global_to_lidar = np.linalg.inv(ego_to_global.matrix() @ lidar_to_ego.matrix())
     rotation, offset = global_to_lidar[:3, :3], global_to_lidar[:3, 3]
+    # Points are rows: (n, 3) @ (3, 3) + (3,).
     center = column("translation") @ rotation.T + offset
     # The yaw is that of each box's x axis, seen along the lidar's z axis: exact for our own
     # records, and without the tilt of foreign ones.
     turns = Rotation.from_quat(column("rotation")[:, [1, 2, 3, 0]])  # wxyz -> xyzw
     heading = turns.apply([1.0, 0.0, 0.0]) @ rotation.T  # (n, 3)
+    # (n, 2) -> (n, 3)
     velocity = np.concatenate((column("velocity"), np.zeros((len(records), 1))), axis=1)
     boxes = np.concatenate(
         (

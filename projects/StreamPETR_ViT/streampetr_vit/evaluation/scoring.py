@@ -42,7 +42,9 @@ class Scoring:
         """
         # The devkit maps each of these categories to its class, so that one of them is enough.
         official = {entry.name: entry.categories[0] for entry in NUSCENES.classes}
-        names, left_out, categories = {}, [], {}
+        names: dict[str, str] = {}
+        categories: dict[str, str] = {}
+        left_out = []
         for entry in spec.classes:
             scored_as = entry.name if entry.scored_as is None else entry.scored_as
             if scored_as in official:

@@ -158,6 +158,7 @@ def _render_line(series: Series, axes: _Axes, color: str, smooth: bool) -> str:
 
 
 def _path(x: Sequence[float], y: Sequence[float], axes: _Axes) -> str:
+    # Smoothed before it is thinned out: no value is lost from the mean.
     stride = max(1, len(x) // MAX_POINTS)
     pairs = zip(x[::stride], y[::stride], strict=True)
     return "M" + "L".join(f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in pairs)

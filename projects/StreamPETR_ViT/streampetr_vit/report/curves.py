@@ -56,6 +56,7 @@ def training_charts(scalars: Scalars) -> list[Chart]:
         learning rate, gradient norm, seconds per iteration.
     """
     losses = [n for n in scalars if "loss" in n and n != "total_loss" and not _LAYER.search(n)]
+    # Names of losses differ between heads: they are sorted by what they contain.
     images = [n for n in losses if _IMAGE_HEAD.search(n)]
     classes = [n for n in losses if re.search("cls|class", n) and n not in images]
     boxes = [n for n in losses if "box" in n and n not in images]

@@ -55,7 +55,7 @@ def draw_groups(
         f"Colour: predicted, score at least {score_threshold:.2f}; the front face is filled. White "
         "and dashed: true boxes with at least one lidar or radar point."
     )
-    row = [records[index] for index in in_a_row]
+    row = [records[index] for index in in_a_row]  # captions count from its first frame
     groups = [
         PictureGroup(
             "Consecutive frames",

@@ -83,7 +83,7 @@ def project_boxes(boxes: ArrayLike, lidar_to_image: ArrayLike) -> FloatArray:
     # Before the division straight lines stay straight: edges can be cut at the camera's plane.
     corners = box_corners(torch.tensor(np.asarray(boxes), dtype=torch.float64)).numpy()  # (n, 8, 3)
     matrix = np.asarray(lidar_to_image, dtype=np.float64)
-    return corners @ matrix[:3, :3].T + matrix[:3, 3]
+    return corners @ matrix[:3, :3].T + matrix[:3, 3]  # (n, 8, 3) @ (3, 3) + (3,)
 
 
 def draw_boxes(
@@ -111,7 +111,7 @@ def draw_boxes(
     projected = project_boxes(boxes, lidar_to_image)  # (n, 8, 3)
     # Far ones first, so that near ones lie on top.
     for index in np.argsort(-projected[:, :, 2].mean(axis=1)):
-        corners = projected[index]
+        corners = projected[index]  # (8, 3)
         if corners[:, 2].max() <= NEAR_M:
             continue  # wholly behind the camera
         label = int(labels[index])

@@ -30,6 +30,7 @@ EGO_COLOR: Color = (235, 239, 245)
 
 def class_colors(names: Sequence[str]) -> dict[str, Color]:
     """A colour for each class; those that nuScenes does not have take the unused ones in turn."""
+    # Such a class may stand for another of nuScenes, which is then not among the names.
     unused = [color for name, color in CLASS_COLORS.items() if name not in names]
     others = cycle(unused or CLASS_COLORS.values())
     return {name: CLASS_COLORS[name] if name in CLASS_COLORS else next(others) for name in names}

@@ -49,8 +49,8 @@ def draw_line(
         begins = np.arange(0, length, 2 * dash_px)
         dashes = [(b / length, min(b + dash_px, length) / length) for b in begins]
     for begin, stop in dashes:
-        ends = (_fixed_point(start + share * (end - start)) for share in (begin, stop))
-        cv2.line(image, *ends, color, thickness, cv2.LINE_AA, _FRACTION_BITS)
+        a, b = (_fixed_point(start + share * (end - start)) for share in (begin, stop))
+        cv2.line(image, a, b, color, thickness, cv2.LINE_AA, _FRACTION_BITS)
 
 
 def clip_to_image(
@@ -103,6 +103,7 @@ def fill_polygon(image: Image, points: FloatArray, color: Color, opacity: float 
     # Only the rectangle around the polygon is copied and blended.
     patch = image[low[1] : high[1], low[0] : high[0]]
     filled = patch.copy()
+    # From the corner of the patch, as OpenCV's integers.
     corners = np.round((points - low) * 2**_FRACTION_BITS).astype(np.int32)
     cv2.fillConvexPoly(filled, corners, color, cv2.LINE_AA, _FRACTION_BITS)
     patch[...] = cv2.addWeighted(filled, opacity, patch, 1 - opacity, 0)

@@ -61,7 +61,7 @@ def draw_record(
     header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
     if shown is not None:
         header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
-    return compose(grid, above, header, spec.class_names)
+    return _compose(grid, above, header, spec.class_names)
 
 
 def forward_in_lidar(lidar_to_ego: Pose) -> tuple[float, float]:
@@ -87,14 +87,8 @@ def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list
     return record.gt_boxes[kept], record.gt_labels[kept].tolist()
 
 
-def compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
-    """Cameras on the left, the view from above on the right, a header and the legend around.
-
-    Args:
-        cameras, above: (H, W1, 3) and (H, W2, 3) uint8 RGB.
-        header: one line of ASCII text.
-        class_names: of the legend.
-    """
+def _compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
+    """Cameras on the left, the view from above on the right, a header and the legend around."""
     height = cameras.shape[0]
     width = cameras.shape[1] + _GAP_PX + above.shape[1]
     picture = np.empty((_HEADER_PX + height + _LEGEND_PX, width, 3), np.uint8)
@@ -114,7 +108,7 @@ def save_picture(path: str | Path, image: Image) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # OpenCV writes BGR, and says False instead of an error.
+    # OpenCV takes BGR, and returns False where the disk is full.
     if not cv2.imwrite(str(path), image[:, :, ::-1]):
         raise OutputError(f"could not write {path}; check the folder and the free space")
 
