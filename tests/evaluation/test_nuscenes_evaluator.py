@@ -14,12 +14,13 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import print_csv_format
 from detectron2.utils import comm
-from hand_made_nuscenes import SCENES, VERSION, TrueSample, write_tables
+from hand_made_nuscenes import SCENES, VERSION, Layout, TrueSample, write_tables
 
 from streampetr_vit.data.nuscenes.catalog import register_nuscenes
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine.distributed import launch
 from streampetr_vit.evaluation import NuScenesEvaluator
-from streampetr_vit.structures import CLASS_NAMES, Detections
+from streampetr_vit.structures import Detections
 
 NOTHING = Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.long))
 
@@ -48,7 +49,7 @@ def _feed(
 ) -> None:
     for true in samples:
         chosen = true.visible() if detections is None else detections
-        evaluator.process([true.sample_dict()], [{"detections": chosen}])
+        evaluator.process([true.sample()], [{"detections": chosen}])
 
 
 def test_perfect_detections(
@@ -63,7 +64,7 @@ def test_perfect_detections(
     numbers = results["bbox3d"]
     assert list(numbers)[:7] == ["NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE"]
     assert numbers["NDS"] == pytest.approx(1, abs=1e-6)
-    assert {f"AP_{name}" for name in CLASS_NAMES} <= set(numbers)
+    assert {f"AP_{name}" for name in NUSCENES.class_names} <= set(numbers)
     assert {"mAP_0.5m", "mAP_1m", "mAP_2m", "mAP_4m"} <= set(numbers)
     assert all(isinstance(value, float) for value in numbers.values())
     assert "NDS,mAP,mATE" in caplog.text
@@ -71,7 +72,7 @@ def test_perfect_detections(
     starts = [line.split()[0] for line in table.splitlines() if line]
     order = ["mAP:", "mATE:", "mASE:", "mAOE:", "mAVE:", "mAAE:", "NDS:", "Eval", "Per-class"]
     assert starts[starts.index("mAP:") :][: len(order)] == order
-    assert sorted(starts[-10:]) == sorted(CLASS_NAMES)
+    assert sorted(starts[-10:]) == sorted(NUSCENES.class_names)
     results_file = json.loads((tmp_path / "inference" / "results_nusc.json").read_text())
     assert set(results_file["results"]) == {true.token for true in truth}
     assert results_file["meta"]["use_camera"] is True
@@ -98,7 +99,7 @@ def test_same_numbers_as_the_devkit_main(
         noise[:, 3:6] = noise[:, 3:6].abs()
         scores = torch.rand(len(visible), generator=generator)
         noisy = Detections(visible.boxes + noise, scores, visible.labels)
-        evaluator.process([true.sample_dict()], [{"detections": noisy}])
+        evaluator.process([true.sample()], [{"detections": noisy}])
     evaluator.evaluate()
     theirs = DetectionEval(
         NuScenes(VERSION, str(root), verbose=False),
@@ -139,7 +140,7 @@ def test_no_detections_give_zeros(
 
 
 def test_absent_classes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    truth = write_tables(tmp_path, classes=("car", "pedestrian"), frames=3)
+    truth = write_tables(tmp_path, layout=Layout(classes=("car", "pedestrian")), frames=3)
     evaluator = _evaluator(tmp_path, tmp_path / "out")
     _feed(evaluator, truth)
     with caplog.at_level(logging.INFO):
@@ -181,6 +182,19 @@ def test_padding_keeps_the_first(dataset: tuple[Path, list[TrueSample]], tmp_pat
     assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
 
 
+def test_reset_begins_anew(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+    """One evaluator serves every evaluation of a training."""
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    for detections in (NOTHING, None):
+        _feed(evaluator, truth[:1], NOTHING)  # of an evaluation that was given up
+        evaluator.reset()
+        _feed(evaluator, truth, detections)
+        numbers = evaluator.evaluate()["bbox3d"]
+        assert numbers["mAP"] == pytest.approx(0 if detections is NOTHING else 1, abs=1e-6)
+        evaluator.reset()
+
+
 def test_broken_detections(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
     root, truth = dataset
     evaluator = _evaluator(root, tmp_path)
@@ -204,7 +218,9 @@ def test_broken_detections(dataset: tuple[Path, list[TrueSample]], tmp_path: Pat
 
 
 def test_split_without_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    truth = write_tables(tmp_path, version="v1.0-test", scenes=["scene-0077"], classes=())
+    truth = write_tables(
+        tmp_path, version="v1.0-test", scenes=["scene-0077"], layout=Layout(classes=())
+    )
     evaluator = _evaluator(tmp_path, tmp_path / "out", version="v1.0-test", split="test")
     _feed(evaluator, truth)
     with caplog.at_level(logging.INFO):
@@ -245,7 +261,9 @@ def _one_car(score: float) -> Detections:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    truth = write_tables(tmp_path, version="v1.0-test", scenes=["scene-0077"], classes=())
+    truth = write_tables(
+        tmp_path, version="v1.0-test", scenes=["scene-0077"], layout=Layout(classes=())
+    )
     arguments = (tmp_path, tmp_path / "two", truth)
     alone = _unannotated(tmp_path, tmp_path / "one")
     url = f"file://{tmp_path}/rendezvous"

@@ -10,22 +10,26 @@ import numpy as np
 import pytest
 import torch
 
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.evaluation.result_format import (
-    ATTRIBUTES,
-    CLASS_RANGE_M,
-    attribute_names,
     detections_from_records,
     multiply_quaternions,
     read_results,
     to_global_boxes,
     write_results,
 )
-from streampetr_vit.structures import CLASS_NAMES, Detections, Pose
+from streampetr_vit.structures import Detections, Pose
 
 IDENTITY = Pose(np.zeros(3), np.array([1.0, 0, 0, 0]))
 # A lidar that leans by about 0.03 rad, and a vehicle on a slope.
 TILTED_LIDAR = Pose(np.array([0.94, 0.0, 1.84]), np.array([0.7077, -0.0140, 0.0172, -0.7061]))
 ON_A_SLOPE = Pose(np.array([612.5, 1588.0, 0.4]), np.array([0.5721, -0.0031, 0.0113, -0.8201]))
+# A quarter turn of the lidar and one of the vehicle.
+QUARTER = np.array([math.sqrt(0.5), 0, 0, math.sqrt(0.5)])
+TURNED_POSES = (
+    Pose(np.array([1.0, 0.0, 2.0]), QUARTER),
+    Pose(np.array([100.0, 200.0, 0.0]), QUARTER),
+)
 
 
 def _random_detections(count: int = 50) -> Detections:
@@ -52,16 +56,9 @@ def test_round_trip(poses: tuple[Pose, Pose]) -> None:
 
 
 def test_closed_form_record() -> None:
-    """A quarter turn of the lidar and one of the vehicle."""
-    quarter = np.array([math.sqrt(0.5), 0, 0, math.sqrt(0.5)])
     boxes = torch.tensor([[3.0, 4.0, 1.0, 5.0, 2.0, 1.5, 0.5, 1.0, 0.0]])
     detections = Detections(boxes, torch.tensor([0.25]), torch.tensor([0]))
-    (record,) = to_global_boxes(
-        detections,
-        Pose(np.array([1.0, 0.0, 2.0]), quarter),
-        Pose(np.array([100.0, 200.0, 0.0]), quarter),
-        "token",
-    ).records()
+    (record,) = to_global_boxes(detections, *TURNED_POSES, "token").records()
     # Half a turn in all; the lidar's offset is turned by the vehicle only.
     assert record["translation"] == pytest.approx([100 - 3, 200 + 1 - 4, 3.0])
     assert record["size"] == pytest.approx([2.0, 5.0, 1.5])
@@ -75,7 +72,7 @@ def test_closed_form_record() -> None:
 
 def test_class_range_is_measured_in_the_ego_frame() -> None:
     """A box on the limit stays, one beyond it goes; z does not count."""
-    limits = torch.tensor([float(CLASS_RANGE_M[name]) for name in CLASS_NAMES])
+    limits = torch.tensor([entry.range_m for entry in NUSCENES.classes])
     boxes = torch.zeros(20, 9)
     boxes[:, 3:6] = 1
     boxes[:, 2] = 100.0
@@ -86,17 +83,20 @@ def test_class_range_is_measured_in_the_ego_frame() -> None:
     kept = to_global_boxes(
         Detections(boxes, torch.ones(20), labels), lidar_to_ego, ON_A_SLOPE, "token"
     )
-    assert kept.class_names == CLASS_NAMES
+    assert kept.class_names == NUSCENES.class_names
 
 
 def test_attributes_follow_the_speed() -> None:
-    assert set(ATTRIBUTES) == set(CLASS_NAMES)
+    """The speed in the global frame: the lidar here is turned by a quarter."""
     names = ("car", "bus", "pedestrian", "bicycle", "barrier")
-    fast, slow = np.full(5, 0.201), np.full(5, 0.2)
     moving = ("vehicle.moving", "vehicle.moving", "pedestrian.moving", "cycle.with_rider", "")
     still = ("vehicle.parked", "vehicle.stopped", "pedestrian.standing", "cycle.without_rider", "")
-    assert attribute_names(names, fast) == moving
-    assert attribute_names(names, slow) == still
+    labels = torch.tensor([NUSCENES.class_names.index(name) for name in names])
+    for speed_mps, expected in ((0.201, moving), (0.199, still)):
+        boxes = torch.tensor([[3.0, 4.0, 1.0, 5.0, 2.0, 1.5, 0.5, 0.0, speed_mps]]).repeat(5, 1)
+        boxes = to_global_boxes(Detections(boxes, torch.ones(5), labels), *TURNED_POSES, "token")
+        assert boxes.attribute_names == expected
+    assert tuple(NUSCENES.attribute(label, 0.2) for label in labels) == still
 
 
 def test_quaternion_product_keeps_its_sign() -> None:

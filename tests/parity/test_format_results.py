@@ -12,19 +12,9 @@ import torch
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.evaluation.result_format import to_global_boxes
-from streampetr_vit.structures import DatasetSpec, Detections, Pose, boxes_from_bottom_center
+from streampetr_vit.structures import Detections, Pose, boxes_from_bottom_center
 
 TOLERANCE = 1e-6
-
-
-def _spec(config: dict[str, Any]) -> DatasetSpec:
-    """nuScenes' classes in the file's order and with its ranges."""
-    ours = {entry.name: entry for entry in NUSCENES.classes}
-    classes = [
-        replace(ours[name], range_m=float(config["class_range"][name]))
-        for name in config["classes"]
-    ]
-    return replace(NUSCENES, classes=classes)
 
 
 def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -34,6 +24,9 @@ def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any
             torch.tensor(case[f"{name}_rotation_wxyz"], dtype=torch.float64).numpy(),
         )
 
+    entries = {entry.name: entry for entry in NUSCENES.classes}
+    ranges = config["class_range"]
+    classes = [replace(entries[name], range_m=ranges[name]) for name in config["classes"]]
     # The file's boxes have z at the bottom face.
     boxes = boxes_from_bottom_center(case["boxes"])
     return to_global_boxes(
@@ -41,7 +34,7 @@ def _records(case: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any
         lidar_to_ego=pose("lidar2ego"),
         ego_to_global=pose("ego2global"),
         sample_token=case["sample_token"],
-        spec=_spec(config),
+        spec=replace(NUSCENES, classes=classes),
     ).records()
 
 

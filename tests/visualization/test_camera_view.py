@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.nuscenes.catalog import load_split
-from streampetr_vit.structures import CAMERA_NAMES, Detections
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.structures import DatasetSpec, Detections
 from streampetr_vit.visualization.camera_view import (
     GRID_ORDER,
     PREDICTION_STYLE,
@@ -23,6 +25,12 @@ from streampetr_vit.visualization.colors import CLASS_COLORS
 
 # A camera in the lidar's origin that looks along +y (forward), 100 px focal length, 200x120 px.
 CAMERA = np.array([[100.0, 100, 0, 0], [0, 60, -100, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+
+CLASSES = NUSCENES.class_names
+
+
+def _one_camera(name: str) -> DatasetSpec:
+    return replace(NUSCENES, cameras=[name])
 
 
 def _box(x: float, y: float, yaw: float = 0.0) -> np.ndarray:
@@ -45,7 +53,7 @@ def test_corners_in_closed_form() -> None:
 
 def test_box_is_drawn_in_its_colour_inside_its_outline() -> None:
     image = _black()
-    draw_boxes(image, _box(0, 10), [0], CAMERA, PREDICTION_STYLE)
+    draw_boxes(image, _box(0, 10), [0], CAMERA, PREDICTION_STYLE, CLASSES)
     rows, columns = np.nonzero((image == CLASS_COLORS["car"]).all(axis=2))
     assert len(rows) > 50
     assert columns.min() >= 77 - 2 and columns.max() <= 123 + 2
@@ -54,14 +62,14 @@ def test_box_is_drawn_in_its_colour_inside_its_outline() -> None:
 
 def test_boxes_behind_the_camera_are_not_drawn() -> None:
     image = _black()
-    draw_boxes(image, _box(0, -10), [0], CAMERA, PREDICTION_STYLE)
+    draw_boxes(image, _box(0, -10), [0], CAMERA, PREDICTION_STYLE, CLASSES)
     assert not image.any()
 
 
 def test_box_around_the_camera_is_cut_at_the_near_plane() -> None:
     """Its edges start behind the camera and end in front of it."""
     image = _black()
-    draw_boxes(image, _box(0, 1.5, yaw=np.pi / 2), [0], CAMERA, TRUTH_STYLE)
+    draw_boxes(image, _box(0, 1.5, yaw=np.pi / 2), [0], CAMERA, TRUTH_STYLE, CLASSES)
     assert image.any()
     rows, columns = np.nonzero(image[:, :, 0])
     # The far side at 3.5 m, 2 m wide, is in the middle of the picture.
@@ -70,7 +78,7 @@ def test_box_around_the_camera_is_cut_at_the_near_plane() -> None:
 
 def test_unmapped_labels_are_drawn() -> None:
     image = _black()
-    draw_boxes(image, _box(0, 10), [-1], CAMERA, PREDICTION_STYLE)
+    draw_boxes(image, _box(0, 10), [-1], CAMERA, PREDICTION_STYLE, CLASSES)
     assert (image == 170).all(axis=2).any()
 
 
@@ -80,7 +88,7 @@ def test_enlarging_moves_boxes_with_the_picture() -> None:
     picture[51:69, 78:122] = 90
     for width in (100, 200, 640):
         (panel,) = draw_cameras(
-            [picture], CAMERA[None], None, _box(0, 10), [0], ["CAM_FRONT"], panel_width=width
+            [picture], CAMERA[None], _one_camera("CAM_FRONT"), None, _box(0, 10), [0], width
         )
         scale = width / 200
         assert panel.shape == (round(120 * scale), width, 3)
@@ -91,10 +99,10 @@ def test_enlarging_moves_boxes_with_the_picture() -> None:
 
 def test_grid_order() -> None:
     panels = [np.full((10, 20, 3), 10 * (k + 1), np.uint8) for k in range(6)]
-    grid = camera_grid(panels, gap_px=0)
+    grid = camera_grid(panels, NUSCENES.cameras, gap_px=0)
     assert grid.shape == (20, 60, 3)
     shown = [int(grid[r, c, 0]) for r in (5, 15) for c in (10, 30, 50)]
-    assert [CAMERA_NAMES[value // 10 - 1] for value in shown] == list(GRID_ORDER)
+    assert [NUSCENES.cameras[value // 10 - 1] for value in shown] == list(GRID_ORDER)
 
 
 def test_grid_of_other_rigs() -> None:
@@ -114,7 +122,7 @@ def test_corners_equal_the_devkit_projection(tiny_nuscenes: Path) -> None:
     devkit = NuScenes("v1.0-mini", str(tiny_nuscenes), verbose=False)
     tokens = devkit.get("sample", record.token)["data"]
     compared = 0
-    for matrix, name in zip(matrices, CAMERA_NAMES, strict=True):
+    for matrix, name in zip(matrices, NUSCENES.cameras, strict=True):
         ours = project_boxes(record.gt_boxes, matrix)  # (n, 8, 3)
         _, boxes, intrinsic = devkit.get_sample_data(tokens[name], BoxVisibility.NONE)
         for corners, box in zip(ours, boxes, strict=True):
@@ -136,6 +144,6 @@ def test_draw_cameras_keeps_its_input() -> None:
         torch.tensor(_box(0, 10)).float(), torch.tensor([0.5]), torch.tensor([3])
     )
     (panel,) = draw_cameras(
-        [picture], CAMERA[None], detections, camera_names=["CAM_BACK"], panel_width=200
+        [picture], CAMERA[None], _one_camera("CAM_BACK"), detections, panel_width=200
     )
     assert panel.any() and not picture.any()

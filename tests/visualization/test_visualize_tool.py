@@ -15,7 +15,7 @@ import visualize
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.evaluation.result_format import to_global_boxes, write_results
-from streampetr_vit.structures import CLASS_NAMES, Detections
+from streampetr_vit.structures import Detections
 from streampetr_vit.visualization.colors import CLASS_COLORS
 from streampetr_vit.visualization.frame_picture import (
     above_threshold,
@@ -46,7 +46,7 @@ def test_picture_of_a_record(tiny_nuscenes: Path) -> None:
     plain = draw_record(record, None, range_m=40, panel_width=320, with_truth=False)
     assert picture.shape == plain.shape and picture.dtype == np.uint8
     for label in set(detections.labels.tolist()):
-        name = CLASS_NAMES[label]
+        name = record.spec.class_names[label]
         assert _pixels(picture, name) > _pixels(plain, name), name
     nothing = draw_record(
         record,

@@ -1,4 +1,4 @@
-"""Results in the nuScenes format, the official metrics, and the report."""
+"""Results in the nuScenes format, and the official metrics."""
 
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet

@@ -11,8 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.evaluation_set import EvaluationSet
-from streampetr_vit.evaluation.scoring import Scoring
+from streampetr_vit.evaluation.scoring import OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.structures import DatasetSpec
 
@@ -26,30 +27,37 @@ def evaluate_results(
     results_path: str | Path,
     evaluation_set: EvaluationSet,
     output_dir: str | Path,
-    scoring: Scoring | None = None,
 ) -> dict[str, Any]:
     """Scores a results file and writes metrics_summary.json and metrics_details.json.
 
     Args:
         results_path: nuScenes results file that holds every sample of the set, with the metric's
             class names.
-        evaluation_set: the samples and their tables.
+        evaluation_set: the samples, their tables, and how their classes are scored.
         output_dir: where the two files go.
-        scoring: how the classes of the set are scored; None for nuScenes' own.
 
     Returns:
         The devkit's summary (see `DetectionMetrics.serialize`) with two more keys: "meta" of the
         submission, as the devkit's own main() adds it, and "num_gt_boxes", class -> scored boxes.
+
+    Raises:
+        InputError: the metric knows no class of the set.
     """
+    scoring = Scoring.of(evaluation_set.spec)
+    if not scoring.names:
+        raise InputError(
+            f"the official metric knows none of {', '.join(scoring.left_out)}; name the scored_as "
+            "of a class in dataset_spec.classes"
+        )
     os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
     from nuscenes import NuScenes
 
     nusc = NuScenes(evaluation_set.version, str(evaluation_set.root), verbose=False)
-    classes = None
-    if scoring is not None and not scoring.is_official:
+    if not scoring.is_official:
         _translate(nusc, evaluation_set.spec, scoring)
-        classes = set(scoring.names.values())
+    classes = set(scoring.names.values())
     evaluation = _detection_eval(nusc, Path(results_path), evaluation_set.sample_tokens, classes)
+    # Not the devkit's main(): it also draws curves, and writes the same files in its own way.
     metrics, details = evaluation.evaluate()
 
     counts = Counter(box.detection_name for box in evaluation.gt_boxes.all)
@@ -66,56 +74,45 @@ def evaluate_results(
 
 
 def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
-    """Gives the tables in memory the names that the devkit's loaders know.
-
-    Its loaders find the class of a box by its category, and the vehicle by the record of LIDAR_TOP.
-    """
+    """Gives the tables in memory the names that the devkit's loaders know."""
+    # The loaders find the class of a box by its category, and take one attribute at most.
+    known = {row["token"] for row in nusc.attribute if row["name"] in OFFICIAL_ATTRIBUTES}
     for annotation in nusc.sample_annotation:
         category = annotation["category_name"]
         if category != _BIKE_RACK:
             annotation["category_name"] = scoring.categories.get(category, _LEFT_OUT)
-    from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES
-
-    for attribute in nusc.attribute:
-        attribute["name"] = attribute["name"] if attribute["name"] in ATTRIBUTE_NAMES else ""
+        attributes = [token for token in annotation["attribute_tokens"] if token in known]
+        annotation["attribute_tokens"] = attributes[:1]
+    # They read the vehicle's pose from the record of LIDAR_TOP, and nothing else of it. The camera
+    # nearest in time stands for a lidar that is not there, as in `data.nuscenes.columns`.
+    channels = spec.cameras if spec.lidar is None else (spec.lidar,)
     for sample in nusc.sample:
-        data = sample["data"]
-        # Only the vehicle's pose is read from this record: that of the camera nearest in time
-        # stands for a lidar that is not there, as in `data.nuscenes.columns`.
-        channels = spec.cameras if spec.lidar is None else (spec.lidar,)
-        data["LIDAR_TOP"] = min(
-            (data[channel] for channel in channels),
-            key=lambda token: abs(
-                nusc.get("sample_data", token)["timestamp"] - sample["timestamp"]
-            ),
-        )
+        tokens = [sample["data"][channel] for channel in channels]
+        delays = [nusc.get("sample_data", t)["timestamp"] - sample["timestamp"] for t in tokens]
+        sample["data"]["LIDAR_TOP"] = tokens[min(range(len(tokens)), key=lambda k: abs(delays[k]))]
 
 
 def _detection_eval(
-    nusc: Any, results_path: Path, sample_tokens: tuple[str, ...], classes: set[str] | None
+    nusc: Any, results_path: Path, sample_tokens: tuple[str, ...], classes: set[str]
 ) -> Any:
-    """A devkit `DetectionEval` over exactly these samples.
-
-    The devkit's constructor takes the name of a split that it knows, or that a splits.json inside
-    the data folder defines. A list of scenes given in a configuration is neither, and the data
-    folder may be read-only. So the constructor's steps are called here with the sample tokens,
-    for every kind of split alike, and the scoring is the inherited `evaluate()`, untouched. Two
-    side effects of the constructor are also gone: the empty folder `plots`, and the crash where
-    no sample has a prediction.
-    """
+    """A devkit `DetectionEval` over exactly these samples and classes."""
     from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.evaluate import DetectionEval
 
+    # The devkit's constructor takes the name of a split that it knows, or that a splits.json inside
+    # the data folder defines. A list of scenes is neither, and the folder may be read-only. So its
+    # steps are called here with sample tokens, for every kind of split alike; the scoring is the
+    # inherited `evaluate()`, untouched.
     class SampleListEval(DetectionEval):
         def __init__(self) -> None:
             self.nusc, self.verbose = nusc, False
             self.cfg = config_factory(CONFIG_NAME)
-            if classes is not None:
-                ranges = self.cfg.class_range.items()
-                self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
-                self.cfg.class_names = list(self.cfg.class_range)
+            # A class that the data set does not have would count as AP 0 in the means.
+            ranges = self.cfg.class_range.items()
+            self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
+            self.cfg.class_names = self.cfg.class_range.keys()
             tokens = list(sample_tokens)
             predictions, self.meta = loaders.load_prediction_of_sample_tokens(
                 str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens

@@ -35,16 +35,11 @@ class EvaluationSet:
         """The samples that a test loader of the same data set delivers.
 
         Args:
-            dataset: a catalog name such as "nuscenes_trainval_val", or a description such as
-                dict(root=..., version="v1.0-mini", split="mini_val"); `split` may also be a list
-                of scene names. See `catalog.dataset_name`.
+            dataset: a catalog name such as "nuscenes_trainval_val", or a description, see
+                `catalog.dataset_name`.
             spec: of the data set.
         """
+        # Opened as the test loader opens it: the same samples in the same order.
         records = open_dataset(dataset, spec)
-        return EvaluationSet(
-            root=records.root,
-            version=records.version,
-            sample_tokens=tuple(records.tokens),
-            has_annotations=records.has_annotations,
-            spec=spec,
-        )
+        tokens = tuple(records.tokens)
+        return EvaluationSet(records.root, records.version, tokens, records.has_annotations, spec)

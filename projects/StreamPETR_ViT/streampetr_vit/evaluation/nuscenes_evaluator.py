@@ -46,16 +46,18 @@ class NuScenesEvaluator(DatasetEvaluator):
         """Finds out which samples the evaluation must see.
 
         Args:
-            dataset: a name in detectron2's catalogs, or a description such as dict(root=...,
-                version="v1.0-mini", split="mini_val"); the same as the test loader's.
+            dataset: the same as the test loader's, see `EvaluationSet.of`.
             output_dir: where results_nusc.json, metrics_summary.json and metrics_details.json go.
             spec: classes of the data set. Those that the official metric knows are scored.
             distributed: gather the detections of all processes; if False each evaluates its own.
             allow_padding: accept samples that come more than once and keep the first, for a test
                 loader whose sharding is "reference".
+
+        Raises:
+            InputError: a class of `spec` is to be scored as one that the metric does not have.
         """
         self._set = EvaluationSet.of(dataset, spec)
-        self._scoring = Scoring.of(spec)
+        self._scoring = Scoring.of(spec)  # refuses a wrong scored_as before anything runs
         self._output_dir = Path(output_dir)
         self._distributed = distributed
         self._allow_padding = allow_padding
@@ -82,8 +84,8 @@ class NuScenesEvaluator(DatasetEvaluator):
             outputs: for each sample {"detections": Detections} in the lidar frame.
 
         Raises:
-            ValueError: a value is not finite, a size is not positive, a label is out of range, or
-                there are too many boxes.
+            ValueError: see `check_detections`.
+            InputError: a sample lacks its poses.
         """
         for sample, output in zip(map(Sample.of, inputs), outputs, strict=True):
             if sample.lidar_to_ego is None or sample.ego_to_global is None:
@@ -91,6 +93,7 @@ class NuScenesEvaluator(DatasetEvaluator):
                     f"sample {sample.sample_token!r} has no lidar_to_ego and ego_to_global: the "
                     "results need both poses"
                 )
+            # The boxes of all samples are kept until the end: not on the device.
             detections = output["detections"].to("cpu")
             spec, token = self._set.spec, sample.sample_token
             check_detections(detections, token, len(spec.classes))
@@ -103,7 +106,8 @@ class NuScenesEvaluator(DatasetEvaluator):
 
         Returns:
             {"bbox3d": {"NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE", "mAP_0.5m", ...,
-            "AP_car", ...}}; empty where the split has no annotations; None in other processes.
+            "AP_car", ...}}; empty where the split has no annotations or no class is scored; None
+            in other processes.
 
         Raises:
             InputError: samples are missing, unknown or there twice.
@@ -112,33 +116,44 @@ class NuScenesEvaluator(DatasetEvaluator):
         if samples is None:
             return None
         samples = self._in_order(samples)
+        # Before anything else can fail: hours of inference may be in it.
         write_results(self.results_path, samples)
         _LOGGER.info("wrote %s", self.results_path)
         if not self._set.has_annotations:
             _LOGGER.info("the split has no annotations: no metrics, only the results file")
             return OrderedDict()
+        path = self._scored_results(samples)
+        if path is None:
+            return OrderedDict()
+        # An untrained network is an everyday case: zeros, not an error.
         if not any(len(sample) for sample in samples):
             _LOGGER.warning(
                 "no sample has a detection inside the class ranges: all scores are 0 and all "
                 "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
             )
         _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
+        summary = evaluate_results(path, self._set, self._output_dir)
+        _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
+        return OrderedDict(bbox3d=results_for_detectron2(summary))
+
+    def _scored_results(self, samples: list[GlobalBoxes]) -> Path | None:
+        """The results file with the metric's class names; None where no class is scored."""
         scoring = self._scoring
         if scoring.left_out:
             _LOGGER.warning(
-                "the official metric does not know %s: left out of the scores",
+                "the official metric does not know %s: left out of the scores. To have a class "
+                "scored, name its scored_as in dataset_spec.classes",
                 ", ".join(scoring.left_out),
             )
         if not scoring.names:
-            return OrderedDict()
-        path = self.results_path
-        if not scoring.is_official:
-            path = self._output_dir / SCORED_FILE
-            write_results(path, (scoring.scored(sample) for sample in samples))
-            _LOGGER.info("wrote %s, the classes that are scored under their official names", path)
-        summary = evaluate_results(path, self._set, self._output_dir, scoring)
-        _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
-        return OrderedDict(bbox3d=results_for_detectron2(summary))
+            _LOGGER.warning("no class is scored: no metrics, only the results file")
+            return None
+        if scoring.is_official:
+            return self.results_path
+        path = self._output_dir / SCORED_FILE
+        write_results(path, map(scoring.scored, samples))
+        _LOGGER.info("wrote %s, the classes that are scored under their official names", path)
+        return path
 
     def _gather(self) -> list[GlobalBoxes] | None:
         """The samples of all processes in rank order; None outside the main process."""
@@ -154,6 +169,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         """The samples in the order of the split, after a check that each is there once."""
         expected = self._set.sample_tokens
         counts = Counter(sample.sample_token for sample in samples)
+        # A sample that is missing would count as one without detections, unseen.
         _complain(
             [token for token in expected if token not in counts],
             len(expected),
@@ -173,6 +189,7 @@ class NuScenesEvaluator(DatasetEvaluator):
                 "were evaluated more than once; give every process its own samples (the loader's "
                 'sharding="scene"), or set allow_padding=True',
             )
+        # Reversed, so that of samples that come twice the first stays.
         first = {sample.sample_token: sample for sample in reversed(samples)}
         return [first[token] for token in expected]
 
@@ -189,6 +206,7 @@ def check_detections(detections: Detections, sample_token: str, num_classes: int
         ValueError: a value is not finite, a size is not positive, a label is out of range, or
             there are more boxes than the nuScenes task accepts.
     """
+    # The devkit would refuse NaN only after the whole evaluation, and name no sample.
     where = f"sample {sample_token}"
     if len(detections) > MAX_BOXES_PER_SAMPLE:
         raise ValueError(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
@@ -24,7 +25,7 @@ from streampetr_vit.structures import DatasetSpec, Detections, Pose
 
 FloatArray = NDArray[np.float64]
 
-MAX_BOXES_PER_SAMPLE = 500
+MAX_BOXES_PER_SAMPLE = 500  # of the nuScenes task
 # use_external is True because the backbones are trained on other data first, as the reference does.
 SUBMISSION_META = {
     "use_lidar": False,
@@ -37,9 +38,7 @@ SUBMISSION_META = {
 
 @dataclass(frozen=True)
 class GlobalBoxes:
-    """Boxes of one sample in the global frame, as columns.
-
-    A data set of 6,000 samples with 300 boxes each is 200 MB in this form and gigabytes as records.
+    """Boxes of one sample in the global frame.
 
     Attributes:
         sample_token: the sample.
@@ -52,6 +51,7 @@ class GlobalBoxes:
         attribute_names: n names, "" for classes without attributes.
     """
 
+    # Columns: 6,000 samples with 300 boxes each are 200 MB so, and gigabytes as records.
     sample_token: str
     center_global_m: FloatArray
     size_wlh_m: FloatArray
@@ -72,6 +72,7 @@ class GlobalBoxes:
             attributes: that are kept; others become "".
         """
         kept = [row for row, name in enumerate(self.class_names) if name in names]
+        attribute_names = [self.attribute_names[row] for row in kept]
         return GlobalBoxes(
             self.sample_token,
             self.center_global_m[kept],
@@ -80,33 +81,25 @@ class GlobalBoxes:
             self.velocity_global_mps[kept],
             self.scores[kept],
             tuple(names[self.class_names[row]] for row in kept),
-            tuple(a if (a := self.attribute_names[row]) in attributes else "" for row in kept),
+            tuple(name if name in attributes else "" for name in attribute_names),
         )
 
     def records(self) -> list[dict[str, Any]]:
         """The boxes as dicts of plain Python values, the form of the results file."""
-        columns = zip(
-            self.center_global_m.tolist(),
-            self.size_wlh_m.tolist(),
-            self.rotation_wxyz.tolist(),
-            self.velocity_global_mps.tolist(),
-            self.class_names,
-            self.scores.tolist(),
-            self.attribute_names,
-            strict=True,
-        )
+        columns = {
+            "translation": self.center_global_m.tolist(),
+            "size": self.size_wlh_m.tolist(),
+            "rotation": self.rotation_wxyz.tolist(),
+            "velocity": self.velocity_global_mps.tolist(),
+            "detection_name": self.class_names,
+            "detection_score": self.scores.tolist(),
+            "attribute_name": self.attribute_names,
+        }
+        # Columns -> rows: the file has a dict for each box.
+        rows = zip(*columns.values(), strict=True)
         return [
-            {
-                "sample_token": self.sample_token,
-                "translation": center,
-                "size": size,
-                "rotation": rotation,
-                "velocity": velocity,
-                "detection_name": name,
-                "detection_score": score,
-                "attribute_name": attribute,
-            }
-            for center, size, rotation, velocity, name, score, attribute in columns
+            {"sample_token": self.sample_token, **dict(zip(columns, row, strict=True))}
+            for row in rows
         ]
 
 
@@ -119,37 +112,38 @@ def to_global_boxes(
 ) -> GlobalBoxes:
     """Moves detections to the global frame, drops those out of range, names their attributes.
 
-    The lidar's roll and pitch stay in the quaternions. The order of the boxes is kept.
-
     Args:
-        detections: boxes (n, 9) in the lidar frame, gravity centre; any device.
+        detections: in the lidar frame; any device.
         lidar_to_ego: pose of the lidar in the vehicle.
         ego_to_global: pose of the vehicle at the lidar's time.
         sample_token: the sample.
-        spec: names, ranges and attributes of the classes. A box is dropped where its distance from
-            the vehicle's origin, in the vehicle's xy plane, is beyond its class's range.
+        spec: names, ranges and attributes of the classes.
 
     Returns:
-        At most n boxes.
+        At most n boxes, in the same order.
     """
     boxes = detections.boxes.detach().cpu().double().numpy()
     labels = detections.labels.cpu().numpy()
     scores = detections.scores.detach().cpu().double().numpy()
     lidar_rotation, ego_rotation = lidar_to_ego.rotation(), ego_to_global.rotation()
 
-    center_ego = lidar_rotation.apply(boxes[:, :3].reshape(-1, 3)) + lidar_to_ego.translation_m
+    center_ego = lidar_rotation.apply(boxes[:, :3]) + lidar_to_ego.translation_m  # (n, 3)
     limits = np.array([entry.range_m for entry in spec.classes], dtype=np.float64)
+    # In the vehicle's xy plane, from its origin: as the metric measures the range.
     kept = np.hypot(center_ego[:, 0], center_ego[:, 1]) <= limits[labels]
     boxes, labels, center_ego = boxes[kept], labels[kept], center_ego[kept]
 
-    velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)  # (n, 3)
+    # (n, 2) -> (n, 3) -> (n, 2): files have no vertical velocity, tilted poses make one.
+    velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)
     velocity = ego_rotation.apply(lidar_rotation.apply(velocity_lidar))[:, :2]
+    # The lidar's roll and pitch stay in the quaternions.
     to_global = multiply_quaternions(_unit(ego_to_global), _unit(lidar_to_ego))
     speeds = np.hypot(velocity[:, 0], velocity[:, 1])
     return GlobalBoxes(
         sample_token=sample_token,
         center_global_m=ego_rotation.apply(center_ego) + ego_to_global.translation_m,
-        size_wlh_m=boxes[:, [4, 3, 5]],
+        size_wlh_m=boxes[:, [4, 3, 5]],  # l, w, h -> w, l, h
+        # (4,) * (n, 4) -> (n, 4)
         rotation_wxyz=multiply_quaternions(to_global, _yaw_quaternions(boxes[:, 6])),
         velocity_global_mps=velocity,
         scores=scores[kept],
@@ -159,17 +153,8 @@ def to_global_boxes(
 
 
 def multiply_quaternions(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Hamilton products a*b of quaternions (w, x, y, z); the sign is that of the product.
-
-    Not by way of rotation matrices: they lose the sign, and released result files keep it.
-
-    Args:
-        a: (..., 4).
-        b: (..., 4), broadcast against a.
-
-    Returns:
-        (..., 4) float64.
-    """
+    """Hamilton products a*b of quaternions (w, x, y, z), (..., 4) each, broadcast."""
+    # Not by way of rotation matrices: they lose the sign, and released result files keep it.
     aw, ax, ay, az = np.moveaxis(np.asarray(a, dtype=np.float64), -1, 0)
     bw, bx, by, bz = np.moveaxis(np.asarray(b, dtype=np.float64), -1, 0)
     return np.stack(
@@ -235,13 +220,9 @@ def detections_from_records(
 ) -> Detections:
     """The inverse of `to_global_boxes(...).records()`: records back in the lidar frame.
 
-    The heading is that of the box's x axis seen along the lidar's z axis, so a round trip is exact
-    for our own records and drops the tilt of foreign ones.
-
     Args:
         records: boxes of one sample in the global frame.
-        lidar_to_ego: pose of the lidar in the vehicle.
-        ego_to_global: pose of the vehicle at the lidar's time.
+        lidar_to_ego, ego_to_global: as there.
         class_names: names of the labels.
 
     Returns:
@@ -261,20 +242,25 @@ def detections_from_records(
 
     global_to_lidar = np.linalg.inv(ego_to_global.matrix() @ lidar_to_ego.matrix())
     rotation, offset = global_to_lidar[:3, :3], global_to_lidar[:3, 3]
+    # Points are rows: (n, 3) @ (3, 3) + (3,).
     center = column("translation") @ rotation.T + offset
-    heading = _x_axes(column("rotation")) @ rotation.T
+    # The yaw is that of each box's x axis, seen along the lidar's z axis: exact for our own
+    # records, and without the tilt of foreign ones.
+    turns = Rotation.from_quat(column("rotation")[:, [1, 2, 3, 0]])  # wxyz -> xyzw
+    heading = turns.apply([1.0, 0.0, 0.0]) @ rotation.T  # (n, 3)
+    # (n, 2) -> (n, 3)
     velocity = np.concatenate((column("velocity"), np.zeros((len(records), 1))), axis=1)
     boxes = np.concatenate(
         (
             center,
-            column("size")[:, [1, 0, 2]],
+            column("size")[:, [1, 0, 2]],  # w, l, h -> l, w, h
             np.arctan2(heading[:, 1], heading[:, 0])[:, None],
             (velocity @ rotation.T)[:, :2],
         ),
         axis=1,
     )  # (n, 9)
     scores = column("detection_score")
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")  # equal scores keep the order of the file
     labels = np.array([class_names.index(record["detection_name"]) for record in records])
     return Detections(
         boxes=torch.from_numpy(boxes[order]).float(),
@@ -293,10 +279,3 @@ def _yaw_quaternions(yaw_rad: FloatArray) -> FloatArray:
     """(n, 4) quaternions wxyz of rotations about +z."""
     zero = np.zeros_like(yaw_rad)
     return np.stack((np.cos(yaw_rad / 2), zero, zero, np.sin(yaw_rad / 2)), axis=-1)
-
-
-def _x_axes(rotation_wxyz: FloatArray) -> FloatArray:
-    """(n, 3): the x axis of each rotated frame."""
-    unit = rotation_wxyz / np.linalg.norm(rotation_wxyz, axis=-1, keepdims=True)
-    w, x, y, z = np.moveaxis(unit, -1, 0)
-    return np.stack((1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)), axis=-1)

@@ -10,18 +10,22 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.result_format import GlobalBoxes
 from streampetr_vit.structures import DatasetSpec
 
-OFFICIAL_ATTRIBUTES = frozenset(name for entry in NUSCENES.classes for name in entry.attributes)
+# True boxes may also have the last one, which no detection gets.
+OFFICIAL_ATTRIBUTES = frozenset(
+    {name for entry in NUSCENES.classes for name in entry.attributes if name}
+    | {"pedestrian.sitting_lying_down"}
+)
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Names decide, positions never.
+    """Which class of the metric each class counts as, by name.
 
     Attributes:
         names: class of the data set -> the metric's class that it counts as.
         left_out: classes that the metric does not know.
         categories: category of the tables -> one that the metric takes for the same class.
-        is_official: the data set has the metric's own classes and categories.
+        is_official: the data set has the metric's own classes, categories and lidar.
     """
 
     names: Mapping[str, str]
@@ -36,14 +40,17 @@ class Scoring:
         Raises:
             InputError: a class is to be scored as one that the metric does not have.
         """
+        # The devkit maps each of these categories to its class, so that one of them is enough.
         official = {entry.name: entry.categories[0] for entry in NUSCENES.classes}
-        names, left_out, categories = {}, [], {}
+        names: dict[str, str] = {}
+        categories: dict[str, str] = {}
+        left_out = []
         for entry in spec.classes:
             scored_as = entry.name if entry.scored_as is None else entry.scored_as
             if scored_as in official:
                 names[entry.name] = scored_as
                 categories |= dict.fromkeys(entry.categories, official[scored_as])
-            elif entry.scored_as is None:
+            elif entry.scored_as is None:  # nothing was asked for, nothing is wrong
                 left_out.append(entry.name)
             else:
                 raise InputError(
@@ -59,6 +66,8 @@ class Scoring:
 
 
 def _facts(spec: DatasetSpec) -> tuple[object, ...]:
-    """What the devkit takes for granted."""
-    classes = {entry.name: (set(entry.categories), entry.attributes) for entry in spec.classes}
-    return spec.lidar, classes
+    """What the devkit takes for granted. The order of the classes is not part of it."""
+    return spec.lidar, {
+        entry.name: (set(entry.categories), entry.attributes, entry.scored_as or entry.name)
+        for entry in spec.classes
+    }

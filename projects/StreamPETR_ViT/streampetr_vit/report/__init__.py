@@ -1,1 +1,1 @@
-"""The HTML report of a run."""
+"""The HTML report of a run: `from_run` collects, `page` writes."""

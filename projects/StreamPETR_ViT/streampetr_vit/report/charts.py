@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 LINE_COLORS = ("#1f5fd0", "#e0632c", "#1c9a76", "#9b4fc4", "#c9922a", "#d43d6a", "#4f6d7a")
-MAX_POINTS = 600
+MAX_POINTS = 600  # of a line: more than the pixels that it is seen with
+_FEWEST_SMOOTHED = 20
 
+# Units of the drawing, which the page scales: the plot is inside these margins.
 _WIDTH, _HEIGHT = 420, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 196
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,17 @@ class Chart:
 
 def render_chart(chart: Chart) -> str:
     """The chart as a <figure> with a title, an inline <svg> and a legend."""
-    x_low, x_high = chart.x_range or (0.0, max(v for s in chart.series for v in s.x))
-    y_low, y_high = chart.y_range or _limits(v for s in chart.series for v in s.y)
-    if chart.y_range is None and not chart.log_y:
-        y_low, y_high = min(0.0, y_low), y_high + 0.05 * (y_high - min(0.0, y_low))
-    axes = _Axes(x_low, x_high, y_low, y_high, chart.log_y)
-    lines = [_render_line(s, axes, color, chart.smooth) for s, color in _colored(chart.series)]
-    legend = "".join(
-        f'<span><i style="background:{color}"></i>{escape(series.name)}</span>'
-        for series, color in _colored(chart.series)
-    )
+    axes = _Axes(chart)
+    colors = [LINE_COLORS[i % len(LINE_COLORS)] for i in range(len(chart.series))]
+    lines, legend = [], []
+    for series, color in zip(chart.series, colors, strict=True):
+        lines.append(_render_line(series, axes, color, chart.smooth))
+        legend.append(f'<span><i style="background:{color}"></i>{escape(series.name)}</span>')
     return (
         f'<figure class="chart"><h4>{escape(chart.title)}</h4>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(chart.title)}">'
         f"{_render_grid(axes, chart.x_label)}{''.join(lines)}</svg>"
-        f'<div class="legend">{legend if len(chart.series) > 1 else ""}</div></figure>'
+        f'<div class="legend">{"".join(legend) if len(legend) > 1 else ""}</div></figure>'
     )
 
 
@@ -79,8 +77,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= rough)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
+    # A limit that is a round number counts, though its quotient may be rounded past it.
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
 
 
@@ -95,25 +93,30 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 class _Axes:
-    """Maps values to pixels of the drawing."""
+    """Maps values of a chart to places in the drawing."""
 
-    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float, log_y: bool):
-        self.log_y = log_y
-        self.x_low, self.x_high = x_low, max(x_high, x_low + 1e-12)
-        self.y_low, self.y_high = (
-            (math.log10(y_low), math.log10(y_high)) if log_y else (y_low, y_high)
-        )
-        if self.y_high <= self.y_low:
-            self.y_high = self.y_low + 1.0
+    def __init__(self, chart: Chart) -> None:
+        self.log_y = chart.log_y
+        self.x_low, x_high = chart.x_range or (0.0, max(v for s in chart.series for v in s.x))
+        values = [v for s in chart.series for v in s.y]
+        y_low, y_high = chart.y_range or (min(values), max(values))
+        if chart.log_y:
+            y_low, y_high = math.log10(y_low), math.log10(y_high)
+        elif chart.y_range is None:
+            # A linear axis starts at 0, and has room above the largest value.
+            y_low = min(0.0, y_low)
+            y_high += 0.05 * (y_high - y_low)
+        # One value alone gives no range to divide by.
+        self.x_high = max(x_high, self.x_low + 1e-12)
+        self.y_low, self.y_high = y_low, y_high if y_high > y_low else y_low + 1.0
 
     def x(self, value: float) -> float:
-        share = (value - self.x_low) / (self.x_high - self.x_low)
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (_RIGHT - _LEFT)
 
     def y(self, value: float) -> float:
         value = math.log10(value) if self.log_y else value
-        share = (value - self.y_low) / (self.y_high - self.y_low)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+        # The y of an SVG counts downwards.
+        return _BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (_BOTTOM - _TOP)
 
     def y_ticks(self) -> list[float]:
         """Round numbers; on a logarithmic axis powers of ten, with 2 and 5 if few fit."""
@@ -126,18 +129,17 @@ class _Axes:
 
 
 def _render_grid(axes: _Axes, x_label: str) -> str:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = []
     for value in axes.y_ticks():
         y = axes.y(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:g}</text>')
     for value in ticks(axes.x_low, axes.x_high):
         x = axes.x(value)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{value:g}</text>')
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{_BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
     parts.append(
-        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">'
+        f'<text x="{(_LEFT + _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">'
         f"{escape(x_label)}</text>"
     )
     return "".join(parts)
@@ -145,10 +147,10 @@ def _render_grid(axes: _Axes, x_label: str) -> str:
 
 def _render_line(series: Series, axes: _Axes, color: str, smooth: bool) -> str:
     raw = _path(series.x, series.y, axes)
-    if not smooth or len(series.y) < 20:
+    if not smooth or len(series.y) < _FEWEST_SMOOTHED:
         return f'<path class="line" stroke="{color}" d="{raw}"/>'
     # The mean of a logarithmic chart is taken where it is seen.
-    values = [math.log10(v) for v in series.y] if axes.log_y else list(series.y)
+    values = [math.log10(v) for v in series.y] if axes.log_y else series.y
     means = moving_mean(values, max(5, len(values) // 25))
     means = [10**v for v in means] if axes.log_y else means
     faint = f'<path class="line raw" stroke="{color}" d="{raw}"/>'
@@ -156,17 +158,7 @@ def _render_line(series: Series, axes: _Axes, color: str, smooth: bool) -> str:
 
 
 def _path(x: Sequence[float], y: Sequence[float], axes: _Axes) -> str:
+    # Smoothed before it is thinned out: no value is lost from the mean.
     stride = max(1, len(x) // MAX_POINTS)
-    points = [
-        f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in zip(x[::stride], y[::stride], strict=True)
-    ]
-    return "M" + "L".join(points)
-
-
-def _colored(series: Sequence[Series]) -> list[tuple[Series, str]]:
-    return [(s, LINE_COLORS[i % len(LINE_COLORS)]) for i, s in enumerate(series)]
-
-
-def _limits(values: Iterable[float]) -> tuple[float, float]:
-    numbers = list(values)
-    return min(numbers), max(numbers)
+    pairs = zip(x[::stride], y[::stride], strict=True)
+    return "M" + "L".join(f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streampetr_vit.report.charts import Chart, Series
@@ -15,7 +15,7 @@ Scalars = Mapping[str, Mapping[int, float]]
 
 # Losses of the earlier decoder layers are left out: they follow the last layer's.
 _LAYER = re.compile(r"(^|[._])d\d+[._]")
-# Losses of the 2D head, whose scale is its own.
+# Losses of the 2D head have a chart of their own: their scale is another.
 _IMAGE_HEAD = re.compile(r"(^|\.)(enc_|centers2d|centerness)")
 _MAX_LINES = 7
 
@@ -23,26 +23,24 @@ _MAX_LINES = 7
 def read_scalars(metrics_json: str | Path) -> dict[str, dict[int, float]]:
     """Reads what detectron2's JSONWriter wrote, one JSON object per line.
 
-    Where an iteration occurs twice (a resumed run), the later line counts. Values that are not
-    finite and a last line that was cut off are left out.
-
     Args:
         metrics_json: the file.
 
     Returns:
-        name -> {iteration: value}, iterations ascending.
+        name -> {iteration: value}, finite values only, iterations ascending.
     """
     scalars: dict[str, dict[int, float]] = {}
     for line in Path(metrics_json).read_text().splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            continue
+            continue  # the last line of a run that was stopped while writing
         iteration = row.pop("iteration", None)
         if iteration is None:
             continue
         for name, value in row.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
+                # A resumed run repeats iterations: the later line counts.
                 scalars.setdefault(name, {})[int(iteration)] = float(value)
     return {name: dict(sorted(values.items())) for name, values in scalars.items()}
 
@@ -58,37 +56,33 @@ def training_charts(scalars: Scalars) -> list[Chart]:
         learning rate, gradient norm, seconds per iteration.
     """
     losses = [n for n in scalars if "loss" in n and n != "total_loss" and not _LAYER.search(n)]
+    # Names of losses differ between heads: they are sorted by what they contain.
     images = [n for n in losses if _IMAGE_HEAD.search(n)]
     classes = [n for n in losses if re.search("cls|class", n) and n not in images]
-    boxes = [n for n in losses if re.search("box", n) and n not in images]
+    boxes = [n for n in losses if "box" in n and n not in images]
     others = [n for n in losses if n not in (*classes, *boxes, *images)]
     scores = [n for n in scalars if n.rpartition("/")[2] in ("NDS", "mAP")]
     charts = [
-        _chart("Total loss", scalars, lambda n: n == "total_loss", smooth=True),
-        _chart("Classification loss", scalars, classes.__contains__, smooth=True),
-        _chart("Box loss", scalars, boxes.__contains__, smooth=True),
-        _chart("Losses of the 2D head", scalars, images.__contains__, smooth=True),
-        _chart("Other losses", scalars, others.__contains__, smooth=True),
-        _chart("Scores on the evaluation set", scalars, scores.__contains__),
-        _chart("Learning rate", scalars, lambda n: n == "lr"),
-        _chart("Gradient norm", scalars, lambda n: n == "grad_norm", smooth=True, log_y=True),
-        _chart("Seconds per iteration", scalars, ("time", "data_time").__contains__, smooth=True),
+        _chart("Total loss", scalars, ["total_loss"], smooth=True),
+        _chart("Classification loss", scalars, classes, smooth=True),
+        _chart("Box loss", scalars, boxes, smooth=True),
+        _chart("Losses of the 2D head", scalars, images, smooth=True),
+        _chart("Other losses", scalars, others, smooth=True),
+        _chart("Scores on the evaluation set", scalars, scores),
+        _chart("Learning rate", scalars, ["lr"]),
+        # A few steps of a thousandfold norm would flatten a linear axis.
+        _chart("Gradient norm", scalars, ["grad_norm"], smooth=True, log_y=True),
+        _chart("Seconds per iteration", scalars, ["time", "data_time"], smooth=True),
     ]
-    return [chart for chart in charts if chart is not None]
+    return [chart for chart in charts if chart.series]
 
 
 def _chart(
-    title: str,
-    scalars: Scalars,
-    chosen: Callable[[str], bool],
-    smooth: bool = False,
-    log_y: bool = False,
-) -> Chart | None:
-    names = [name for name in scalars if chosen(name)][:_MAX_LINES]
-    series = [Series(n, list(scalars[n]), list(scalars[n].values())) for n in names]
+    title: str, scalars: Scalars, names: Sequence[str], smooth: bool = False, log_y: bool = False
+) -> Chart:
+    chosen = [name for name in scalars if name in names][:_MAX_LINES]
+    series = [Series(name, list(scalars[name]), list(scalars[name].values())) for name in chosen]
     # A single point is no curve: a lone evaluation at the end is in the tables.
-    series = [s for s in series if len(s.x) > 1]
-    if not series:
-        return None
-    positive = all(value > 0 for s in series for value in s.y)
+    series = [line for line in series if len(line.x) > 1]
+    positive = all(value > 0 for line in series for value in line.y)
     return Chart(title, series, smooth=smooth, log_y=log_y and positive)

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 
 from streampetr_vit.data.nuscenes.catalog import open_dataset
-from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import MissingFileError
 from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
-from streampetr_vit.evaluation.result_format import detections_from_records, read_results
-from streampetr_vit.report.page import MetricRun, ReportInput
-from streampetr_vit.report.pictures import Picture, PictureGroup
+from streampetr_vit.evaluation.result_format import read_results
+from streampetr_vit.report.curves import Scalars, read_scalars
+from streampetr_vit.report.frames import draw_groups
+from streampetr_vit.report.page import ReportInput
+from streampetr_vit.report.tables import MetricRun
 from streampetr_vit.structures import DatasetSpec
-from streampetr_vit.visualization.frame_picture import draw_record, visible_truth
 
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
-
+MEMORY_ON, MEMORY_OFF = "memory on", "memory off at test"
 _PACKAGES = ("torch", "detectron2", "nuscenes-devkit", "numpy", "opencv-python-headless")
 
 
@@ -36,8 +36,7 @@ def report_from_run(
     *,
     spec: DatasetSpec = NUSCENES,
     notes: Sequence[str] = (),
-    facts: Mapping[str, str] | None = None,
-    main_run: str = "memory on",
+    main_run: str = MEMORY_ON,
     other_runs: Mapping[str, str | Path] | None = None,
     consecutive_frames: int = 4,
     single_frames: int = 3,
@@ -52,7 +51,6 @@ def report_from_run(
         title: heading of the report.
         spec: of the data set.
         notes: what a reader must know to judge the numbers.
-        facts: name -> value; added to those about the data set.
         main_run: name of the evaluation in output_dir/inference.
         other_runs: name -> folder that holds another metrics_summary.json.
         consecutive_frames: drawn from the middle of the first scene.
@@ -60,20 +58,27 @@ def report_from_run(
         score_threshold: detections below it are not drawn; None takes the score above which there
             are as many detections as true boxes.
         range_m: half the width of the views from above.
+
+    Raises:
+        MissingFileError: a run has no metrics_summary.json, or there is no results file.
     """
     output_dir = Path(output_dir)
     inference = output_dir / "inference"
     records = open_dataset(dataset, spec)
-    folders = {main_run: inference, **{k: Path(v) for k, v in (other_runs or {}).items()}}
-    config = output_dir / "config.yaml"
+    metrics_json, config = output_dir / "metrics.json", output_dir / "config.yaml"
+    # A run that was only evaluated has no metrics.json.
+    scalars = read_scalars(metrics_json) if metrics_json.is_file() else {}
+    # The main run first: the page's tiles, curves and pictures are its.
+    folders = {main_run: inference, **(other_runs or {})}
     return ReportInput(
         title=title,
         subtitle=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         notes=notes,
-        facts={**_dataset_facts(records), **(facts or {})},
-        runs=[_metric_run(name, folder) for name, folder in folders.items()],
-        metrics_json=output_dir / "metrics.json",
-        picture_groups=_picture_groups(
+        # What was run goes above the numbers, what it ran on to the end of the page.
+        facts=_dataset_facts(records) | _training_facts(scalars),
+        runs=[_metric_run(name, Path(folder)) for name, folder in folders.items()],
+        scalars=scalars,
+        picture_groups=draw_groups(
             records,
             read_results(inference / RESULTS_FILE),
             consecutive_frames,
@@ -93,27 +98,10 @@ def environment() -> dict[str, str]:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue
+            continue  # such as OpenCV, which comes under several names
     versions["system"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
     versions["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return versions
-
-
-def balanced_threshold(results: Results, num_true_boxes: int) -> float:
-    """The score above which there are as many detections as true boxes.
-
-    Scores of a briefly trained detector are low as a whole; a fixed threshold would show nothing
-    or everything.
-
-    Args:
-        results: sample token -> records.
-        num_true_boxes: in the same samples.
-
-    Returns:
-        A score; 0 if there are no more detections than true boxes.
-    """
-    scores = sorted((r["detection_score"] for rows in results.values() for r in rows), reverse=True)
-    return float(scores[num_true_boxes]) if num_true_boxes < len(scores) else 0.0
 
 
 def _dataset_facts(records: FrameRecords) -> dict[str, str]:
@@ -124,76 +112,25 @@ def _dataset_facts(records: FrameRecords) -> dict[str, str]:
     }
 
 
+def _training_facts(scalars: Scalars) -> dict[str, str]:
+    """How long the training was; nothing for a run that was only evaluated."""
+    losses = scalars.get("total_loss")
+    if not losses:
+        return {}
+    last = max(losses)
+    facts = {"trained for": f"{last + 1} iterations"}  # they are counted from 0
+    skipped = scalars.get("skipped_steps", {}).get(last)
+    if skipped:
+        facts["skipped steps"] = f"{int(skipped)} (not finite)"
+    return facts
+
+
 def _metric_run(name: str, folder: Path) -> MetricRun:
-    summary = folder / "metrics_summary.json"
+    summary, details = folder / "metrics_summary.json", folder / "metrics_details.json"
     if not summary.is_file():
         raise MissingFileError(f"run {name!r}: no {summary}; evaluate it first")
-    details = folder / "metrics_details.json"
     return MetricRun(
         name=name,
         summary=json.loads(summary.read_text()),
         details=json.loads(details.read_text()) if details.is_file() else None,
     )
-
-
-def _picture_groups(
-    records: FrameRecords,
-    results: Results,
-    consecutive: int,
-    single: int,
-    score_threshold: float | None,
-    range_m: float,
-) -> list[PictureGroup]:
-    """Consecutive frames of one scene, and single frames of others."""
-    in_a_row, alone = _chosen_frames(records.scene_lengths, consecutive, single)
-    if score_threshold is None:
-        chosen = [records[index] for index in (*in_a_row, *alone)]
-        score_threshold = balanced_threshold(
-            {record.token: results.get(record.token, ()) for record in chosen},
-            sum(len(visible_truth(record, range_m)[1]) for record in chosen),
-        )
-
-    def draw(index: int, caption: str) -> Picture:
-        record = records[index]
-        detections = detections_from_records(
-            results.get(record.token, ()),
-            record.lidar_to_ego,
-            record.ego_to_global,
-            records.spec.class_names,
-        )
-        return Picture(draw_record(record, detections, score_threshold, range_m), caption)
-
-    first = records[in_a_row[0]].timestamp_us if in_a_row else 0
-    text = (
-        f"Colour: predicted, score at least {score_threshold:.2f}; the front face is filled. White "
-        "and dashed: true boxes with at least one lidar or radar point."
-    )
-    groups = [
-        PictureGroup(
-            "Consecutive frames",
-            f"{text} The same objects should keep their boxes from frame to frame.",
-            [draw(i, _caption(records[i], first)) for i in in_a_row],
-        ),
-        PictureGroup("Other scenes", text, [draw(i, _caption(records[i])) for i in alone]),
-    ]
-    return [group for group in groups if group.pictures]
-
-
-def _caption(record: FrameRecord, first_us: int | None = None) -> str:
-    if first_us is None:
-        return record.scene_name
-    return f"{record.scene_name}, {(record.timestamp_us - first_us) / 1e6:+.1f} s"
-
-
-def _chosen_frames(
-    scene_lengths: Sequence[int], consecutive: int, single: int
-) -> tuple[list[int], list[int]]:
-    """Indices of the frames in a row, and of the single ones."""
-    starts = [sum(scene_lengths[:scene]) for scene in range(len(scene_lengths))]
-    length = scene_lengths[0]
-    count = min(consecutive, length)
-    begin = starts[0] + (length - count) // 2
-    others = range(1, len(scene_lengths))
-    stride = max(1, len(others) // single) if single else 1
-    alone = [starts[s] + scene_lengths[s] // 2 for s in others[::stride]][:single]
-    return list(range(begin, begin + count)), alone

@@ -1,7 +1,6 @@
 """The report of a run: one HTML file that needs nothing beside itself, and no network.
 
-Data in, file out: `ReportInput` says what is shown, `write_report` writes it.
-`report_from_run` collects the input from an output folder.
+`ReportInput` says what is shown, `write_report` writes it.
 """
 
 from __future__ import annotations
@@ -16,26 +15,12 @@ from streampetr_vit.evaluation.metric_tables import absent_classes
 from streampetr_vit.files import replacing
 from streampetr_vit.report import tables
 from streampetr_vit.report.charts import Chart, Series, render_chart
-from streampetr_vit.report.curves import read_scalars, training_charts
+from streampetr_vit.report.curves import Scalars, training_charts
 from streampetr_vit.report.pictures import PictureGroup, render_picture_group
 from streampetr_vit.report.style import STYLE
+from streampetr_vit.report.tables import MetricRun
 
 REPORT_FILE = "report.html"
-
-
-@dataclass(frozen=True)
-class MetricRun:
-    """One evaluation.
-
-    Attributes:
-        name: for example "memory on" or "memory off at test".
-        summary: content of its metrics_summary.json.
-        details: content of its metrics_details.json, for precision-recall curves; None for none.
-    """
-
-    name: str
-    summary: Mapping[str, Any]
-    details: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +30,10 @@ class ReportInput:
     Attributes:
         title: heading of the page.
         subtitle: one line under it.
-        notes: what a reader must know to judge the numbers: synthetic data, a small range, aids
-            that are not part of the published model.
-        facts: name -> value, what was run: data set, frames, iterations, time, device.
+        notes: what a reader must know to judge the numbers.
+        facts: name -> value, what was run.
         runs: evaluations; the first is the main one, the others stand beside it.
-        metrics_json: detectron2's metrics.json of the training.
+        scalars: of the training, see `read_scalars`.
         picture_groups: drawn frames.
         config_text: the configuration, in full.
         environment: name -> version.
@@ -60,22 +44,14 @@ class ReportInput:
     notes: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     runs: Sequence[MetricRun] = ()
-    metrics_json: str | Path | None = None
+    scalars: Scalars = field(default_factory=dict)
     picture_groups: Sequence[PictureGroup] = ()
     config_text: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(output_dir: str | Path, report: ReportInput) -> Path:
-    """Writes report.html.
-
-    Args:
-        output_dir: folder of the run; created if it does not exist.
-        report: what to show.
-
-    Returns:
-        The path of the file.
-    """
+    """Writes report.html into a folder, which is created if need be; returns the file's path."""
     path = Path(output_dir) / REPORT_FILE
     with replacing(path) as temporary:
         temporary.write_text(render_report(report), encoding="utf-8")
@@ -87,10 +63,11 @@ def render_report(report: ReportInput) -> str:
     sections = [
         _header(report),
         _metric_section(report.runs),
-        _curve_section(report.metrics_json),
+        _curve_section(report.scalars),
         *(render_picture_group(group) for group in report.picture_groups),
         _config_section(report),
     ]
+    # Style, curves and pictures are inside the page: it can be mailed, and opened offline.
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -114,14 +91,13 @@ def _header(report: ReportInput) -> str:
 def _metric_section(runs: Sequence[MetricRun]) -> str:
     if not runs:
         return ""
-    summaries = [(run.name, run.summary) for run in runs]
-    main = runs[0]
+    main = runs[0]  # tiles and curves are its; the tables have all
     parts = [
         f"<section><h2>Detection metrics</h2>{tables.headline_tiles(main.summary)}",
-        tables.run_table(summaries),
+        tables.run_table(runs),
         tables.absent_note(main.summary) if absent_classes(main.summary) else "",
         "<h3>Per class</h3>",
-        tables.class_table(summaries),
+        tables.class_table(runs),
     ]
     if main.details:
         parts.append("<h3>Precision over recall, by match distance</h3>")
@@ -131,23 +107,20 @@ def _metric_section(runs: Sequence[MetricRun]) -> str:
 
 def _precision_recall(details: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """One small chart per class with a line per match distance."""
-    charts = []
-    for name in summary["mean_dist_aps"]:
-        series = [
-            Series(f"{float(key.partition(':')[2]):g} m", data["recall"], data["precision"])
-            for key, data in details.items()
-            if key.partition(":")[0] == name
-        ]
-        if series:
-            chart = Chart(name.replace("_", " "), series, "recall", x_range=(0, 1), y_range=(0, 1))
-            charts.append(render_chart(chart))
+    series: dict[str, list[Series]] = {name: [] for name in summary["mean_dist_aps"]}
+    for key, data in details.items():
+        name, _, distance = key.partition(":")  # such as "car:0.5"
+        series[name].append(Series(f"{float(distance):g} m", data["recall"], data["precision"]))
+    charts = [
+        render_chart(Chart(name.replace("_", " "), lines, "recall", x_range=(0, 1), y_range=(0, 1)))
+        for name, lines in series.items()
+        if lines
+    ]
     return f'<div class="charts small">{"".join(charts)}</div>'
 
 
-def _curve_section(metrics_json: str | Path | None) -> str:
-    if metrics_json is None or not Path(metrics_json).is_file():
-        return ""
-    charts = "".join(render_chart(chart) for chart in training_charts(read_scalars(metrics_json)))
+def _curve_section(scalars: Scalars) -> str:
+    charts = "".join(render_chart(chart) for chart in training_charts(scalars))
     if not charts:
         return ""
     return (
@@ -162,6 +135,7 @@ def _config_section(report: ReportInput) -> str:
     if report.environment:
         parts.append(f"<h2>Environment</h2>{tables.definition_list(report.environment)}")
     if report.config_text:
+        # Folded: it has hundreds of lines.
         parts.append(
             "<details><summary>Configuration</summary>"
             f'<div class="card"><pre>{escape(report.config_text)}</pre></div></details>'

@@ -42,7 +42,7 @@ class PictureGroup:
 
 
 def render_picture_group(group: PictureGroup) -> str:
-    """A section with the pictures inside the page, as JPEG."""
+    """A section with the pictures inside the page."""
     figures = "".join(_render_picture(picture) for picture in group.pictures)
     return (
         f'<section><h2>{escape(group.title)}</h2><p class="soft">{escape(group.text)}</p>'
@@ -51,6 +51,7 @@ def render_picture_group(group: PictureGroup) -> str:
 
 
 def _render_picture(picture: Picture) -> str:
+    # JPEG: as PNG a page of seven frames would be tens of megabytes.
     data = base64.b64encode(encode_jpeg(picture.image)).decode()
     return (
         f'<figure class="picture"><img alt="{escape(picture.caption)}" '

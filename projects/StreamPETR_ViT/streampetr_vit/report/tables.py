@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from streampetr_vit.evaluation.metric_tables import (
+    CLASS_COLUMNS,
     ERROR_NAMES,
     MEANINGS,
     absent_classes,
@@ -19,16 +21,27 @@ from streampetr_vit.evaluation.metric_tables import (
 from streampetr_vit.visualization.colors import class_colors, hex_color
 
 Summary = Mapping[str, Any]
-# (name of the run, its summary)
-NamedSummary = tuple[str, Summary]
 
-_CLASS_COLUMNS = ("AP", "ATE", "ASE", "AOE", "AVE", "AAE")
+
+@dataclass(frozen=True)
+class MetricRun:
+    """One evaluation.
+
+    Attributes:
+        name: for example "memory on" or "memory off at test".
+        summary: content of its metrics_summary.json.
+        details: content of its metrics_details.json, for precision-recall curves; None for none.
+    """
+
+    name: str
+    summary: Summary
+    details: Mapping[str, Any] | None = None
 
 
 def definition_list(items: Mapping[str, str]) -> str:
     """Names and values in columns."""
     rows = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in items.items()
     )
     return f'<dl class="facts">{rows}</dl>'
@@ -44,15 +57,16 @@ def headline_tiles(summary: Summary) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def run_table(runs: Sequence[NamedSummary]) -> str:
+def run_table(runs: Sequence[MetricRun]) -> str:
     """A row per run: NDS, mAP, mean AP at each distance, and the errors. The best is bold."""
     rows = []
-    for name, summary in runs:
-        numbers = headline_numbers(summary)
+    for run in runs:
+        numbers = headline_numbers(run.summary)
+        # The errors move behind the AP columns: the table reads from what rises to what falls.
         errors = {key: numbers.pop(key) for key in ERROR_NAMES}
-        rows.append((name, {**numbers, **ap_at_distances(summary), **errors}))
+        rows.append((run.name, {**numbers, **ap_at_distances(run.summary), **errors}))
     columns = list(rows[0][1])
-    header = "".join(f"<th>{_column_title(c)}</th>" for c in columns)
+    heads = [f"AP {c.removeprefix('mAP_')}" if c.startswith("mAP_") else c for c in columns]
     body = "".join(
         f"<tr><td>{escape(name)}</td>"
         + "".join(_cell(values[c], _is_best(values[c], c, rows)) for c in columns)
@@ -62,39 +76,34 @@ def run_table(runs: Sequence[NamedSummary]) -> str:
     return (
         '<h3>Runs side by side</h3><p class="soft">AP columns: mean over classes at one match '
         "distance. Higher is better for NDS and AP, lower for the errors.</p>"
-        f'<div class="card scroll"><table><thead><tr><th>run</th>{header}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f"{_table(['run', *heads], body)}"
     )
 
 
-def class_table(runs: Sequence[NamedSummary]) -> str:
+def class_table(runs: Sequence[MetricRun]) -> str:
     """A row per class of the first run, with the AP of the other runs beside it."""
-    summary = runs[0][1]
+    summary, others = runs[0].summary, runs[1:]
     absent = absent_classes(summary)
-    others = runs[1:]
-    extra = "".join(f"<th>AP, {escape(name)}</th>" for name, _ in others)
-    errors = "".join(f"<th>{name}</th>" for name in _CLASS_COLUMNS[1:])
-    colors = class_colors([name for name, _ in per_class_rows(summary)])
+    colors = class_colors(list(summary["mean_dist_aps"]))
     body = []
-    for name, (ap, *values) in per_class_rows(summary):
+    for name, (ap, *errors) in per_class_rows(summary):
         color = hex_color(colors[name])
         title = f'<i class="swatch" style="background:{color}"></i>{escape(name.replace("_", " "))}'
-        cells = "".join(_cell(float(other["mean_dist_aps"][name])) for _, other in others)
-        cells += "".join(_cell(value) for value in values)
+        values = [*(float(run.summary["mean_dist_aps"][name]) for run in others), *errors]
+        # Grey: the class has no true box, and its row of zeros and ones says nothing.
         style = ' class="absent"' if name in absent else ""
         body.append(
             f"<tr{style}><td>{title}</td><td>{summary['num_gt_boxes'][name]}</td>"
-            f"{_bar(ap, color)}{cells}</tr>"
+            f"{_bar(ap, color)}{''.join(map(_cell, values))}</tr>"
         )
-    return (
-        '<div class="card scroll"><table><thead><tr><th>class</th><th>true boxes</th><th>AP</th>'
-        f"{extra}{errors}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+    beside = [f"AP, {run.name}" for run in others]
+    heads = ["class", "true boxes", "AP", *beside, *CLASS_COLUMNS[1:]]
+    return _table(heads, "".join(body))
 
 
 def absent_note(summary: Summary) -> str:
     """Which classes have no true box, and the means without them."""
-    names = ", ".join(name.replace("_", " ") for name in absent_classes(summary))
+    names = ", ".join(absent_classes(summary)).replace("_", " ")
     means = ", ".join(f"{k} {_number(v)}" for k, v in present_class_means(summary).items())
     return (
         f'<p class="soft">No true boxes of {escape(names)} in this set: the official mean counts '
@@ -102,27 +111,30 @@ def absent_note(summary: Summary) -> str:
     )
 
 
-def _column_title(column: str) -> str:
-    return f"AP {column.removeprefix('mAP_')}" if column.startswith("mAP_") else column
+def _table(heads: Sequence[str], body: str) -> str:
+    cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    return (
+        f'<div class="card scroll"><table><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _is_best(value: float, column: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> bool:
     if len(rows) < 2 or math.isnan(value):
-        return False
+        return False  # a run alone is not the best of anything
     values = [row[column] for _, row in rows if not math.isnan(row[column])]
     return value == (min(values) if column in ERROR_NAMES else max(values))
 
 
 def _cell(value: float, best: bool = False) -> str:
-    if math.isnan(value):
+    if math.isnan(value):  # an error that no box of the class defines
         return '<td class="none">&ndash;</td>'
     return f"<td{' class=best' if best else ''}>{_number(value)}</td>"
 
 
 def _bar(value: float, color: str) -> str:
-    width = f"{100 * min(max(value, 0.0), 1.0):.1f}%"
     return (
-        f'<td class="bar"><div><i style="--w:{width};background:{color}"></i>'
+        f'<td class="bar"><div><i style="--w:{100 * value:.1f}%;background:{color}"></i>'
         f"<b>{_number(value)}</b></div></td>"
     )
 

@@ -15,6 +15,7 @@ from streampetr_vit.visualization.colors import (
     EGO_COLOR,
     GRID_COLOR,
     OTHER_COLOR,
+    Color,
     class_colors,
 )
 from streampetr_vit.visualization.drawing import (
@@ -45,8 +46,6 @@ def draw_bird_eye_view(
 ) -> Image:
     """Draws range rings, the ego vehicle, and boxes with heading and velocity.
 
-    An arrow is the way that the object goes in one second.
-
     Args:
         class_names: names of the labels.
         predictions: boxes in the colours of their classes.
@@ -54,7 +53,7 @@ def draw_bird_eye_view(
         true_labels: n class numbers.
         range_m: half the width of the square that is drawn.
         size_px: width and height of the picture.
-        forward: the vehicle's forward direction, (x, y) in the lidar frame; a unit vector. In
+        forward: the vehicle's forward direction, (x, y) in the lidar frame, a unit vector. In
             nuScenes it is y.
 
     Returns:
@@ -67,11 +66,10 @@ def draw_bird_eye_view(
     if true_boxes is not None and true_labels is not None:
         _draw_boxes(canvas, np.asarray(true_boxes), true_labels, TRUTH_STYLE)
     if predictions is not None:
-        boxes = predictions.boxes.cpu().numpy()
         # Weak ones first, so that strong ones lie on top.
         order = np.argsort(predictions.scores.cpu().numpy(), kind="stable")
-        labels = predictions.labels.cpu().numpy()[order]
-        _draw_boxes(canvas, boxes[order], labels.tolist(), PREDICTION_STYLE)
+        boxes, labels = (t.cpu().numpy()[order] for t in (predictions.boxes, predictions.labels))
+        _draw_boxes(canvas, boxes, labels.tolist(), PREDICTION_STYLE)
     fill_polygon(image, canvas.place(np.array(_EGO_OUTLINE_M)), EGO_COLOR)
     draw_text(image, "BIRD'S-EYE VIEW", (8, 18))
     return image
@@ -101,24 +99,26 @@ class _Canvas:
     def place(self, points_m: FloatArray) -> FloatArray:
         """(k, 2) metres to the right and forward -> (k, 2) pixels."""
         middle = (self.image.shape[0] - 1) / 2
+        # Rows of a picture count downwards: forward is minus.
         return middle + np.asarray(points_m, np.float64) * [self.px_per_m, -self.px_per_m]
 
 
 def _draw_rings(canvas: _Canvas) -> None:
-    center = canvas.place(np.zeros(2))
-    for direction in np.array([[1.0, 0.0], [0.0, 1.0]]):
+    for direction in np.eye(2):
         ends = canvas.place(np.stack((-direction, direction)) * canvas.range_m)
         draw_line(canvas.image, ends[0], ends[1], GRID_COLOR)
+    center = canvas.place(np.zeros(2))
+    # The corners of the square are sqrt(2) times its range away.
     for radius in np.arange(RING_SPACING_M, 1.4 * canvas.range_m, RING_SPACING_M):
         draw_circle(canvas.image, center, radius * canvas.px_per_m, GRID_COLOR)
         if radius < canvas.range_m:
-            x, y = canvas.place(np.array([[0.0, radius]]))[0]
+            x, y = canvas.place(np.array([0.0, radius]))
             draw_text(canvas.image, f"{radius:.0f} m", (x + 4, y - 3), scale=0.36)
 
 
 def _draw_boxes(canvas: _Canvas, boxes: FloatArray, labels: Sequence[int], style: BoxStyle) -> None:
-    boxes = boxes.reshape(len(labels), 9)
-    corners = box_corners(torch.tensor(boxes, dtype=torch.float64)).numpy()
+    boxes = boxes.reshape(len(labels), 9)  # an empty list is (0,)
+    corners = box_corners(torch.tensor(boxes, dtype=torch.float64)).numpy()  # (n, 8, 3)
     for box, floor, label in zip(boxes, corners[:, _FLOOR, :2], labels, strict=True):
         name = canvas.class_names[label] if label >= 0 else "other"
         color = style.color or canvas.colors.get(name, OTHER_COLOR)
@@ -129,15 +129,13 @@ def _draw_boxes(canvas: _Canvas, boxes: FloatArray, labels: Sequence[int], style
             draw_line(canvas.image, start, end, color, style.thickness, style.dash_px)
         center, front = outline.mean(axis=0), outline[2:].mean(axis=0)
         draw_line(canvas.image, center, front, color, style.thickness)
-        velocity = box[7:9]
+        velocity = box[7:9]  # NaN where a track is too short to define it
         if np.isfinite(velocity).all() and np.hypot(*velocity) >= LEAST_SPEED_MPS:
-            tip = canvas.pixels((box[:2] + velocity)[None])[0]
-            _draw_arrow(canvas.image, center, tip, color)
+            # The arrow is the way of one second.
+            _draw_arrow(canvas.image, center, canvas.pixels(box[:2] + velocity), color)
 
 
-def _draw_arrow(
-    image: Image, start: FloatArray, tip: FloatArray, color: tuple[int, int, int]
-) -> None:
+def _draw_arrow(image: Image, start: FloatArray, tip: FloatArray, color: Color) -> None:
     draw_line(image, start, tip, color)
     along = (tip - start) / max(float(np.hypot(*(tip - start))), 1e-9)
     across = np.array([-along[1], along[0]])

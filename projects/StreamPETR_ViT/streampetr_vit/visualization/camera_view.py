@@ -29,7 +29,7 @@ from streampetr_vit.visualization.drawing import (
     fill_polygon,
 )
 
-# Where the cameras are in the 2x3 picture: the front above, the back below, left to right.
+# Where nuScenes' cameras are in the 2x3 picture: the front above, the back below, left to right.
 GRID_ORDER = (
     "CAM_FRONT_LEFT",
     "CAM_FRONT",
@@ -38,11 +38,13 @@ GRID_ORDER = (
     "CAM_BACK",
     "CAM_BACK_RIGHT",
 )
+GRID_COLUMNS = 3
 NEAR_M = 0.1
 
 # Corners whose numbers differ in one bit share an edge; see `box_corners`.
 _EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
-_FRONT_FACE = (4, 5, 7, 6)
+_FRONT_FACE = [4, 5, 7, 6]
+_FLOOR, _FLOOR_FRONT = [0, 2, 4, 6], [4, 6]
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,12 @@ def project_boxes(boxes: ArrayLike, lidar_to_image: ArrayLike) -> FloatArray:
         lidar_to_image: (4, 4); its third row gives the depth in metres.
 
     Returns:
-        (n, 8, 3) float64: (u * depth, v * depth, depth). Straight lines stay straight in this
-        space, so that edges can be cut where they pass behind the camera.
+        (n, 8, 3) float64: (u * depth, v * depth, depth).
     """
-    rows = torch.tensor(np.asarray(boxes), dtype=torch.float64)
-    corners = box_corners(rows).numpy()  # (n, 8, 3)
+    # Before the division straight lines stay straight: edges can be cut at the camera's plane.
+    corners = box_corners(torch.tensor(np.asarray(boxes), dtype=torch.float64)).numpy()  # (n, 8, 3)
     matrix = np.asarray(lidar_to_image, dtype=np.float64)
-    return corners @ matrix[:3, :3].T + matrix[:3, 3]
+    return corners @ matrix[:3, :3].T + matrix[:3, 3]  # (n, 8, 3) @ (3, 3) + (3,)
 
 
 def draw_boxes(
@@ -94,7 +95,7 @@ def draw_boxes(
     class_names: Sequence[str],
     scores: Sequence[float] | None = None,
 ) -> None:
-    """Draws boxes on one picture, far ones first.
+    """Draws boxes on one picture.
 
     Args:
         image: (H, W, 3) uint8 RGB, drawn on.
@@ -106,17 +107,20 @@ def draw_boxes(
         scores: n scores for the text; None writes the class alone.
     """
     colors = class_colors(class_names)
-    projected = project_boxes(np.asarray(boxes).reshape(len(labels), 9), lidar_to_image)
+    boxes = np.asarray(boxes).reshape(len(labels), 9)  # an empty list is (0,)
+    projected = project_boxes(boxes, lidar_to_image)  # (n, 8, 3)
+    # Far ones first, so that near ones lie on top.
     for index in np.argsort(-projected[:, :, 2].mean(axis=1)):
-        if projected[index, :, 2].max() <= NEAR_M:
-            continue
+        corners = projected[index]  # (8, 3)
+        if corners[:, 2].max() <= NEAR_M:
+            continue  # wholly behind the camera
         label = int(labels[index])
         name = class_names[label] if label >= 0 else "other"
         color = style.color or colors.get(name, OTHER_COLOR)
-        _draw_box(image, projected[index], color, style)
+        _draw_box(image, corners, color, style)
         if style.with_label:
             score = "" if scores is None else f" {float(scores[index]):.2f}"
-            _draw_label(image, projected[index], name.replace("_", " ") + score, color)
+            _draw_label(image, corners, name.replace("_", " ") + score, color)
 
 
 def draw_cameras(
@@ -131,26 +135,24 @@ def draw_cameras(
     """The pictures of one moment with predicted and true boxes.
 
     Args:
-        images: N pictures (H, W, 3) uint8 RGB; not changed.
+        images: N pictures (H, W, 3) uint8 RGB, of any sizes; not changed.
         lidar_to_image: (N, 4, 4) of these pictures.
         spec: names of the cameras, which are written into the pictures, and of the classes.
         predictions: drawn in the colours of their classes, the front face filled.
         true_boxes: (n, 9); drawn as thin dashed white lines.
         true_labels: n class numbers.
-        panel_width: pixels; small pictures are enlarged before lines are drawn on them.
+        panel_width: pixels.
 
     Returns:
-        N pictures of that width.
+        N pictures of that width, each with the proportions of its own.
     """
     panels: list[Image] = []
     for image, matrix, name in zip(images, np.asarray(lidar_to_image), spec.cameras, strict=True):
+        # Resized before lines are drawn: those of small pictures would be enlarged with them.
         scale = panel_width / image.shape[1]
-        resized = cv2.resize(
-            image,
-            (panel_width, round(image.shape[0] * scale)),
-            interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA,
-        )
-        panel: Image = np.asarray(resized, np.uint8)
+        size = (panel_width, round(image.shape[0] * scale))
+        interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        panel: Image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
         # Pixel centres are at integer coordinates: u' = scale * (u + 0.5) - 0.5.
         enlarge = np.diag([scale, scale, 1.0, 1.0])
         enlarge[:2, 2] = 0.5 * scale - 0.5
@@ -177,46 +179,40 @@ def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: in
     """Lays pictures out in rows of three, front above back.
 
     Args:
-        panels: N pictures of equal width.
-        camera_names: N names; unknown names keep their order after the known ones.
+        panels: N pictures of equal width; a row is as high as the highest of its pictures.
+        camera_names: N names; those that nuScenes does not have keep their order, after the others.
         gap_px: dark space between the pictures.
 
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    known = [name for name in GRID_ORDER if name in camera_names]
-    order = known + [name for name in camera_names if name not in known]
-    height, width = max(panel.shape[0] for panel in panels), panels[0].shape[1]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    grid = np.empty(
-        (rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), np.uint8
-    )
+    panel_of = dict(zip(camera_names, panels, strict=True))
+    known = [name for name in GRID_ORDER if name in panel_of]
+    ordered = [panel_of[n] for n in (*known, *(n for n in camera_names if n not in known))]
+    rows = [ordered[k : k + GRID_COLUMNS] for k in range(0, len(ordered), GRID_COLUMNS)]
+    heights = [max(panel.shape[0] for panel in row) for row in rows]
+    width, columns = panels[0].shape[1], len(rows[0])
+    # Own cameras may have several proportions: each row is as high as it needs to be.
+    size = (sum(heights) + gap_px * (len(rows) - 1), columns * (width + gap_px) - gap_px, 3)
+    grid = np.empty(size, np.uint8)
     grid[:] = BACKGROUND_COLOR
-    for place, name in enumerate(order):
-        top = place // columns * (height + gap_px)
-        left = place % columns * (width + gap_px)
-        panel = panels[list(camera_names).index(name)]
-        grid[top : top + panel.shape[0], left : left + width] = panel
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, panel in enumerate(row):
+            left = column * (width + gap_px)
+            grid[top : top + panel.shape[0], left : left + width] = panel
+        top += height + gap_px
     return grid
 
 
 def _draw_box(image: Image, corners: FloatArray, color: Color, style: BoxStyle) -> None:
-    """One box: its edges, its front face, and a line on its floor that points to the front.
-
-    Args:
-        image: drawn on.
-        corners: (8, 3) as `project_boxes` returns them.
-        color: RGB.
-        style: how it is drawn.
-    """
-    if style.front_opacity > 0 and corners[list(_FRONT_FACE), 2].min() > NEAR_M:
-        face = corners[list(_FRONT_FACE)]
+    """The edges of a box, its front face, and a line on its floor that points to the front."""
+    # A face that is cut by the camera's plane is left out: it would fill half the picture.
+    if style.front_opacity > 0 and corners[_FRONT_FACE, 2].min() > NEAR_M:
+        face = corners[_FRONT_FACE]  # (4, 3)
         fill_polygon(image, face[:, :2] / face[:, 2:], color, style.front_opacity)
     segments = [(corners[a], corners[b]) for a, b in _EDGES]
-    floor_center = corners[[0, 2, 4, 6]].mean(axis=0)
-    floor_front = corners[[4, 6]].mean(axis=0)
-    segments.append((floor_center, floor_front))
+    segments.append((corners[_FLOOR].mean(axis=0), corners[_FLOOR_FRONT].mean(axis=0)))
     for start, end in segments:
         cut = _cut_at_near_plane(start, end)
         if cut is not None:
@@ -238,9 +234,9 @@ def _draw_label(image: Image, corners: FloatArray, text: str, color: Color) -> N
     """Writes above a box that is wholly in front of the camera and whose centre is in sight."""
     if corners[:, 2].min() <= NEAR_M:
         return
-    pixels = corners[:, :2] / corners[:, 2:]
+    pixels = corners[:, :2] / corners[:, 2:]  # (8, 2)
     middle = pixels.mean(axis=0)
-    if not (0 <= middle[0] < image.shape[1] and 0 <= middle[1] < image.shape[0]):
-        return
-    left, top = float(pixels[:, 0].min()), float(pixels[:, 1].min())
+    if (middle < 0).any() or (middle >= [image.shape[1], image.shape[0]]).any():
+        return  # `draw_text` would move the text of a box out of sight into the picture
+    left, top = pixels.min(axis=0)
     draw_text(image, text, (left, top - 4), color, 0.36, BACKGROUND_COLOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 Color = tuple[int, int, int]
 
@@ -29,12 +30,10 @@ EGO_COLOR: Color = (235, 239, 245)
 
 def class_colors(names: Sequence[str]) -> dict[str, Color]:
     """A colour for each class; those that nuScenes does not have take the unused ones in turn."""
+    # Such a class may stand for another of nuScenes, which is then not among the names.
     unused = [color for name, color in CLASS_COLORS.items() if name not in names]
-    unused = unused or list(CLASS_COLORS.values())
-    own = [name for name in names if name not in CLASS_COLORS]
-    return {name: CLASS_COLORS[name] for name in names if name in CLASS_COLORS} | {
-        name: unused[place % len(unused)] for place, name in enumerate(own)
-    }
+    others = cycle(unused or CLASS_COLORS.values())
+    return {name: CLASS_COLORS[name] if name in CLASS_COLORS else next(others) for name in names}
 
 
 def hex_color(color: Color) -> str:

@@ -16,7 +16,9 @@ Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FRACTION_BITS = 4
+TEXT_BACKGROUND_OPACITY = 0.65
+_FRACTION_BITS = 4  # OpenCV's fixed-point coordinates: sixteenths of a pixel
+_LARGEST_PX = 2**15  # beyond it they overflow
 
 
 def draw_line(
@@ -31,32 +33,24 @@ def draw_line(
 
     Args:
         image: drawn on.
-        start: (2,) pixels.
-        end: (2,) pixels.
+        start, end: (2,) pixels.
         color: RGB.
         thickness: pixels.
         dash_px: length of a dash and of a gap; 0 draws a full line.
     """
+    # The margin keeps the ends of thick lines out of sight.
     clipped = clip_to_image(start, end, image, margin=8)
     if clipped is None:
         return
     start, end = clipped
     length = float(np.hypot(*(end - start)))
-    # A dash starts at each even multiple of dash_px.
     dashes = [(0.0, 1.0)]
     if dash_px > 0 and length > 0:
         begins = np.arange(0, length, 2 * dash_px)
         dashes = [(b / length, min(b + dash_px, length) / length) for b in begins]
     for begin, stop in dashes:
-        cv2.line(
-            image,
-            _fixed_point(start + begin * (end - start)),
-            _fixed_point(start + stop * (end - start)),
-            color,
-            thickness,
-            cv2.LINE_AA,
-            _FRACTION_BITS,
-        )
+        a, b = (_fixed_point(start + share * (end - start)) for share in (begin, stop))
+        cv2.line(image, a, b, color, thickness, cv2.LINE_AA, _FRACTION_BITS)
 
 
 def clip_to_image(
@@ -64,26 +58,25 @@ def clip_to_image(
 ) -> tuple[FloatArray, FloatArray] | None:
     """The part of a segment that lies in the image (Liang-Barsky), None if there is none.
 
-    Boxes close to a camera project far outside the picture, beyond the integers that OpenCV takes.
-
     Args:
-        start: (2,) pixels.
-        end: (2,) pixels.
+        start, end: (2,) pixels.
         image: gives the size.
         margin: pixels around the image that still count as inside.
     """
+    # Boxes close to a camera project far outside the picture, beyond OpenCV's integers.
     low = np.array([-margin, -margin], dtype=np.float64)
     high = np.array([image.shape[1] + margin, image.shape[0] + margin], dtype=np.float64)
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
     direction = end - start
     first, last = 0.0, 1.0
+    # Of each side of the image: how fast the segment leaves through it, and the distance to it.
     for step, distance in (
         *zip(-direction, start - low, strict=True),
         *zip(direction, high - start, strict=True),
     ):
         if step == 0:
             if distance < 0:
-                return None
+                return None  # parallel to the side, and outside
         elif step < 0:
             first = max(first, distance / step)
         else:
@@ -105,15 +98,15 @@ def fill_polygon(image: Image, points: FloatArray, color: Color, opacity: float 
     height, width = image.shape[:2]
     low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1, [width, height])
-    if (low >= high).any() or np.abs(points).max() > 2**15:
-        return
+    if (low >= high).any() or np.abs(points).max() > _LARGEST_PX:
+        return  # out of sight, or a face that touches the camera's plane
+    # Only the rectangle around the polygon is copied and blended.
     patch = image[low[1] : high[1], low[0] : high[0]]
-    filled = np.ascontiguousarray(patch)
-    if filled is patch:
-        filled = patch.copy()
+    filled = patch.copy()
+    # From the corner of the patch, as OpenCV's integers.
     corners = np.round((points - low) * 2**_FRACTION_BITS).astype(np.int32)
     cv2.fillConvexPoly(filled, corners, color, cv2.LINE_AA, _FRACTION_BITS)
-    patch[...] = cv2.addWeighted(filled, opacity, np.ascontiguousarray(patch), 1 - opacity, 0)
+    patch[...] = cv2.addWeighted(filled, opacity, patch, 1 - opacity, 0)
 
 
 def draw_text(
@@ -123,7 +116,6 @@ def draw_text(
     color: Color = TEXT_COLOR,
     scale: float = 0.45,
     background: Color | None = None,
-    background_opacity: float = 0.65,
 ) -> int:
     """Writes one line of text, moved to lie inside the image.
 
@@ -134,18 +126,18 @@ def draw_text(
         color: RGB.
         scale: font scale of OpenCV; 0.45 is about 10 pixels high.
         background: RGB of a box behind the text; None for no box.
-        background_opacity: of that box.
 
     Returns:
         The width of the text in pixels.
     """
     (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    # A margin of 3 pixels to the sides, for the box behind the text.
     x = int(np.clip(position[0], 3, max(3, image.shape[1] - width - 3)))
     y = int(np.clip(position[1], height + 3, max(height + 3, image.shape[0] - below)))
     if background is not None:
-        box = np.array([[x - 3, y - height - 3], [x + width + 3, y + below]], dtype=np.float64)
-        corners = np.array([box[0], [box[1, 0], box[0, 1]], box[1], [box[0, 0], box[1, 1]]])
-        fill_polygon(image, corners, background, background_opacity)
+        left, top, right, bottom = x - 3, y - height - 3, x + width + 3, y + below
+        box = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
+        fill_polygon(image, box, background, TEXT_BACKGROUND_OPACITY)
     cv2.putText(image, text, (x, y), FONT, scale, color, 1, cv2.LINE_AA)
     return width
 

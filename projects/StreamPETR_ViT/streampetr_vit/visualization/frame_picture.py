@@ -12,7 +12,7 @@ from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import OutputError
-from streampetr_vit.structures import Detections
+from streampetr_vit.structures import Detections, Pose
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
 from streampetr_vit.visualization.colors import BACKGROUND_COLOR, TRUTH_COLOR, class_colors
@@ -33,44 +33,43 @@ def draw_record(
 ) -> Image:
     """Draws a key frame with its detections and its true boxes.
 
-    True boxes are those that the official evaluation can score: of a class of the data set, with at
-    least one lidar or radar point, within the drawn range.
-
     Args:
         record: the key frame; its pictures are read from disk, no lidar file is.
         predictions: boxes in the lidar frame; None draws none.
         score_threshold: weaker predictions are left out.
         range_m: half the width of the view from above.
         panel_width: width of one camera picture, pixels.
-        with_truth: whether true boxes are drawn.
+        with_truth: whether true boxes are drawn, see `visible_truth`.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     sizes = [tuple(size) for size in record.image_sizes.tolist()]
     images = [
-        np.ascontiguousarray(read_image(record.root / path, size)[:, :, ::-1])
+        np.ascontiguousarray(read_image(record.root / path, size)[:, :, ::-1])  # BGR -> RGB
         for path, size in zip(record.camera_paths, sizes, strict=True)
     ]
     shown = None if predictions is None else above_threshold(predictions, score_threshold)
     boxes, labels = visible_truth(record, range_m) if with_truth else (np.zeros((0, 9)), [])
-    geometry = FrameGeometry.of_record(record)
-    panels = draw_cameras(
-        images, geometry.lidar_to_image.numpy(), record.spec, shown, boxes, labels, panel_width
-    )
-    grid = camera_grid(panels, record.spec.cameras, gap_px=_GAP_PX)
-    names, forward = record.spec.class_names, _forward(record)
-    above = draw_bird_eye_view(names, shown, boxes, labels, range_m, grid.shape[0], forward)
+    lidar_to_image = FrameGeometry.of_record(record).lidar_to_image.numpy()
+    spec = record.spec
+    panels = draw_cameras(images, lidar_to_image, spec, shown, boxes, labels, panel_width)
+    grid = camera_grid(panels, spec.cameras, gap_px=_GAP_PX)
+    forward = forward_in_lidar(record.lidar_to_ego)
+    size_px = grid.shape[0]  # as high as the cameras beside it
+    above = draw_bird_eye_view(spec.class_names, shown, boxes, labels, range_m, size_px, forward)
     header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
     if shown is not None:
         header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
-    return compose(grid, above, header, names)
+    return _compose(grid, above, header, spec.class_names)
 
 
-def _forward(record: FrameRecord) -> tuple[float, float]:
-    """The vehicle's forward direction in the lidar frame, to a quarter turn: (1, 0), (0, 1), ..."""
-    x, y, _ = record.lidar_to_ego.rotation().inv().apply([1.0, 0.0, 0.0])
-    return (float(np.sign(x)), 0.0) if abs(x) > abs(y) else (0.0, float(np.sign(y)))
+def forward_in_lidar(lidar_to_ego: Pose) -> tuple[float, float]:
+    """The vehicle's forward direction, (x, y) in the plane of the lidar, a unit vector."""
+    # The third part is the tilt, which a view from above does not show.
+    x, y, _ = lidar_to_ego.rotation().inv().apply([1.0, 0.0, 0.0])
+    length = float(np.hypot(x, y))
+    return float(x) / length, float(y) / length
 
 
 def above_threshold(detections: Detections, score_threshold: float) -> Detections:
@@ -81,26 +80,15 @@ def above_threshold(detections: Detections, score_threshold: float) -> Detection
 
 def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list[int]]:
     """(n, 9) true boxes of a class, with points and within the range, and their labels."""
-    boxes = np.asarray(record.gt_boxes)
-    labels = np.asarray(record.gt_labels)
-    seen = (np.asarray(record.num_lidar_pts) + np.asarray(record.num_radar_pts)) > 0
-    near = np.abs(boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
-    kept = (labels >= 0) & seen & near
-    return boxes[kept], labels[kept].tolist()
+    # The official evaluation scores no box without a lidar or radar point.
+    seen = (record.num_lidar_pts + record.num_radar_pts) > 0
+    near = np.abs(record.gt_boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
+    kept = (record.gt_labels >= 0) & seen & near
+    return record.gt_boxes[kept], record.gt_labels[kept].tolist()
 
 
-def compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
-    """Cameras on the left, the view from above on the right, a header and the legend around.
-
-    Args:
-        cameras: (H, W1, 3) uint8 RGB.
-        above: (H, W2, 3) uint8 RGB.
-        header: one line of ASCII text.
-        class_names: of the legend.
-
-    Returns:
-        (H', W1 + W2 + gap, 3) uint8 RGB.
-    """
+def _compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
+    """Cameras on the left, the view from above on the right, a header and the legend around."""
     height = cameras.shape[0]
     width = cameras.shape[1] + _GAP_PX + above.shape[1]
     picture = np.empty((_HEADER_PX + height + _LEGEND_PX, width, 3), np.uint8)
@@ -120,6 +108,7 @@ def save_picture(path: str | Path, image: Image) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # OpenCV takes BGR, and returns False where the disk is full.
     if not cv2.imwrite(str(path), image[:, :, ::-1]):
         raise OutputError(f"could not write {path}; check the folder and the free space")
 
@@ -133,10 +122,12 @@ def encode_jpeg(image: Image, quality: int = 85) -> bytes:
 def _draw_legend(strip: Image, names: Sequence[str]) -> None:
     """Class colours, the dashed line of true boxes, and the arrow, in one row."""
     left, middle = 10.0, strip.shape[0] / 2
+    # Each entry: a square of 12 pixels, a small gap, the name, a wider gap.
     for name, color in class_colors(names).items():
         square = np.array([[0, -6], [12, -6], [12, 6], [0, 6]]) + [left, middle]
         fill_polygon(strip, square, color)
         left += 18 + draw_text(strip, name.replace("_", " "), (left + 18, middle + 5)) + 22
+    # Dashed as the true boxes are.
     start = np.array([left, middle])
     draw_line(strip, start, start + np.array([28.0, 0.0]), TRUTH_COLOR, dash_px=4)
     left += 34 + draw_text(strip, "true box", (left + 34, middle + 5)) + 22

@@ -9,16 +9,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from hand_made_nuscenes import IMAGE_SIZE, SCENES, VERSION, Layout, TrueSample, write_tables
 
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
-from streampetr_vit.report.from_run import balanced_threshold, report_from_run
-from streampetr_vit.report.page import MetricRun, ReportInput, render_report, write_report
+from streampetr_vit.report.curves import read_scalars
+from streampetr_vit.report.from_run import report_from_run
+from streampetr_vit.report.page import ReportInput, render_report, write_report
 from streampetr_vit.report.pictures import Picture, PictureGroup
-from streampetr_vit.structures import Detections
+from streampetr_vit.report.tables import MetricRun
+from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass
 
 CLASSES = ("car", "pedestrian", "traffic_cone")
 
@@ -90,7 +94,7 @@ def test_full_report_is_self_contained(tmp_path: Path) -> None:
             MetricRun("memory on", _summary(0.7654), _details()),
             MetricRun("memory off at test", _summary(0.1234)),
         ],
-        metrics_json=_metrics_json(tmp_path),
+        scalars=read_scalars(_metrics_json(tmp_path)),
         picture_groups=[PictureGroup("Frames", "what is seen", [Picture(image, "a caption")])],
         config_text="model: {depth: 3}",
         environment={"torch": "2.x"},
@@ -114,8 +118,8 @@ def test_full_report_is_self_contained(tmp_path: Path) -> None:
     assert "nan" not in text.lower().replace("nuscenes", "")
 
 
-def test_parts_without_data_are_left_out(tmp_path: Path) -> None:
-    text = render_report(ReportInput("Only a title", metrics_json=tmp_path / "none.json"))
+def test_parts_without_data_are_left_out() -> None:
+    text = render_report(ReportInput("Only a title"))
     assert "Only a title" in text
     for absent in ("Detection metrics", "Training", "Configuration", "<img", "<svg"):
         assert absent not in text
@@ -125,16 +129,6 @@ def test_absent_classes_are_marked() -> None:
     text = render_report(ReportInput("t", runs=[MetricRun("run", _summary(0.5, cones=0))]))
     assert "No true boxes of traffic cone" in text
     assert '<tr class="absent">' in text
-
-
-def test_balanced_threshold() -> None:
-    results = {
-        "a": [{"detection_score": s} for s in (0.9, 0.5)],
-        "b": [{"detection_score": s} for s in (0.7, 0.1)],
-    }
-    assert balanced_threshold(results, 2) == 0.5
-    assert balanced_threshold(results, 4) == 0.0
-    assert balanced_threshold({}, 3) == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +146,8 @@ def evaluated_run(tiny_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory)
         detections = Detections(
             boxes, torch.linspace(0.9, 0.5, len(boxes)), torch.tensor(record.gt_labels[kept])
         )
-        sample = {
-            "sample_token": record.token,
-            "lidar_to_ego": record.lidar_to_ego,
-            "ego_to_global": record.ego_to_global,
-        }
-        evaluator.process([sample], [{"detections": detections}])
+        true = TrueSample(record.token, record.lidar_to_ego, record.ego_to_global, detections)
+        evaluator.process([true.sample()], [{"detections": detections}])
     evaluator.evaluate()
     (output_dir / "config.yaml").write_text("model: tiny\n")
     _metrics_json(output_dir)
@@ -181,13 +171,13 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
         dataset,
         "Tiny",
         notes=["a note"],
-        facts={"trained for": "no time"},
         other_runs={"again": evaluated_run / "inference"},
         consecutive_frames=2,
         range_m=28.0,
     )
     assert [run.name for run in report.runs] == ["memory on", "again"]
     assert report.facts["evaluated on"] == "6 frames of 1 scene"
+    assert report.facts["trained for"] == "391 iterations"
     (group,) = report.picture_groups  # one scene: no others
     assert [picture.caption for picture in group.pictures] == [
         "scene-0103, +0.0 s",
@@ -197,7 +187,35 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
     text = write_report(evaluated_run, report).read_text()
     assert text.count("data:image/jpeg;base64,") == 2
     assert "model: tiny" in text and "a note" in text
+    # Only a recipe knows where its data come from, and says so in its notes.
+    assert "synthetic" not in text.lower()
     with pytest.raises(FileNotFoundError, match="run 'nowhere'"):
         report_from_run(
             evaluated_run, dataset, "Tiny", other_runs={"nowhere": evaluated_run / "none"}
         )
+
+
+def test_report_of_own_classes(tmp_path: Path) -> None:
+    """Metrics under official names, pictures with all classes of the data set."""
+    spec = DatasetSpec(
+        [
+            ObjectClass("van", ["van"], scored_as="car"),
+            ObjectClass("animal", ["animal"]),
+        ],
+        cameras=["front"],
+    )
+    truth = write_tables(tmp_path, SCENES[:1], frames=1, layout=Layout(spec))
+    dataset = {"root": tmp_path, "version": VERSION, "split": SCENES[:1]}
+    picture = tmp_path / load_split(tmp_path, VERSION, spec=spec)[0].camera_paths[0]
+    picture.parent.mkdir(parents=True)
+    cv2.imwrite(str(picture), np.zeros((*IMAGE_SIZE[::-1], 3), np.uint8))
+    evaluator = NuScenesEvaluator(dataset, tmp_path / "inference", spec=spec)
+    for true in truth:
+        evaluator.process([true.sample()], [{"detections": true.visible()}])
+    evaluator.evaluate()
+    report = report_from_run(tmp_path, dataset, "Own", spec=spec)
+    (group,) = report.picture_groups
+    assert len(group.pictures) == 1
+    assert group.pictures[0].image.std() > 10
+    table = render_report(report).partition("Per class")[2].partition("</table>")[0]
+    assert re.findall(r"</i>([a-z ]+)</td>", table) == ["car"]

@@ -7,38 +7,29 @@ moves at constant velocity, so that the devkit's velocities are exact.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from streampetr_vit.evaluation.result_format import ATTRIBUTES
-from streampetr_vit.structures import CAMERA_NAMES, CLASS_NAMES, Detections, Pose
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.structures import DatasetSpec, Detections, Pose, Sample
 
 VERSION = "v1.0-trainval"
 # Scenes of the official val split.
 SCENES = ("scene-0003", "scene-0012", "scene-0013", "scene-0014")
-CATEGORIES = {
-    "car": "vehicle.car",
-    "truck": "vehicle.truck",
-    "construction_vehicle": "vehicle.construction",
-    "bus": "vehicle.bus.rigid",
-    "trailer": "vehicle.trailer",
-    "barrier": "movable_object.barrier",
-    "motorcycle": "vehicle.motorcycle",
-    "bicycle": "vehicle.bicycle",
-    "pedestrian": "human.pedestrian.adult",
-    "traffic_cone": "movable_object.trafficcone",
-}
 LIDAR_TO_EGO = Pose(np.array([0.94, 0.0, 1.84]), np.array([np.sqrt(0.5), 0.0, 0.0, -np.sqrt(0.5)]))
-# All six cameras look ahead: only the lidar matters to the metric.
+# All cameras look ahead: only the lidar matters to the metric.
 CAMERA_TO_EGO = Pose(np.array([1.7, 0.0, 1.5]), np.array([0.5, -0.5, 0.5, -0.5]))
 CAMERA_INTRINSIC = [[316.0, 0.0, 202.0], [0.0, 316.0, 122.0], [0.0, 0.0, 1.0]]
+IMAGE_SIZE = (400, 225)  # width, height
 SAME_CLASS_SPACING_M = 10.0
 FRAME_SECONDS = 0.5
+EGO_SPEED_MPS = 3.0
+STANDING = ("barrier", "traffic_cone")
 
 
 @dataclass(frozen=True)
@@ -49,20 +40,52 @@ class TrueSample:
     lidar_to_ego: Pose
     ego_to_global: Pose
     detections: Detections
-    has_points: torch.Tensor
+    has_points: torch.Tensor | None = None
 
-    def sample_dict(self) -> dict[str, Any]:
-        """The part of the mapper's sample dict that the evaluator reads."""
-        return {
-            "sample_token": self.token,
-            "lidar_to_ego": self.lidar_to_ego,
-            "ego_to_global": self.ego_to_global,
-        }
+    def sample(self) -> Sample:
+        """What the mapper makes of it, as far as the evaluator reads it."""
+        nothing = torch.zeros(())
+        return Sample(
+            images=nothing,
+            intrinsics=nothing,
+            lidar_to_camera=nothing,
+            lidar_to_image=nothing,
+            lidar_to_global=nothing,
+            global_to_lidar=nothing,
+            timestamp_s=nothing,
+            continues_stream=nothing,
+            sample_token=self.token,
+            lidar_to_ego=self.lidar_to_ego,
+            ego_to_global=self.ego_to_global,
+        )
 
     def visible(self) -> Detections:
         """The boxes that the official evaluation scores: those with lidar or radar points."""
-        d, kept = self.detections, self.has_points
+        d = self.detections
+        kept = slice(None) if self.has_points is None else self.has_points
         return Detections(d.boxes[kept], d.scores[kept], d.labels[kept])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the tables hold.
+
+    Attributes:
+        spec: classes, whose objects take their categories in turn, cameras and lidar.
+        classes: names of those that have objects; None for all.
+        lidar_to_ego: pose of the lidar, or of the frame that stands for it.
+        image_sizes: camera -> (width, height), where it is not `IMAGE_SIZE`.
+        camera_delay_s: camera -> how long after the sample its picture is taken.
+    """
+
+    spec: DatasetSpec = NUSCENES
+    classes: Sequence[str] | None = None
+    lidar_to_ego: Pose = LIDAR_TO_EGO
+    image_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    camera_delay_s: Mapping[str, float] = field(default_factory=dict)
+
+
+NUSCENES_LAYOUT = Layout()
 
 
 def write_tables(
@@ -71,16 +94,15 @@ def write_tables(
     version: str = VERSION,
     frames: int = 4,
     boxes_per_class: int = 4,
-    classes: Sequence[str] = CLASS_NAMES,
-    lidar_to_ego: Pose = LIDAR_TO_EGO,
+    layout: Layout = NUSCENES_LAYOUT,
     seed: int = 0,
 ) -> list[TrueSample]:
     """Writes the 13 tables and returns the ground truth, frame by frame, scene after scene."""
-    tables = _Tables(lidar_to_ego)
+    tables = _Tables(layout)
     truth = []
     for index, scene in enumerate(scenes):
         rng = np.random.default_rng([seed, index])
-        truth += tables.add_scene(scene, frames, _objects(rng, boxes_per_class, classes), rng)
+        truth += tables.add_scene(scene, frames, _objects(rng, boxes_per_class, layout), rng)
     (root / "maps").mkdir(parents=True, exist_ok=True)
     (root / "maps" / "empty.png").touch()
     (root / version).mkdir()
@@ -91,7 +113,8 @@ def write_tables(
 
 @dataclass
 class _Object:
-    class_name: str
+    label: int
+    category: str
     start_m: np.ndarray  # (3,) relative to the ego's start
     size_lwh_m: np.ndarray
     yaw_rad: float
@@ -106,9 +129,12 @@ class _Object:
         return self.speed_mps * np.array([np.cos(self.yaw_rad), np.sin(self.yaw_rad)])
 
 
-def _objects(rng: np.random.Generator, per_class: int, classes: Sequence[str]) -> list[_Object]:
+def _objects(rng: np.random.Generator, per_class: int, layout: Layout) -> list[_Object]:
     objects = []
-    for name in classes:
+    classes = layout.spec.classes
+    names = layout.spec.class_names if layout.classes is None else layout.classes
+    for name in names:
+        label = layout.spec.class_names.index(name)
         starts: list[np.ndarray] = []
         while len(starts) < per_class:
             start = np.array([*rng.uniform(-22, 22, size=2), rng.uniform(0.5, 1.5)])
@@ -116,10 +142,12 @@ def _objects(rng: np.random.Generator, per_class: int, classes: Sequence[str]) -
             if all(np.hypot(*(start - other)[:2]) > SAME_CLASS_SPACING_M + 6 for other in starts):
                 starts.append(start)
         for k, start in enumerate(starts):
-            stands = k == 0 or name in ("barrier", "traffic_cone")
+            stands = k == 0 or name in STANDING
+            categories = classes[label].categories
             objects.append(
                 _Object(
-                    class_name=name,
+                    label=label,
+                    category=categories[k % len(categories)],
                     start_m=start,
                     size_lwh_m=rng.uniform([1.5, 0.5, 1.0], [5.0, 1.4, 3.0]),
                     yaw_rad=rng.uniform(-np.pi, np.pi),
@@ -131,8 +159,16 @@ def _objects(rng: np.random.Generator, per_class: int, classes: Sequence[str]) -
     return objects
 
 
+def _ego_pose(start: np.ndarray, yaw_rad: float, seconds: float) -> Pose:
+    forward = np.array([np.cos(yaw_rad), np.sin(yaw_rad), 0.0])
+    return Pose(
+        start + EGO_SPEED_MPS * seconds * forward,
+        np.array([np.cos(yaw_rad / 2), 0, 0, np.sin(yaw_rad / 2)]),
+    )
+
+
 def _sensor(channel: str) -> dict[str, Any]:
-    modality = "lidar" if channel == "LIDAR_TOP" else "camera"
+    modality = "lidar" if channel.startswith("LIDAR") else "camera"
     return {"token": channel, "channel": channel, "modality": modality}
 
 
@@ -147,17 +183,20 @@ def _calibration(channel: str, to_ego: Pose, intrinsic: list[list[float]]) -> di
 
 
 class _Tables:
-    def __init__(self, lidar_to_ego: Pose) -> None:
-        self.lidar_to_ego = lidar_to_ego
-        attributes = sorted({name for pair in ATTRIBUTES.values() for name in pair if name})
+    def __init__(self, layout: Layout) -> None:
+        self.layout, spec = layout, layout.spec
+        lidars = [] if spec.lidar is None else [spec.lidar]
+        self.channels = (*lidars, *spec.cameras)
+        attributes = sorted({a for entry in spec.classes for a in entry.attributes if a})
+        categories = list(spec.label_of_category)
         self.rows: dict[str, list[dict[str, Any]]] = {
-            "category": [{"token": c, "name": c, "description": ""} for c in CATEGORIES.values()],
+            "category": [{"token": c, "name": c, "description": ""} for c in categories],
             "attribute": [{"token": a, "name": a, "description": ""} for a in attributes],
             "visibility": [{"token": "4", "level": "v80-100", "description": ""}],
-            "sensor": [_sensor(channel) for channel in ("LIDAR_TOP", *CAMERA_NAMES)],
+            "sensor": [_sensor(channel) for channel in self.channels],
             "calibrated_sensor": [
-                _calibration("LIDAR_TOP", lidar_to_ego, []),
-                *(_calibration(name, CAMERA_TO_EGO, CAMERA_INTRINSIC) for name in CAMERA_NAMES),
+                *(_calibration(name, layout.lidar_to_ego, []) for name in lidars),
+                *(_calibration(name, CAMERA_TO_EGO, CAMERA_INTRINSIC) for name in spec.cameras),
             ],
             "map": [{"token": "map", "filename": "maps/empty.png", "log_tokens": ["log"]}],
             "log": [{"token": "log", "logfile": "", "vehicle": "", "location": ""}],
@@ -183,8 +222,7 @@ class _Tables:
             }
         )
         for k, thing in enumerate(objects):
-            category = CATEGORIES[thing.class_name]
-            self.rows["instance"].append({"token": f"{name}/{k}", "category_token": category})
+            self.rows["instance"].append({"token": f"{name}/{k}", "category_token": thing.category})
         yaw = rng.uniform(-np.pi, np.pi)
         start = np.array([600.0, 1600.0, 0.0]) + [*rng.uniform(-100, 100, size=2), 0.0]
         return [
@@ -209,40 +247,40 @@ class _Tables:
         self.rows["sample"].append(
             {"token": token, "timestamp": time_us, "scene_token": scene, **link}
         )
-        forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
-        pose = Pose(
-            start + 3.0 * seconds * forward,
-            np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]),
-        )
-        self.rows["ego_pose"].append(
-            {
-                "token": token,
-                "timestamp": time_us,
-                "translation": pose.translation_m.tolist(),
-                "rotation": pose.rotation_wxyz.tolist(),
-            }
-        )
-        for channel in ("LIDAR_TOP", *CAMERA_NAMES):
-            self._add_sensor_data(channel, token, time_us, link)
+        for channel in self.channels:
+            delay_s = self.layout.camera_delay_s.get(channel, 0.0)
+            taken = _ego_pose(start, yaw, seconds + delay_s)
+            self._add_sensor_data(channel, token, time_us + int(delay_s * 1e6), link, taken)
+        pose = _ego_pose(start, yaw, seconds)
         for k, thing in enumerate(objects):
             self._add_annotation(f"{scene}/{k}", token, link, thing, start, seconds, index)
         return self._truth(token, pose, objects, start, seconds, index)
 
     def _add_sensor_data(
-        self, channel: str, sample: str, time_us: int, link: dict[str, str]
+        self, channel: str, sample: str, time_us: int, link: dict[str, str], ego: Pose
     ) -> None:
-        is_camera = channel != "LIDAR_TOP"
+        is_camera = channel != self.layout.spec.lidar
+        token = f"{channel}/{sample}"
+        width, height = self.layout.image_sizes.get(channel, IMAGE_SIZE) if is_camera else (0, 0)
+        self.rows["ego_pose"].append(
+            {
+                "token": token,
+                "timestamp": time_us,
+                "translation": ego.translation_m.tolist(),
+                "rotation": ego.rotation_wxyz.tolist(),
+            }
+        )
         self.rows["sample_data"].append(
             {
-                "token": f"{channel}/{sample}",
+                "token": token,
                 "sample_token": sample,
-                "ego_pose_token": sample,
+                "ego_pose_token": token,
                 "calibrated_sensor_token": channel,
                 "filename": f"samples/{channel}/{sample}.{'jpg' if is_camera else 'pcd.bin'}",
                 "fileformat": "jpg" if is_camera else "pcd",
                 "is_key_frame": True,
-                "width": 400 if is_camera else 0,
-                "height": 225 if is_camera else 0,
+                "width": width,
+                "height": height,
                 "timestamp": time_us,
                 **{key: f"{channel}/{other}" if other else "" for key, other in link.items()},
             }
@@ -258,7 +296,7 @@ class _Tables:
         seconds: float,
         index: int,
     ) -> None:
-        attribute = ATTRIBUTES[thing.class_name][0 if thing.speed_mps > 0.2 else 1]
+        attribute = self.layout.spec.attribute(thing.label, thing.speed_mps)
         length, width, height = thing.size_lwh_m.tolist()
         half = thing.yaw_rad / 2
         self.rows["sample_annotation"].append(
@@ -286,7 +324,7 @@ class _Tables:
         seconds: float,
         index: int,
     ) -> TrueSample:
-        global_to_lidar = np.linalg.inv(pose.matrix() @ self.lidar_to_ego.matrix())
+        global_to_lidar = np.linalg.inv(pose.matrix() @ self.layout.lidar_to_ego.matrix())
         rotation = global_to_lidar[:3, :3]
         rows = []
         for thing in objects:
@@ -298,12 +336,12 @@ class _Tables:
         count = len(objects)
         return TrueSample(
             token=token,
-            lidar_to_ego=self.lidar_to_ego,
+            lidar_to_ego=self.layout.lidar_to_ego,
             ego_to_global=pose,
             detections=Detections(
                 torch.tensor(np.array(rows).reshape(count, 9)).float(),
                 torch.ones(count),
-                torch.tensor([CLASS_NAMES.index(t.class_name) for t in objects]).long(),
+                torch.tensor([thing.label for thing in objects]).long(),
             ),
             has_points=torch.tensor(
                 [index != thing.invisible_frame for thing in objects], dtype=torch.bool

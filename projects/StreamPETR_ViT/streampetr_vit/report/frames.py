@@ -1,0 +1,104 @@
+"""The frames that a report draws: which of them, and detections of which score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
+from streampetr_vit.evaluation.result_format import detections_from_records
+from streampetr_vit.report.pictures import Picture, PictureGroup
+from streampetr_vit.visualization.frame_picture import draw_record, visible_truth
+
+# Sample token -> records of the results file.
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def draw_groups(
+    records: FrameRecords,
+    results: Results,
+    consecutive: int,
+    single: int,
+    score_threshold: float | None,
+    range_m: float,
+) -> list[PictureGroup]:
+    """Draws consecutive frames of the first scene, and single frames of others.
+
+    Args:
+        records: of the evaluated data set.
+        results: its detections.
+        consecutive, single: how many frames of either kind at most.
+        score_threshold: weaker detections are not drawn; None takes `balanced_threshold`.
+        range_m: half the width of the views from above.
+
+    Returns:
+        The groups that have a picture.
+    """
+    in_a_row, alone = _chosen_frames(records.scene_lengths, consecutive, single)
+    if score_threshold is None:
+        chosen = [records[index] for index in (*in_a_row, *alone)]
+        score_threshold = balanced_threshold(
+            {record.token: results.get(record.token, ()) for record in chosen},
+            sum(len(visible_truth(record, range_m)[1]) for record in chosen),
+        )
+
+    def draw(record: FrameRecord, caption: str) -> Picture:
+        detections = detections_from_records(
+            results.get(record.token, ()),
+            record.lidar_to_ego,
+            record.ego_to_global,
+            records.spec.class_names,
+        )
+        return Picture(draw_record(record, detections, score_threshold, range_m), caption)
+
+    text = (
+        f"Colour: predicted, score at least {score_threshold:.2f}; the front face is filled. White "
+        "and dashed: true boxes with at least one lidar or radar point."
+    )
+    row = [records[index] for index in in_a_row]  # captions count from its first frame
+    groups = [
+        PictureGroup(
+            "Consecutive frames",
+            f"{text} The same objects should keep their boxes from frame to frame.",
+            [draw(record, _caption(record, row[0])) for record in row],
+        ),
+        PictureGroup(
+            "Other scenes", text, [draw(records[i], records[i].scene_name) for i in alone]
+        ),
+    ]
+    return [group for group in groups if group.pictures]
+
+
+def balanced_threshold(results: Results, num_true_boxes: int) -> float:
+    """The score above which there are as many detections as true boxes.
+
+    Args:
+        results: of some samples.
+        num_true_boxes: in the same samples.
+
+    Returns:
+        A score; 0 if there are no more detections than true boxes.
+    """
+    # Scores of a briefly trained detector are low as a whole: a fixed threshold would show nothing
+    # or everything.
+    scores = sorted((r["detection_score"] for rows in results.values() for r in rows), reverse=True)
+    return float(scores[num_true_boxes]) if num_true_boxes < len(scores) else 0.0
+
+
+def _caption(record: FrameRecord, first: FrameRecord) -> str:
+    return f"{record.scene_name}, {(record.timestamp_us - first.timestamp_us) / 1e6:+.1f} s"
+
+
+def _chosen_frames(
+    scene_lengths: Sequence[int], consecutive: int, single: int
+) -> tuple[list[int], list[int]]:
+    """Indices of the frames in a row, and of the single ones."""
+    # The memory is empty where a scene begins: the middle shows the detector at work.
+    count = min(consecutive, scene_lengths[0])
+    begin = (scene_lengths[0] - count) // 2
+    starts = [sum(scene_lengths[:scene]) for scene in range(len(scene_lengths))]
+    others = range(1, len(scene_lengths))
+    # Spread over the set: neighbouring scenes are often of the same drive.
+    stride = max(1, len(others) // single) if single else 1
+    alone = [starts[s] + scene_lengths[s] // 2 for s in others[::stride]][:single]
+    return list(range(begin, begin + count)), alone
