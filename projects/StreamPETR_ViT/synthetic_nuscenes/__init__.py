@@ -8,6 +8,5 @@ synth_val of `splits.json`.
 
 from synthetic_nuscenes.config import PRESETS, SyntheticConfig
 from synthetic_nuscenes.generate import generate
-from synthetic_nuscenes.scale_tables import write_scale_tables
 
-__all__ = ["PRESETS", "SyntheticConfig", "generate", "write_scale_tables"]
+__all__ = ["PRESETS", "SyntheticConfig", "generate"]
