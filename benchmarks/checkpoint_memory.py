@@ -22,13 +22,17 @@ from pathlib import Path
 import foreign_files as foreign
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
 from torch import nn
 
 from streampetr_vit.benchmark.timing import PeakMemory
 from streampetr_vit.checkpoint.conversion import convert_file
 from streampetr_vit.checkpoint.files import write_checkpoint
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, ViT
+from streampetr_vit.engine import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "configs" / "repdetr3d_eva02_l_800x320_24ep.py"
 
 TASKS = {  # name -> file
     "load": "det.pth",
@@ -49,22 +53,12 @@ def make_files(folder: Path, depth: int) -> None:
 
 
 def empty_model(depth: int) -> nn.Module:
-    """The backbone with memory that nothing has touched yet."""
-    local = [i for i in range(depth) if i % 3 != 2]
+    """The recipe's backbone with memory that nothing has touched yet."""
+    cfg = load_config(str(RECIPE)).model.backbone
+    cfg.net.depth, cfg.net.window_block_indexes = depth, [i for i in range(depth) if i % 3 != 2]
     with torch.device("meta"):
-        vit = ViT(
-            320,
-            16,
-            3,
-            1024,
-            depth,
-            16,
-            window_size=16,
-            global_window_size=20,
-            window_block_indexes=local,
-        )
-        pyramid = SimpleFeaturePyramid(vit, "last_feat", 256, (4, 2, 1, 0.5), half_scale="max_pool")
-    return nn.ModuleDict({"backbone": pyramid}).to_empty(device="cpu")
+        backbone = instantiate(cfg)
+    return nn.ModuleDict({"backbone": backbone}).to_empty(device="cpu")
 
 
 def work(task: str, folder: Path, depth: int) -> None:

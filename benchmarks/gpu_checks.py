@@ -28,14 +28,9 @@ from streampetr_vit.benchmark.result import Row, describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output" / "gpu_checks"
-SMALL, LARGE, SAMPLING = (
-    f"configs/{name}_24ep.py"
-    for name in (
-        "streampetr_eva02_l_800x320",
-        "streampetr_eva02_l_1600x640",
-        "repdetr3d_eva02_l_800x320",
-    )
-)
+SMALL = "configs/streampetr_eva02_l_800x320_24ep.py"
+LARGE = "configs/streampetr_eva02_l_1600x640_24ep.py"
+SAMPLING = "configs/repdetr3d_eva02_l_800x320_24ep.py"
 DATA_SET = OUTPUT / "data_set"
 DATA = (  # 240 training pictures of 800x450
     f"dataloader.train.dataset={{root:'{DATA_SET}',version:v1.0-mini,split:mini_train}}",
@@ -71,28 +66,25 @@ def benchmark(name: str, limit_s: float, *options: str) -> Part:
 
 def parts() -> list[Part]:
     """All parts, the most valuable first."""
-    make = "tools/make_synthetic_nuscenes.py --scenes 4 --val-scenes 1 --frames 10"
-    make += f" --image-size 800x450 --out {DATA_SET}"
+    pictures = f"--scenes 4 --val-scenes 1 --frames 10 --image-size 800x450 --out {DATA_SET}"
+    graph, plain, two = "--cuda-graph", ("--compare", "plain"), ("--batch", "2")
+    few, from_data = ("--repeats", "5"), ("--data", "--checkpointing", "block", *DATA)
     kernel = "model.head.decoder.sampling_kernel="
     quickstart = ("train.max_seconds={seconds}", f"train.output_dir={OUTPUT / 'quickstart'}")
     return [
         Part("tests", 120, ("-m", "pytest", "-q", "-m", "gpu")),
-        benchmark("small_frame", 80, "latency", SMALL, "--compare", "plain"),
-        benchmark("small_frame_graph", 60, "latency", SMALL, "--cuda-graph"),
-        benchmark("training_batch_2", 80, "train", SMALL, "--batch", "2", "--repeats", "5"),
-        benchmark("large_frame_graph", 60, "latency", LARGE, "--cuda-graph"),
-        benchmark("small_frame_compiled_graph", 150, "latency", SMALL, "--compile", "--cuda-graph"),
-        benchmark("training_batch_1", 80, "train", SMALL, "--repeats", "5"),
+        benchmark("small_frame", 80, "latency", SMALL, *plain),
+        benchmark("small_frame_graph", 60, "latency", SMALL, graph),
+        benchmark("training_batch_2", 80, "train", SMALL, *two, *few),
+        benchmark("large_frame_graph", 60, "latency", LARGE, graph),
+        benchmark("small_frame_compiled_graph", 150, "latency", SMALL, "--compile", graph),
+        benchmark("training_batch_1", 80, "train", SMALL, *few),
         benchmark("attention", 60, "attention", SMALL),
-        benchmark("large_frame", 80, "latency", LARGE, "--compare", "plain"),
-        Part("data_set", 30, tuple(make.split())),
+        benchmark("large_frame", 80, "latency", LARGE, *plain),
+        Part("data_set", 30, ("tools/make_synthetic_nuscenes.py", *pictures.split())),
         benchmark("data", 60, "data", SMALL, "--workers", "0,8", *DATA),
-        benchmark(
-            "training_pictures",
-            60,
-            *("train", SMALL, "--batch", "2", "--data", "--checkpointing", "block", *DATA),
-        ),
-        benchmark("repdetr3d", 45, "latency", SAMPLING, "--cuda-graph", f"{kernel}grid_sample"),
+        benchmark("training_pictures", 60, "train", SMALL, *two, *from_data),
+        benchmark("repdetr3d", 45, "latency", SAMPLING, graph, f"{kernel}grid_sample"),
         benchmark("repdetr3d_gather", 45, "latency", SAMPLING, f"{kernel}gather"),
         Part("quickstart", 600, ("tools/quickstart.py", *quickstart)),
     ]

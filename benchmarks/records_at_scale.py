@@ -19,6 +19,7 @@ import re
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def write_tables(root: Path, scenes: int) -> None:
         tables = {path.stem: json.loads(path.read_text()) for path in source.glob("*.json")}
     tables.pop("splits", None)  # no table
     for table in ("sample_data", "ego_pose"):
-        tables[table] += [_sweep(row, n) for row in tables[table] for n in range(1, 11)]
+        sweeps = range(1, RECORDS_PER_KEY_FRAME)
+        tables[table] += [_sweep(row, n) for row in tables[table] for n in sweeps]
     own = {row["token"] for name, rows in tables.items() if name not in SHARED for row in rows}
     first = min(row["timestamp"] for row in tables["ego_pose"])
 
@@ -72,16 +74,10 @@ def _sweep(row: dict[str, Any], number: int) -> dict[str, Any]:
     return {**row, **changed, **({"is_key_frame": False} if "is_key_frame" in row else {})}
 
 
-def in_fresh_process(root: Path) -> dict[str, float]:
-    """`open_records` in a spawned process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(open_records, (root,))
-
-
 def open_records(root: Path) -> dict[str, float]:
     """Builds or opens the cache: what was opened, seconds, and the peak memory of this process."""
-    wall, cpu = time.perf_counter(), time.process_time()
     memory = PeakMemory(torch.device("cpu"))
+    wall, cpu = time.perf_counter(), time.process_time()
     records = load_records(root, VERSION)
     return {
         "wall_s": time.perf_counter() - wall,
@@ -126,10 +122,13 @@ def main() -> None:
     write_tables(args.out, args.scenes)
     total = sum(path.stat().st_size for path in (args.out / VERSION).iterdir())
     print(f"tables: {total / 1e9:.2f} GB")
-    runs = {step: in_fresh_process(args.out) for step in ("built", "opened")}
-    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
-        shares = [(args.out, worker, args.workers) for worker in range(args.workers)]
-        runs |= {f"worker {n}": found for n, found in enumerate(pool.starmap(read_all, shares))}
+    runs, spawn = {}, multiprocessing.get_context("spawn")
+    for step in ("built", "opened"):  # each in a fresh process
+        with ProcessPoolExecutor(1, spawn) as pool:
+            runs[step] = pool.submit(open_records, args.out).result()
+    with ProcessPoolExecutor(args.workers, spawn) as pool:
+        shares = [pool.submit(read_all, args.out, n, args.workers) for n in range(args.workers)]
+        runs |= {f"worker {n}": share.result() for n, share in enumerate(shares)}
     for name, values in runs.items():
         print(f"{name}: {', '.join(f'{key} {value:.5g}' for key, value in values.items())}")
     shutil.rmtree(args.out)

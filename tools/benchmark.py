@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,14 +22,11 @@ from streampetr_vit.errors import InputError, one_line_errors
 
 EXAMPLES = """
 examples:
-  a frame of six cameras, stage by stage, on the CPU with two threads, beside the plain form:
-    python tools/benchmark.py latency --config-file configs/quickstart.py --device cpu \\
-        --threads 2 --compare plain --output latency.json
-  a training step with two streams under each checkpointing policy:
-    python tools/benchmark.py train --config-file configs/quickstart.py --batch 2
-  the backbone against the resolution:
-    python tools/benchmark.py scale --config-file configs/quickstart.py --series resolution \\
-        --resolutions 400x160,416x160,448x160 --stage backbone
+  python tools/benchmark.py latency --config-file configs/quickstart.py --device cpu \\
+      --threads 2 --compare plain --output latency.json
+  python tools/benchmark.py train --config-file configs/quickstart.py --batch 2
+  python tools/benchmark.py scale --config-file configs/quickstart.py --series resolution \\
+      --resolutions 400x160,416x160,448x160 --stage backbone
 
 Weights are random unless train.init_checkpoint=FILE is among the overrides. Times are medians (p50)
 and the value that 90 % of the runs do not exceed (p90). Exit status 1: a row has an error.
@@ -61,16 +59,16 @@ def build_parser() -> argparse.ArgumentParser:
         add("--config-file", required=True, help="a recipe of configs/")
         add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
         add("--precision", default="float32", choices=("float32", "bf16", "fp16"))
-        add("--threads", type=_count, metavar="N", help="CPU threads of torch")
-        add("--repeats", type=_count, default=10, help="timed runs; default: 10")
-        add("--warmup", type=int, default=2, help="runs before them; default: 2")
+        add("--threads", type=_at_least(1), metavar="N", help="CPU threads of torch")
+        add("--repeats", type=_at_least(1), default=10, help="timed runs; default: 10")
+        add("--warmup", type=_at_least(0), default=2, help="runs before them; default: 2")
         add("--peak-seconds", type=_above_0, default=5.0, help="to measure the matrix peak")
         add("--peak-tflops", type=_above_0, help="the matrix peak, where it is known already")
         add("--output", metavar="FILE", help="write JSON")
         if name in ("latency", "scale", "attention"):
-            add("--num-cameras", type=_count, default=6, help="of the rig; default: 6")
+            add("--num-cameras", type=_at_least(1), default=6, help="of the rig; default: 6")
         if name in ("latency", "scale", "train"):
-            add("--batch", type=_count, default=1, help="streams; default: 1")
+            add("--batch", type=_at_least(1), default=1, help="streams; default: 1")
         if name in ("latency", "train"):
             add("--data", action="store_true", help="the recipe's data set, not made-up input")
         if name == "latency":
@@ -81,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
             add("--checkpointing", type=_list, default=list(POLICIES), help="policies; all")
         elif name == "data":
             add("--workers", type=_list, default="0,1,2", help="processes; default: 0,1,2")
-            add("--frames", type=_count, default=60, help="timed for each; default: 60")
+            add("--frames", type=_at_least(1), default=60, help="timed for each; default: 60")
         elif name == "scale":
             add("--series", type=_list, default=list(SERIES), help=f"{', '.join(SERIES)}; all")
             add("--stage", default="frame", choices=SIDES, help="default: frame")
@@ -98,10 +96,13 @@ def _list(text: str) -> list[str]:
     return text.split(",")
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
-    return int(text)
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, {least} or more")
+        return int(text)
+
+    return parse
 
 
 def _above_0(text: str) -> float:
@@ -114,33 +115,27 @@ def measure(args: argparse.Namespace) -> Result:
     """Runs a sub-command."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU; use --device cpu")
     device, counts = resolve_device(args.device), (args.repeats, args.warmup)
     peak = (args.peak_seconds, args.peak_tflops)
     session = Session(args.config_file, args.overrides, device, args.precision, *counts, *peak)
     if args.command == "latency":
-        return measure_latency(
-            session,
-            cameras=args.num_cameras,
-            batch=args.batch,
-            from_data=args.data,
-            compare_plain=args.compare == "plain",
-            compiled=args.compile,
-            cuda_graph=args.cuda_graph,
-        )
+        modes = {"compiled": args.compile, "cuda_graph": args.cuda_graph}
+        rig = {"cameras": args.num_cameras, "batch": args.batch, "from_data": args.data}
+        return measure_latency(session, **rig, **modes, compare_plain=args.compare == "plain")
     if args.command == "train":
-        return measure_training(
-            session, batch=args.batch, policies=args.checkpointing, from_data=args.data
-        )
+        options = {"policies": args.checkpointing, "from_data": args.data}
+        return measure_training(session, batch=args.batch, **options)
     if args.command == "data":
         if not all(count.isdigit() for count in args.workers):
             raise InputError(f"--workers {','.join(args.workers)} must be numbers, such as 0,1,2")
         return measure_loading(session, workers=list(map(int, args.workers)), frames=args.frames)
     if args.command == "scale":
-        options = {name: option.lstrip("-") for name, (option, _) in VALUES.items()}
-        values = {name: getattr(args, options.get(name, ""), [""]) for name in args.series}
-        return measure_scaling(
-            session, values, cameras=args.num_cameras, batch=args.batch, stage=args.stage
-        )
+        names = {series: option.lstrip("-") for series, (option, _) in VALUES.items()}
+        values = {name: getattr(args, names.get(name, ""), [""]) for name in args.series}
+        rig = {"cameras": args.num_cameras, "batch": args.batch}
+        return measure_scaling(session, values, stage=args.stage, **rig)
     groups = [parse_group(text) for text in args.shapes]
     return measure_kernels(session, groups=groups, cameras=args.num_cameras)
 

@@ -7,6 +7,7 @@ Shape letters: W windows of all images, h heads, r real tokens, D head dimension
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,17 +33,13 @@ def parse_group(text: str) -> WindowGroup:
     Raises:
         InputError: not of that form, or without a window or a token.
     """
-    windows, _, tokens = text.partition("x")
-    real, _, padded = tokens.partition("+")
-    if not all(part.isdigit() for part in (windows, real, padded)):
+    found = re.fullmatch(r"0*([1-9]\d*)x0*([1-9]\d*)\+(\d+)", text)
+    if found is None:
         raise InputError(
             f"shape {text!r} must be WINDOWSxTOKENS+PADDED, such as 18x64+192: 18 windows of 64 "
-            "real tokens with 192 padded keys"
+            "real tokens with 192 padded keys; at least one window and one token"
         )
-    group = WindowGroup(int(windows), int(real), int(padded))
-    if min(group.windows, group.tokens) < 1:
-        raise InputError(f"shape {text!r} needs at least one window and one token")
-    return group
+    return WindowGroup(*map(int, found.groups()))
 
 
 def configured_groups(session: Session, cameras: int) -> list[WindowGroup]:

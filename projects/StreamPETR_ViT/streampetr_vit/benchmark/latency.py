@@ -152,7 +152,7 @@ def _frames(session: Session, from_data: bool, cameras: int, batch: int) -> list
     if not from_data:
         return [made_up_frame(session.image_size, cameras, batch).to(session.device)]
     loader = call(session.cfg.dataloader.test, num_workers=0, rank=0, world_size=1)
-    samples = islice(loader, min(session.repeats + session.warmup, _FRAMES_AT_MOST))
+    samples = islice(loader, min(session.repeats + session.warmup + 1, _FRAMES_AT_MOST))
     frames = [Frame.collate([sample] * batch).to(session.device) for (sample,) in samples]
     continues = torch.ones_like(frames[0].continues_stream)
     return [replace(frame, continues_stream=continues) for frame in frames]

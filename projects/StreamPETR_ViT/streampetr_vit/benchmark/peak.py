@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -48,23 +47,20 @@ def measure_peak(device: torch.device, precision: str, seconds: float = 5.0) -> 
         ways["oneDNN"] = lambda x, weight: onednn_product(x, weight, None)
     best = {way: (0.0, "") for way in ways}
     torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)  # starts a GPU's libraries
-    end, slowest = time.perf_counter() + seconds, math.inf
+    end = time.perf_counter() + seconds
     for rows, inner, columns in SHAPES:
         tflop = 2e-12 * rows * inner * columns
-        if time.perf_counter() + 2 * len(ways) * tflop / slowest > end:
+        slowest = min(rate for rate, _ in best.values())
+        # Two calls at least of each way: the first allocates, and chooses a kernel.
+        if slowest and time.perf_counter() + 2 * len(ways) * tflop / slowest > end:
             break
         x = torch.randn(rows, inner, device=device).to(DTYPES[precision])
         weight = (torch.randn(columns, inner, device=device) / inner**0.5).to(x.dtype)
-        rates = {}
         for way, product in ways.items():
-            product(x, weight)  # allocations, and the choice of a kernel
-            stop = time.perf_counter() + seconds / len(SHAPES) / len(ways)
-            fastest = math.inf
-            while fastest == math.inf or time.perf_counter() < stop:
-                fastest = min(fastest, call_seconds(lambda: product(x, weight), device))  # noqa: B023
-            rates[way] = tflop / fastest
-            best[way] = max(best[way], (rates[way], f"{rows}x{inner}x{columns}"))
-        slowest = min(rates.values())
+            stop, times = time.perf_counter() + seconds / len(SHAPES) / len(ways), list[float]()
+            while len(times) < 2 or time.perf_counter() < stop:
+                times.append(call_seconds(lambda: product(x, weight), device))  # noqa: B023
+            best[way] = max(best[way], (tflop / min(times), f"{rows}x{inner}x{columns}"))
     return [
         {"precision": precision, "product": way, "tflops": rate, "shape": shape}
         for way, (rate, shape) in best.items()
