@@ -64,22 +64,26 @@ def pictures(args: argparse.Namespace) -> None:
     }
     images = [decode["OpenCV (reference)"](k) for k in range(PICTURES)]
 
-    def crop(image: Image.Image, k: int) -> np.ndarray:
+    def crop(image: np.ndarray, k: int) -> np.ndarray:
         (left, top), (height, width) = draws[k].crop_origin, draws[k].final_size
-        return np.asarray(image.crop((left, top, left + width, top + height)))  # black outside
+        part = image[max(top, 0) : top + height, max(left, 0) : left + width]
+        canvas = np.zeros((height, width, 3), np.uint8)  # black outside of the picture
+        y, x = max(-top, 0), max(-left, 0)
+        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return canvas
 
     def by_pillow(k: int) -> np.ndarray:
-        return crop(Image.fromarray(images[k]).resize(draws[k].resized_size, BICUBIC), k)
+        image = Image.fromarray(images[k]).resize(draws[k].resized_size, BICUBIC)
+        return crop(np.asarray(image), k)
 
     def by_torch(k: int) -> np.ndarray:
         image = torch.from_numpy(images[k]).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
         size = draws[k].resized_size[::-1]
         image = F.interpolate(image, size=size, mode="bicubic", antialias=True)
-        return crop(Image.fromarray(image[0].permute(1, 2, 0).numpy()), k)
+        return crop(image[0].permute(1, 2, 0).numpy(), k)
 
     def by_opencv(k: int) -> np.ndarray:
-        size = draws[k].resized_size
-        return crop(Image.fromarray(cv2.resize(images[k], size, interpolation=cv2.INTER_AREA)), k)
+        return crop(cv2.resize(images[k], draws[k].resized_size, interpolation=cv2.INTER_AREA), k)
 
     resize: dict[str, Way] = {
         "Pillow, whole picture (reference)": by_pillow,
@@ -170,7 +174,9 @@ def write_tables(root: Path, scenes: int) -> None:
 
 def _sweep(row: dict[str, Any], number: int) -> dict[str, Any]:
     """A record of the same sensor between two key frames."""
-    changed = {k: f"{row[k][:30]}{number:02x}" for k in ("token", "ego_pose_token") if k in row}
+    names = [name for name in ("token", "ego_pose_token") if name in row]
+    # Read backwards, a token is another one than that of the key frame, whatever its end.
+    changed = {name: f"{row[name][:1:-1]}{number:02x}" for name in names}
     changed["timestamp"] = row["timestamp"] + 45_000 * number
     return {**row, **changed, **({"is_key_frame": False} if "is_key_frame" in row else {})}
 
