@@ -8,7 +8,7 @@ without content.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +21,6 @@ from streampetr_vit.engine.config import instantiate_model
 from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
 from streampetr_vit.modeling.ops.linear import ONEDNN_PRODUCT
-
-Shape = Sequence[int]
 
 
 def frame_tflop(
@@ -74,18 +72,12 @@ def _count(call: Callable[[], Any]) -> tuple[int, Any]:
     return counter.get_total_flops(), result
 
 
-def _attention_flops(query: Shape, key: Shape, *_: Any, **__: Any) -> int:
-    """Of (B, h, n, D) queries and (B, h, m, D) keys."""
-    return 4 * math.prod(query) * key[2]
-
-
-def _linear_flops(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
-    """Of (..., I) through (O, I)."""
-    return 2 * math.prod(x) * weight[0]
-
-
+# Operations that torch's counter does not know, by the shapes of their arguments.
 _UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops
+    # (B, h, n, D) queries, (B, h, m, D) keys
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, *_, **__: 4 * math.prod(query) * key[2]
+    )
 }
-if ONEDNN_PRODUCT is not None:
-    _UNKNOWN_TO_TORCH[ONEDNN_PRODUCT] = _linear_flops
+if ONEDNN_PRODUCT is not None:  # (..., I) through (O, I)
+    _UNKNOWN_TO_TORCH[ONEDNN_PRODUCT] = lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]

@@ -58,7 +58,7 @@ class StreamRun:
     def push(self) -> None:
         """The next frame."""
         frame = next(self._frames)
-        if self._cuda_graph:
+        if self._cuda_graph:  # hooks do not run in a replay
             self._stream.push(frame)
             return
         with stage_laps(self.detector, self._watch):
@@ -154,6 +154,7 @@ def _frames(session: Session, from_data: bool, cameras: int, batch: int) -> list
     loader = call(session.cfg.dataloader.test, num_workers=0, rank=0, world_size=1)
     samples = islice(loader, min(session.repeats + session.warmup + 1, _FRAMES_AT_MOST))
     frames = [Frame.collate([sample] * batch).to(session.device) for (sample,) in samples]
+    # Frame after frame of one stream: at the end of a scene and of the list it just goes on.
     continues = torch.ones_like(frames[0].continues_stream)
     return [replace(frame, continues_stream=continues) for frame in frames]
 

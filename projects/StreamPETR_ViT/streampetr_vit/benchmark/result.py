@@ -67,25 +67,20 @@ class Result:
 
 def describe_machine(device: torch.device) -> Row:
     """Hardware, versions, date and command of this process."""
+    information = Path("/proc/cpuinfo")
+    text = information.read_text() if information.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    processor = found[1].strip() if found else platform.processor() or platform.machine()
+    on_gpu = device.type == "cuda"
     return {
         "device": device.type,
-        "processor": processor_name(device),
+        "processor": torch.cuda.get_device_name(device) if on_gpu else processor,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def processor_name(device: torch.device) -> str:
-    """The name of the GPU, or of the CPU as the system tells it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def first_line(error: BaseException) -> str:

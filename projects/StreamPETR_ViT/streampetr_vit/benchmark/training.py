@@ -26,6 +26,7 @@ POLICIES: dict[str, bool | str] = {"off": False, "block": True, "selective": "se
 
 def step_laps(trainer: StreamingTrainer, watch: Stopwatch) -> dict[str, float]:
     """Takes the trainer's next step; the seconds of each of `PARTS`."""
+    # The parts of StreamingTrainer.run_step, in its order.
     watch.start()
     batch = trainer.next_batch()
     watch.lap("data")
