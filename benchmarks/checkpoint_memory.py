@@ -12,87 +12,69 @@ loaded is part of it.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import foreign_files as foreign
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
 from torch import nn
 
+from streampetr_vit.benchmark.timing import PeakMemory
 from streampetr_vit.checkpoint.conversion import convert_file
 from streampetr_vit.checkpoint.files import write_checkpoint
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, ViT
+from streampetr_vit.engine import load_config
 
-TASKS = ("load", "load-detectron2", "convert-pth", "convert-safetensors")
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "configs" / "repdetr3d_eva02_l_800x320_24ep.py"
+
+TASKS = {  # name -> file
+    "load": "det.pth",
+    "load-detectron2": "det.pth",
+    "convert-pth": "cls.pt",
+    "convert-safetensors": "cls.pt",
+}
 
 
 def make_files(folder: Path, depth: int) -> None:
     """Writes det.pth and cls.pt: the ViT of ViT-L's width with `depth` blocks."""
     size = replace(foreign.VIT_L, depth=depth)
-    detection = foreign.filled(foreign.eva_detection(size), foreign.random_values)
-    torch.save({"model": detection}, folder / "det.pth")
-    del detection
-    torch.save(
-        {"module": foreign.filled(foreign.eva_pre_training(size), foreign.random_values)},
-        folder / "cls.pt",
-    )
+    for name, key, shapes in (
+        ("det.pth", "model", foreign.eva_detection(size)),
+        ("cls.pt", "module", foreign.eva_pre_training(size)),
+    ):
+        torch.save({key: foreign.filled(shapes, foreign.random_values)}, folder / name)
 
 
 def empty_model(depth: int) -> nn.Module:
-    """The backbone with memory that nothing has touched yet."""
+    """The recipe's backbone with memory that nothing has touched yet."""
+    cfg = load_config(str(RECIPE)).model.backbone
+    cfg.net.depth, cfg.net.window_block_indexes = depth, [i for i in range(depth) if i % 3 != 2]
     with torch.device("meta"):
-        vit = ViT(
-            img_size=320,
-            embed_dim=1024,
-            depth=depth,
-            num_heads=16,
-            window_size=16,
-            global_window_size=20,
-            window_block_indexes=[i for i in range(depth) if i % 3 != 2],
-        )
-        pyramid = SimpleFeaturePyramid(vit, "last_feat", 256, (4, 2, 1, 0.5), half_scale="max_pool")
-    return nn.ModuleDict({"backbone": pyramid}).to_empty(device="cpu")
-
-
-def peak_mb() -> float:
-    """Largest resident memory of this process so far.
-
-    Of Linux; getrusage tells that of the process that started this one if it was larger.
-    """
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None, "/proc/self/status has no VmHWM"
-    return int(found[1]) / 1e3
+        backbone = instantiate(cfg)
+    return nn.ModuleDict({"backbone": backbone}).to_empty(device="cpu")
 
 
 def work(task: str, folder: Path, depth: int) -> None:
     """One measurement, in this process."""
-
-    def load(checkpointer: type) -> None:
-        checkpointer(empty_model(depth)).load(str(folder / "det.pth"))
-
-    def convert(name: str, ending: str) -> None:
-        conversion = convert_file(folder / name)
-        write_checkpoint(folder / f"out.{ending}", conversion.tensors, conversion.settings)
-
-    tasks: dict[str, tuple[str, Callable[[], None]]] = {
-        "load": ("det.pth", lambda: load(SafeCheckpointer)),
-        "load-detectron2": ("det.pth", lambda: load(DetectionCheckpointer)),
-        "convert-pth": ("cls.pt", lambda: convert("cls.pt", "pth")),
-        "convert-safetensors": ("cls.pt", lambda: convert("cls.pt", "safetensors")),
-    }
-    name, run = tasks[task]
-    before, start = peak_mb(), time.perf_counter()
-    run()
-    seconds, file_mb = time.perf_counter() - start, (folder / name).stat().st_size / 1e6
-    peak = peak_mb() - before
+    file, memory = folder / TASKS[task], PeakMemory(torch.device("cpu"))
+    before, start = memory.gib(), time.perf_counter()
+    if task.startswith("load"):
+        kind = SafeCheckpointer if task == "load" else DetectionCheckpointer
+        kind(empty_model(depth)).load(str(file))
+    else:
+        conversion = convert_file(file)
+        target = folder / f"out.{task.removeprefix('convert-')}"
+        write_checkpoint(target, conversion.tensors, conversion.settings)
+    seconds, after, file_mb = time.perf_counter() - start, memory.gib(), file.stat().st_size / 1e6
+    assert before is not None and after is not None, "the peak is known on Linux only"
+    peak = (after - before) * 2**30 / 1e6
     print(
         f"{task:20} {seconds:6.1f} s   file {file_mb:7.0f} MB   peak {peak:7.0f} MB   "
         f"{peak / file_mb:.2f} x the file"
@@ -104,16 +86,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--depth", type=int, default=24, help="blocks of the ViT; 24 for ViT-L")
     parser.add_argument("--folder", type=Path, help="for the files, 2.5 GB; default: temporary")
-    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.here:
-        work(arguments.tasks[0], arguments.folder, arguments.depth)
+    args = parser.parse_args()
+    if args.here:
+        work(args.tasks[0], args.folder, args.depth)
         return
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        make_files(Path(folder), arguments.depth)
-        options = ["--depth", str(arguments.depth), "--folder", folder, "--here", "--tasks"]
-        for task in arguments.tasks:
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        make_files(Path(folder), args.depth)
+        options = ["--depth", str(args.depth), "--folder", folder, "--here", "--tasks"]
+        for task in args.tasks:
             subprocess.run([sys.executable, __file__, *options, task], check=True)
 
 

@@ -1,22 +1,19 @@
 #!/usr/bin/env python
-"""Time and memory of the sampling of image features, ours and a straightforward one.
+"""Time and memory of the sampling of image features on a CPU, ours and a straightforward one.
 
-    python benchmarks/deformable_aggregation.py [--device cuda] [--threads 1] [--queries 900 1200]
+    python benchmarks/deformable_aggregation.py [--only inference]
 
 One call (one decoder layer) on the pyramid of EVA-02 at 800x320: inference with one stream, and
 forward and backward of a training step with two. The straightforward way samples every group on its
 own, keeps the samples of all levels and multiplies afterwards. Memory is the largest amount that is
-allocated during the call beyond its inputs; on the CPU it is counted by a profiler in a call of its
-own. About a fifth of the points lie in a picture, as in a real rig.
+allocated during the call beyond its inputs, counted by a profiler in a call of its own. About a
+fifth of the points lie in a picture, as in a real rig.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -25,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from streampetr_vit.benchmark.timing import alternately, median
 from streampetr_vit.modeling.ops.deformable_aggregation import deformable_aggregation
 
 LEVELS = ((80, 200), (40, 100), (20, 50), (10, 25))
-GROUPS, POINTS = 8, 13
-VISIBLE = 0.2
-Aggregation = Callable[[list[Tensor], Tensor, Tensor], Tensor]
+CAMERAS, CHANNELS, GROUPS, POINTS, VISIBLE = 6, 256, 8, 13, 0.2
+CASES = {"inference": (1, 900), "training": (2, 1200)}  # streams and queries
 
 
 def group_by_group(maps: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
@@ -49,56 +46,34 @@ def group_by_group(maps: list[Tensor], locations: Tensor, weights: Tensor) -> Te
     return torch.cat(sums, 1).transpose(1, 2)
 
 
-def ways(max_queries: int) -> dict[str, Aggregation]:
-    """What is compared."""
-    in_parts = f", {max_queries} queries at a time"
-    return {
-        "group by group": group_by_group,
-        "grid_sample": deformable_aggregation,
-        "grid_sample" + in_parts: partial(deformable_aggregation, max_queries=max_queries),
-        "gather": partial(deformable_aggregation, kernel="gather"),
-        "gather" + in_parts: partial(
-            deformable_aggregation, kernel="gather", max_queries=max_queries
-        ),
-    }
+WAYS: dict[str, Callable[..., Tensor]] = {"group by group": group_by_group}
+for _kernel in ("grid_sample", "gather"):
+    WAYS[_kernel] = partial(deformable_aggregation, kernel=_kernel)
+    WAYS[f"{_kernel}, 300 queries at a time"] = partial(WAYS[_kernel], max_queries=300)
 
 
-def inputs(
-    batch: int, queries: int, cameras: int, channels: int, shrink: int, device: torch.device
-) -> tuple[list[Tensor], Tensor, Tensor]:
+def inputs(batch: int, queries: int, train: bool) -> list[Tensor]:
     """Random maps, channels last in memory as the head makes them, locations and weights."""
     torch.manual_seed(0)
-    sizes = [(max(height // shrink, 1), max(width // shrink, 1)) for height, width in LEVELS]
-    maps = [
-        torch.randn(batch, cameras, *size, channels).permute(0, 1, 4, 2, 3).to(device)
-        for size in sizes
-    ]
-    shape = batch, cameras, queries, POINTS
+    # (B, N, h, w, C) -> (B, N, C, h, w)
+    maps = [torch.randn(batch, CAMERAS, *s, CHANNELS).permute(0, 1, 4, 2, 3) for s in LEVELS]
+    shape = batch, CAMERAS, queries, POINTS
     visible = torch.rand(shape) < VISIBLE
     locations = torch.rand(*shape, 2) + torch.where(visible, 0.0, 3.0)[..., None]
-    logits = torch.randn(batch, queries, cameras * len(sizes) * POINTS, GROUPS)
-    weights = logits.softmax(2).unflatten(2, (cameras, len(sizes), POINTS))
-    return maps, locations.to(device), weights.to(device)
+    logits = torch.randn(batch, queries, CAMERAS * len(LEVELS) * POINTS, GROUPS)
+    weights = logits.softmax(2).unflatten(2, (CAMERAS, len(LEVELS), POINTS))
+    return [value.requires_grad_(train) for value in (*maps, locations, weights)]
 
 
-def call(run: Aggregation, given: tuple[list[Tensor], Tensor, Tensor], train: bool) -> None:
+def call(way: Callable[..., Tensor], given: list[Tensor]) -> None:
     """One inference, or one forward and backward with gradients of all inputs."""
-    maps, locations, weights = given
-    with torch.set_grad_enabled(train):
-        if not train:
-            run(maps, locations, weights)
-            return
-        leaves = [value.detach().requires_grad_() for value in (*maps, locations, weights)]
-        run(leaves[:-2], leaves[-2], leaves[-1]).sum().backward()
+    out = way(given[:-2], given[-2], given[-1])
+    if out.requires_grad:
+        torch.autograd.grad(out.sum(), given)
 
 
-def peak_mb(work: Callable[[], None], device: torch.device) -> float:
+def peak_mb(work: Callable[[], None]) -> float:
     """The most that is allocated at a time during the work, beyond what was there."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -106,53 +81,25 @@ def peak_mb(work: Callable[[], None], device: torch.device) -> float:
     return max(itertools.accumulate(changes, initial=0)) / 1e6
 
 
-def milliseconds(work: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Median of some calls, after one to warm up."""
-    work()
-    samples = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        samples.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(samples)
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="calls that are timed, after one")
-    parser.add_argument(
-        "--queries", type=int, nargs=2, default=(900, 1200), help="of inference and of training"
-    )
-    parser.add_argument("--max-queries", type=int, default=300, help="at a time, in parts")
-    parser.add_argument("--cameras", type=int, default=6)
-    parser.add_argument("--channels", type=int, default=256)
-    parser.add_argument("--shrink", type=int, default=1, help="divides the maps' sides")
-    parser.add_argument("--only", choices=("inference", "training"))
+    parser.add_argument("--only", choices=CASES)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    name = platform.machine() if device.type == "cpu" else torch.cuda.get_device_name(device)
-    threads = f", {args.threads} threads" if device.type == "cpu" else ""
-    print(f"{name}{threads}, torch {torch.__version__}, {time.strftime('%F')}\n")
     print("| case | way | time (ms) | memory (MB) |\n|---|---|---:|---:|")
-    cases = {"inference": (1, args.queries[0], False), "training": (2, args.queries[1], True)}
-    for case, (batch, queries, train) in cases.items():
-        if args.only not in (None, case):
-            continue
-        given = inputs(batch, queries, args.cameras, args.channels, args.shrink, device)
-        for way, run in ways(args.max_queries).items():
-            work = partial(call, run, given, train)
-            time_ms = milliseconds(work, device, args.repeats)
-            memory = peak_mb(work, device)
-            label = f"{case}, B={batch}, Q={queries}"
-            print(f"| {label} | {way} | {time_ms:.0f} | {memory:.0f} |", flush=True)
+    for case, (batch, queries) in CASES.items():
+        if args.only in (None, case):
+            given = inputs(batch, queries, case == "training")
+            work = {name: partial(call, way, given) for name, way in WAYS.items()}
+            times = alternately(list(work.values()), torch.device("cpu"), args.repeats)
+            for (name, one), seconds in zip(work.items(), times, strict=True):
+                row = f"{1e3 * median(seconds):.0f} | {peak_mb(one):.0f}"
+                print(f"| {case}, B={batch}, Q={queries} | {name} | {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Every check that needs a GPU, in under nine minutes; prints its table last.
+"""Every check that needs a GPU, the most valuable first; the table grows, a JSON line ends it.
 
-    python benchmarks/gpu_checks.py [--minutes 8.5]
+    python benchmarks/gpu_checks.py [--minutes 8]
 
 Runs the tests marked `gpu`, then tools/benchmark.py on the ViT-L recipes, each part in a process of
-its own with a time limit, and spends what is left on the quick start's GPU recipe. A part that
-fails is a row with its error, the others still run, and the exit status is 1. Output of the parts:
+its own with a time limit, and the quick start's GPU recipe in what is left. A part that fails is a
+row with its error, the others still run, and the exit status is 1. What the parts print:
 output/gpu_checks/.
 """
 
@@ -18,46 +18,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from streampetr_vit.benchmark.machine import processor_name
-from streampetr_vit.benchmark.peak import measure_peak
-from streampetr_vit.benchmark.report import first_line
-from synthetic_nuscenes import SyntheticConfig, generate
+from streampetr_vit.benchmark.result import Row, describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
-Row = dict[str, Any]
-Tables = dict[str, list[Row]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured.
-
-    Attributes:
-        small, large: StreamPETR recipes at two resolutions.
-        sampling: a RepDETR3D recipe.
-        device, precision: of all of them.
-        repeats: of each measurement.
-        output: folder for what the parts print and write.
-        workers: of the loader.
-        graphs: whether there are CUDA graphs to measure.
-    """
-
-    small: str = "configs/streampetr_eva02_l_800x320_24ep.py"
-    large: str = "configs/streampetr_eva02_l_1600x640_24ep.py"
-    sampling: str = "configs/repdetr3d_eva02_l_800x320_24ep.py"
-    device: str = "cuda"
-    precision: str = "bf16"
-    repeats: int = 20
-    output: Path = ROOT / "output" / "gpu_checks"
-    workers: int = 8
-    graphs: bool = True
+OUTPUT = ROOT / "output" / "gpu_checks"
+SMALL = "configs/streampetr_eva02_l_800x320_24ep.py"
+LARGE = "configs/streampetr_eva02_l_1600x640_24ep.py"
+SAMPLING = "configs/repdetr3d_eva02_l_800x320_24ep.py"
+DATA_SET = OUTPUT / "data_set"
+DATA = (  # 240 training pictures of 800x450
+    f"dataloader.train.dataset={{root:'{DATA_SET}',version:v1.0-mini,split:mini_train}}",
+    "dataloader.train.num_workers=8",
+    "dataloader.train.mapper.image_aug.resize_range=[0.94,1.25]",
+)
+# Columns of a table that others say already.
+_LEFT_OUT = ("tflop", "tflops", "us_per_token", "precision", "not_run")
 
 
 @dataclass(frozen=True)
@@ -65,143 +46,68 @@ class Part:
     """One process.
 
     Attributes:
-        name: in the table.
-        command: its arguments, Python first.
+        name: in the table, and of its files.
         limit_s: after which it is ended.
-        rows: makes table rows of the JSON file's tables; None where the command writes none.
-        optional: no error if there is no time for it.
+        command: after "python"; "{seconds}" stands for the time that it gets, less two minutes.
     """
 
     name: str
-    command: list[str]
     limit_s: float
-    rows: Callable[[Tables], list[Row]] | None = None
-    optional: bool = False
+    command: tuple[str, ...]
 
 
-def frame_rows(tables: Tables) -> list[Row]:
-    """Whole frames, their stages and the comparison with the plain form."""
-    rows = [
-        _only(row, "form", "p50_ms", "p90_ms", "fps", "share_of_peak", "peak_memory_gib")
-        for row in tables["frame"]
-    ]
-    for form in ("fast", "plain"):
-        stages = tables.get(f"stages, {form}", [])
-        if stages:
-            rows.append({"form": f"{form}, ms", **{r["stage"]: r["p50_ms"] for r in stages}})
-        rows += [
-            {"form": form, "backbone share_of_peak": row["share_of_peak"]}
-            for row in stages
-            if row["stage"] == "backbone"
-        ]
-    return rows + tables.get("fast against plain", [])
+def benchmark(name: str, limit_s: float, *options: str) -> Part:
+    """A run of tools/benchmark.py in bf16: sub-command, recipe, further options."""
+    command, recipe, *rest = options
+    common = ("--config-file", recipe, "--device", "cuda", "--precision", "bf16")
+    common += ("--peak-seconds", "1", "--output", str(OUTPUT / f"{name}.json"))
+    return Part(name, limit_s, ("tools/benchmark.py", command, *common, *rest))
 
 
-def training_rows(tables: Tables) -> list[Row]:
-    """Steps with the share of matching and losses, forward and backward."""
-    shares = {row["checkpointing"]: row for row in tables["shares of all steps"]}
-    rows = []
-    for row in tables["step"]:
-        share = shares.get(row["checkpointing"])
-        if share is not None:
-            row = row | {
-                "losses": share["loss"] + share["loss_backward"],
-                "data wait": share["data"],
-            }
-        rows.append(row)
-    return rows
-
-
-def kernel_rows(tables: Tables) -> list[Row]:
-    """Milliseconds of each kernel, a row for each window shape."""
+def parts() -> list[Part]:
+    """All parts, the most valuable first."""
+    pictures = f"--scenes 4 --val-scenes 1 --frames 10 --image-size 800x450 --out {DATA_SET}"
+    graph, plain, two = "--cuda-graph", ("--compare", "plain"), ("--batch", "2")
+    few, from_data = ("--repeats", "5"), ("--data", "--checkpointing", "block", *DATA)
+    kernel = "model.head.decoder.sampling_kernel="
+    quickstart = ("train.max_seconds={seconds}", f"train.output_dir={OUTPUT / 'quickstart'}")
     return [
-        {"windows": shape, **{row["kernel"]: row.get("p50_ms", row.get("error")) for row in rows}}
-        for shape, rows in tables.items()
+        Part("tests", 120, ("-m", "pytest", "-q", "-m", "gpu")),
+        benchmark("small_frame", 80, "latency", SMALL, *plain),
+        benchmark("small_frame_graph", 60, "latency", SMALL, graph),
+        benchmark("training_batch_2", 80, "train", SMALL, *two, *few),
+        benchmark("large_frame_graph", 60, "latency", LARGE, graph),
+        benchmark("small_frame_compiled_graph", 150, "latency", SMALL, "--compile", graph),
+        benchmark("training_batch_1", 80, "train", SMALL, *few),
+        benchmark("attention", 60, "attention", SMALL),
+        benchmark("large_frame", 80, "latency", LARGE, *plain),
+        Part("data_set", 30, ("tools/make_synthetic_nuscenes.py", *pictures.split())),
+        benchmark("data", 60, "data", SMALL, "--workers", "0,8", *DATA),
+        benchmark("training_pictures", 60, "train", SMALL, *two, *from_data),
+        benchmark("repdetr3d", 45, "latency", SAMPLING, graph, f"{kernel}grid_sample"),
+        benchmark("repdetr3d_gather", 45, "latency", SAMPLING, f"{kernel}gather"),
+        Part("quickstart", 600, ("tools/quickstart.py", *quickstart)),
     ]
 
 
-def loading_rows(tables: Tables) -> list[Row]:
-    """The rates by workers."""
-    return tables["loader"]
-
-
-def _only(row: Row, *names: str) -> Row:
-    return {name: row[name] for name in names if name in row}
-
-
-def parts(plan: Plan, peak_tflops: float, data: list[str]) -> list[Part]:
-    """All parts that write JSON.
-
-    Args:
-        plan: what is measured.
-        peak_tflops: the machine's matrix peak.
-        data: overrides that name a data set; empty leaves out the parts that read pictures.
-    """
-
-    def part(name: str, limit_s: float, rows: Callable[[Tables], list[Row]], *options: str) -> Part:
-        command, recipe, *rest = options
-        common = ["--config-file", recipe, "--device", plan.device, "--precision", plan.precision]
-        common += ["--peak-tflops", f"{peak_tflops:.6g}", "--repeats", f"{plan.repeats}"]
-        output = ["--output", str(plan.output / f"{_file_name(name)}.json")]
-        tool = [sys.executable, "tools/benchmark.py", command]
-        return Part(name, [*tool, *common, *output, *rest], limit_s, rows)
-
-    found = []
-    for size, recipe in (("small", plan.small), ("large", plan.large)):
-        frame = ("latency", recipe)
-        found.append(part(f"{size} frame", 80, frame_rows, *frame, "--compare", "plain"))
-        if plan.graphs:
-            found.append(part(f"{size} frame, graph", 60, frame_rows, *frame, "--cuda-graph"))
-    if plan.graphs:
-        both = ("latency", plan.small, "--compile", "--cuda-graph")
-        found.append(part("small frame, compiled, graph", 150, frame_rows, *both))
-    few = ("--repeats", f"{min(plan.repeats, 5)}")
-    for batch in ("1", "2"):
-        step = ("train", plan.small, "--batch", batch, *few)
-        found.append(part(f"training, batch {batch}", 80, training_rows, *step))
-    found.append(part("attention", 60, kernel_rows, "attention", plan.small))
-    if data:
-        found += reading_parts(part, plan, data)
-    for size, recipe in (("small", plan.small), ("large", plan.large)):
-        compiled = part(f"{size} frame, compiled", 120, frame_rows, "latency", recipe, "--compile")
-        found.append(replace(compiled, optional=size == "large"))
-    for kernel in ("grid_sample", "gather"):
-        option = f"model.head.decoder.sampling_kernel={kernel}"
-        frame = ("latency", plan.sampling, option)
-        extra = part(f"RepDETR3D, {kernel}", 45, frame_rows, *frame)
-        found.append(replace(extra, optional=True))
-    return found
-
-
-def reading_parts(part: Callable[..., Part], plan: Plan, data: list[str]) -> list[Part]:
-    """The parts that read pictures; arguments as in `parts`, and its maker of a part."""
-    loader = ("data", plan.small, "--workers", f"0,{plan.workers}", *data)
-    step = ("train", plan.small, "--batch", "2", "--data", "--checkpointing", "block", *data)
-    return [
-        part("data", 60, loading_rows, *loader),
-        part("training, pictures", 60, training_rows, *step),
-    ]
-
-
-def run_part(part: Part, left_s: float, output: Path) -> list[Row]:
+def run_part(part: Part, left_s: float, output: Path = OUTPUT) -> list[Row]:
     """Runs a part within its limit and what is left of the time.
 
     Returns:
-        Its rows; one with an error where it failed, or had no time.
+        The rows of the tables that it wrote, or one that says how it ended.
     """
     limit = min(part.limit_s, left_s)
-    if limit < 1:
-        return [{"not run" if part.optional else "error": "no time left"}]
+    training = limit - 120  # the quick start's data and two evaluations need the rest
+    if limit < 1 or (training < 30 and any("{seconds}" in word for word in part.command)):
+        return [{"not run": "no time left"}]
+    command = [word.replace("{seconds}", f"{training:.0f}") for word in part.command]
     output.mkdir(parents=True, exist_ok=True)
-    log = output / f"{_file_name(part.name)}.log"
-    result = output / f"{_file_name(part.name)}.json"
+    log, result = output / f"{part.name}.log", output / f"{part.name}.json"
     result.unlink(missing_ok=True)  # of an earlier run
-    print(f"{part.name} ...", flush=True)
-    start = time.monotonic()
-    with open(log, "w") as sink:
+    with log.open("w") as sink:
         # A group of its own: what a part has started ends with it.
         process = subprocess.Popen(
-            part.command, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True
+            [sys.executable, *command], cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True
         )
         try:
             status = process.wait(timeout=limit)
@@ -211,110 +117,40 @@ def run_part(part: Part, left_s: float, output: Path) -> list[Row]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
-    if part.rows is not None and result.exists():  # also of a run in which one row failed
-        try:
-            rows = part.rows(json.loads(result.read_text())["tables"])
-        except (KeyError, ValueError) as error:
-            return [{"error": f"{result}: {first_line(error)}"}]
-        if status and not any("error" in row for row in rows):
-            rows.append({"error": f"exit status {status}; see {log}"})
-        return rows
-    if status:
-        return [{"error": f"exit status {status}: {lines[-1]}"}]
-    return [{"passed": lines[-1], "seconds": time.monotonic() - start}]
+    rows: list[Row] = []
+    if result.exists():  # also of a run in which one row failed
+        for table, found in json.loads(result.read_text())["tables"].items():
+            kept = ({k: v for k, v in row.items() if k not in _LEFT_OUT} for row in found)
+            rows += [{"table": table, **row} for row in kept if len(row) > 1]
+    last = next(iter(log.read_text(errors="replace").strip().splitlines()[-1:]), "no output")
+    if status and not any("error" in row for row in rows):
+        rows.append({"error": f"exit status {status}: {last}"})
+    return rows or [{"passed": last}]
 
 
-def _file_name(part_name: str) -> str:
-    return part_name.replace(", ", "_").replace(" ", "_")
-
-
-def small_data_set(plan: Plan) -> list[str]:
-    """Makes 240 training pictures of 800x450; the overrides that name them."""
-    config = SyntheticConfig(
-        train_scenes=4, val_scenes=1, frames=10, image_width=800, image_height=450
-    )
-    root = generate(config, plan.output / "data_set")
-    fitting = "dataloader.train.mapper.image_aug.resize_range=[0.94,1.25]"
-    return [*data_overrides(plan, root, config), fitting]
-
-
-def data_overrides(plan: Plan, root: Path, config: SyntheticConfig) -> list[str]:
-    """What makes a recipe read a synthetic data set."""
-    split, _ = config.split_names
-    return [
-        f"dataloader.train.dataset={{root:'{root}',version:{config.version},split:{split}}}",
-        f"dataloader.train.num_workers={plan.workers}",
-    ]
-
-
-def quickstart(plan: Plan, seconds: float) -> list[Row]:
-    """Metrics of the GPU quick start after so many seconds of training."""
-    folder = plan.output / "quickstart"
-    options = [f"train.max_seconds={seconds:.0f}", f"train.output_dir={folder}"]
-    command = [sys.executable, "tools/quickstart.py", *options]
-    rows = run_part(Part("quick start", command, seconds + 120), seconds + 120, plan.output)
-    if "error" in rows[0]:
-        return rows
-    summary = json.loads((folder / "inference" / "metrics_summary.json").read_text())
-    return [{"training s": seconds, "mAP": summary["mean_ap"], "NDS": summary["nd_score"]}]
-
-
-def check(plan: Plan, seconds: float, tests: Part) -> list[Row]:
-    """All rows of the table; a part that fails does not stop the others.
-
-    Args:
-        plan: what is measured.
-        seconds: for everything.
-        tests: the part that comes first.
-    """
-    end = time.monotonic() + seconds
-    table = [{"part": tests.name, **row} for row in run_part(tests, seconds, plan.output)]
-    try:
-        peak = measure_peak(torch.device(plan.device), plan.precision).tflops
-        table.append({"part": f"matrix peak, {plan.precision}", "TFLOP/s": peak})
-        if plan.device == "cuda":
-            torch.cuda.empty_cache()
-    except Exception as error:  # whatever it is, the table is still wanted
-        return [*table, {"part": "matrix peak", "error": first_line(error)}]
-    data: list[str] = []
-    try:
-        data = small_data_set(plan)
-    except Exception as error:
-        table.append({"part": "data set", "error": first_line(error)})
-    for part in parts(plan, peak, data):
-        rows = run_part(part, end - time.monotonic(), plan.output)
-        table += [{"part": part.name, **row} for row in rows]
-    left = end - time.monotonic() - 120  # for its data and two evaluations
-    if plan.device == "cuda" and left > 30:
-        table += [{"part": "quick start", **row} for row in quickstart(plan, left)]
+def check(chosen: Sequence[Part], seconds: float, output: Path = OUTPUT) -> list[Row]:
+    """Runs the parts and prints each row as it comes, then all of them as one line of JSON."""
+    end, table = time.monotonic() + seconds, []
+    for part in chosen:
+        for row in run_part(part, end - time.monotonic(), output):
+            table.append({"part": part.name, **row})
+            cells = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+            print(f"{part.name:<28}{'  '.join(cells)}", flush=True)
+    machine = describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    print(json.dumps({"machine": machine, "rows": table}))
     return table
 
 
-def print_table(table: list[Row], device: torch.device) -> None:
-    """One line for each row."""
-    print(f"\n{processor_name(device)}, torch {torch.__version__}, {time.strftime('%F')}")
-    for row in table:
-        values = (
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-            for k, v in row.items()
-            if k != "part" and v is not None
-        )
-        print(f"{row['part']:<24}" + "  ".join(values))
-
-
 def main() -> None:
-    """Runs the checks and prints their table."""
+    """Runs the checks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=8.5, help="time for everything")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time for everything")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu_checks: error: no CUDA device; nothing was checked")
-    tests = Part("tests marked gpu", [sys.executable, "-m", "pytest", "-q", "-m", "gpu"], 120)
-    table = check(Plan(), 60 * args.minutes, tests)
-    print_table(table, torch.device("cuda"))
+    table = check(parts(), 60 * args.minutes)
     sys.exit(1 if any("error" in row for row in table) else 0)
 
 

@@ -4,7 +4,6 @@ Example:
     python tools/make_synthetic_nuscenes.py --preset quickstart --out datasets/synthetic
     python tools/make_synthetic_nuscenes.py --scenes 6 --val-scenes 2 --frames 20 \\
         --image-size 400x225 --range-m 25 --seed 1 --out datasets/synthetic_small
-    python tools/make_synthetic_nuscenes.py --scale-tables --out datasets/scale   (no pictures)
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from streampetr_vit.errors import one_line_errors
-from synthetic_nuscenes import PRESETS, SyntheticConfig, SyntheticError, generate
-from synthetic_nuscenes.scale_tables import write_scale_tables
+from synthetic_nuscenes import PRESETS, ConfigError, SyntheticConfig, SyntheticError, generate
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -43,11 +41,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a synthetic set of another configuration"
     )
-    parser.add_argument(
-        "--scale-tables",
-        action="store_true",
-        help="instead: tables of the real data set's size (--scenes, default 850) and no pictures",
-    )
+    # Of earlier versions; a line that names the new place is better than "unrecognized".
+    parser.add_argument("--scale-tables", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -77,8 +72,10 @@ def main(argv: list[str] | None = None) -> None:
 def _make(arguments: argparse.Namespace) -> str:
     """Does what was asked for; returns the line that says so."""
     if arguments.scale_tables:
-        scenes, seed = arguments.scenes or 850, arguments.seed or 0
-        return f"{write_scale_tables(arguments.out, scenes, seed)}: {scenes} scenes, tables only"
+        raise ConfigError(
+            "--scale-tables: tables of the real data set's size are made by benchmarks/data_cost.py "
+            "records"
+        )
     config = config_from(arguments)
     generate(config, arguments.out, arguments.workers, arguments.overwrite)
     train, val = config.split_names

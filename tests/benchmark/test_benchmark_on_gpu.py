@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from streampetr_vit.benchmark.latency import measure_latency
-from streampetr_vit.benchmark.memory import PeakMemory
 from streampetr_vit.benchmark.session import Session
-from streampetr_vit.benchmark.timing import Repeats, Stopwatch
+from streampetr_vit.benchmark.timing import PeakMemory, Stopwatch
 from streampetr_vit.benchmark.training import measure_training
 
 QUICKSTART = str(Path(__file__).resolve().parents[2] / "configs" / "quickstart.py")
@@ -21,8 +20,8 @@ pytestmark = [
 
 
 def session(precision: str) -> Session:
-    options = dict(precision=precision, repeats=Repeats(2, 1), peak_seconds=0.1)
-    return Session.open(QUICKSTART, [], "cuda", None, **options)
+    device = torch.device("cuda", 0)
+    return Session(QUICKSTART, [], device, precision, repeats=2, warmup=1, peak_seconds=0.1)
 
 
 def test_laps_and_memory() -> None:

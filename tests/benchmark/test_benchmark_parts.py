@@ -1,4 +1,4 @@
-"""Laps, percentiles, peaks and reports: what every sub-command is made of."""
+"""Laps, peaks, made-up input and results: what every sub-command is made of."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_detector
 import torch
 
-from streampetr_vit.benchmark import peak as peak_module
-from streampetr_vit.benchmark.inputs import made_up_frame, made_up_sample
-from streampetr_vit.benchmark.latency import relative_difference
-from streampetr_vit.benchmark.machine import describe_machine
-from streampetr_vit.benchmark.memory import PeakMemory
-from streampetr_vit.benchmark.peak import MatrixPeak, measure_peak, onednn_is_available
-from streampetr_vit.benchmark.report import Report
-from streampetr_vit.benchmark.stages import stage_laps, streaming_step
-from streampetr_vit.benchmark.timing import Repeats, Stopwatch, alternately, percentile
-from streampetr_vit.errors import InputError, OutputError
+from streampetr_vit.benchmark.inputs import made_up_batch, made_up_frame, made_up_sample
+from streampetr_vit.benchmark.latency import StreamRun, relative_difference
+from streampetr_vit.benchmark.peak import measure_peak
+from streampetr_vit.benchmark.result import Result, describe_machine
+from streampetr_vit.benchmark.session import Session
+from streampetr_vit.benchmark.timing import PeakMemory, Stopwatch, alternately, time_row
+from streampetr_vit.engine import load_config
+from streampetr_vit.errors import OutputError
+from streampetr_vit.inference import Stream
 
 CPU = torch.device("cpu")
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def test_laps_of_one_name_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,25 +35,19 @@ def test_laps_of_one_name_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.seconds() == {"head": 4.0, "position": 2.0}
 
 
-def test_percentiles() -> None:
-    assert percentile([4.0, 1.0, 2.0, 3.0], 50) == 2.5
-    assert percentile([1.0, 2.0, 3.0, 4.0, 5.0], 90) == pytest.approx(4.6)
-    assert percentile([7.0], 90) == 7.0
-
-
 def test_calls_take_turns_and_warm_up_does_not_count() -> None:
     order: list[str] = []
     calls = [lambda: order.append("a"), lambda: order.append("b")]
-    repeats = Repeats(timed=2, warmup=1)
-    samples = alternately(calls, CPU, repeats, after=lambda index: order.append(str(index)))
-    assert "".join(order) == "aba0b1a0b1"
+    samples = alternately(calls, CPU, timed=2, warmup=1)
+    assert "".join(order) == "ababab"
     assert [len(own) for own in samples] == [2, 2] and min(min(own) for own in samples) >= 0
 
 
-@pytest.mark.parametrize("values", [(0, 1), (1, -1)])
-def test_impossible_repeats(values: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match="--repeats must be 1 or more"):
-        Repeats(*values)
+def test_columns_of_a_time() -> None:
+    row = time_row([1.0, 2.0, 3.0, 4.0, 5.0], tflop=6.0, peak_tflops=4.0)
+    assert row["p50_ms"] == 3000 and row["p90_ms"] == pytest.approx(4600)
+    assert row["tflops"] == 2.0 and row["share_of_peak"] == 0.5
+    assert set(time_row([1.0])) == {"p50_ms", "p90_ms"}
 
 
 def test_peak_memory_sees_a_large_tensor() -> None:
@@ -64,63 +59,64 @@ def test_peak_memory_sees_a_large_tensor() -> None:
     assert after > before + 0.2
 
 
-def test_stages_of_a_step_cover_it_in_order() -> None:
+def test_stages_of_a_frame_cover_it_in_order() -> None:
     detector = tiny_detector.make_detector().eval()
-    frame = made_up_frame((32, 64), 6, 1, CPU)
-    watch = Stopwatch(CPU)
-    with stage_laps(detector, watch):
-        watch.start()
-        streaming_step(detector, "float32").step(frame, detector.empty_memory(1))
-        watch.lap("decode")
-    stages = watch.seconds()
-    assert list(stages) == ["preprocess", "position embedding", "backbone", "head", "decode"]
+    frame = made_up_frame((32, 64), 6, 1)
+    run = StreamRun(Session(""), detector, [frame])
+    run.push()
+    run.push()
+    first, second = run.laps
+    assert list(first) == ["preprocess", "position embedding", "backbone", "head", "decode"]
+    assert list(second) == ["preprocess", "backbone", "head", "decode"]  # the rig is the same
     assert not detector.backbone._forward_hooks and not detector.head._forward_hooks
 
 
-def test_the_step_is_the_detectors_step() -> None:
+def test_what_is_timed_is_a_stream_that_goes_on() -> None:
     detector = tiny_detector.make_detector().eval()
-    frame = made_up_frame((32, 64), 6, 2, CPU)
-    found, memory = streaming_step(detector, "float32").step(frame, detector.empty_memory(2))
-    with torch.no_grad():
-        output, expected = detector.step(frame, detector.empty_memory(2))
-    assert torch.equal(found.unpad()[1].scores, detector.head.decode(output).unpad()[1].scores)
+    frame, run = made_up_frame((32, 64), 6, 2), None
+    run = StreamRun(Session(""), detector, [frame])
+    stream = Stream(detector)
+    for _ in range(2):
+        run.push()
+        stream.push(frame)
+    memory, expected = run._stream.memory, stream.memory
+    assert memory is not None and expected is not None
     assert torch.equal(memory.embedding, expected.embedding)
+    fresh = Stream(detector)
+    fresh.push(frame)
+    assert fresh.memory is not None and not torch.equal(memory.embedding, fresh.memory.embedding)
 
 
-def test_a_graph_needs_a_gpu() -> None:
-    with pytest.raises(InputError, match="needs the detector on a GPU"):
-        streaming_step(tiny_detector.make_detector(), "float32", cuda_graph=True)
+@pytest.mark.parametrize("cameras", [1, 6, 8])
+def test_made_up_cameras_look_all_around(cameras: int) -> None:
+    sample = made_up_sample((320, 800), cameras)
+    assert sample.images.shape == (cameras, 3, 320, 800) and sample.images.dtype == torch.uint8
+    # What lies 20 m along a camera's view is in the middle of its picture, slightly below.
+    for camera in range(cameras):
+        angle = 2 * np.pi * camera / cameras
+        point = torch.tensor([-20 * np.sin(angle), 20 * np.cos(angle), -0.3, 1.0]).float()
+        x, y, depth, _ = sample.lidar_to_image[camera] @ point
+        assert depth == pytest.approx(20) and x / depth == pytest.approx(400, abs=0.01)
+        assert y / depth == pytest.approx(160, abs=0.01)
+        turn = sample.lidar_to_camera[camera, :3, :3]
+        assert torch.linalg.det(turn) == pytest.approx(1)
 
 
-def test_made_up_cameras_look_where_they_are_mounted() -> None:
-    sample = made_up_sample((320, 800), cameras=8)
-    assert sample["images"].shape == (8, 3, 320, 800) and sample["images"].dtype == torch.uint8
-    # The lidar's y axis points ahead: the front camera sees what lies there, the rear one not.
-    ahead = torch.tensor([0.0, 20.0, 0.0, 1.0])
-    front, back = (sample["lidar_to_image"][camera] @ ahead for camera in (0, 3))
-    assert front[2] > 15 > 0 > back[2]
-    assert front[0] / front[2] == pytest.approx(404, abs=25)
-    assert torch.equal(sample["lidar_to_image"][6], sample["lidar_to_image"][0])
-
-
-def test_peak_is_the_best_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peak_module, "SHAPES", ((32, 32, 32), (64, 64, 64)))
-    rates = {
-        (32, 32, 32): {"mm": 3.0, "linear": 1.0},
-        (64, 64, 64): {"mm": 2.0, "linear": 2.5, "onednn": 4.0},
-    }
-    monkeypatch.setattr(peak_module, "_rates", lambda shape, *_: rates[shape])
-    peak = measure_peak(CPU, "float32", seconds=60)
-    assert peak == MatrixPeak(default=3.0, onednn=4.0, shape=(64, 64, 64))
-    assert peak.tflops == 4.0
+def test_a_made_up_batch_is_as_the_loaders() -> None:
+    frames = made_up_batch(load_config(str(CONFIGS / "quickstart.py")), (160, 400), 2)
+    assert len(frames) == len(list(frames.samples())) == 2
+    cfg = load_config(str(CONFIGS / "streampetr_eva02_l_800x320_window8_24ep.py"))
+    windows = made_up_batch(cfg, (160, 400), 2)
+    settings = cfg.dataloader.train
+    assert [len(window) for window in windows] == [settings.window_length - 1] * 2
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_peak_is_measured(precision: str) -> None:
-    peak = measure_peak(CPU, precision, seconds=0.02)
-    assert 0 < peak.tflops < 1000
-    assert (peak.onednn is not None) == onednn_is_available(CPU, precision)
-    assert peak.tflops == max(peak.default, peak.onednn or 0)
+    rows = measure_peak(CPU, precision, seconds=0.02)
+    assert [row["product"] for row in rows][:2] == ["torch.mm", "F.linear"]
+    for row in rows:
+        assert 0 < row["tflops"] < 1000 and row["precision"] == precision and "x" in row["shape"]
 
 
 def test_relative_difference() -> None:
@@ -130,16 +126,15 @@ def test_relative_difference() -> None:
     assert relative_difference(torch.ones(0), torch.ones(0)) == 0.0
 
 
-def test_report_is_the_same_in_both_forms(tmp_path: Path) -> None:
-    report = Report("latency", describe_machine(CPU), {"batch": 1}, notes=["A note."])
-    report.tables["frame"] = [{"form": "fast", "p50_ms": 12.5}, {"form": "plain", "error": "none"}]
-    assert report.failed
-    report.write(tmp_path / "report.json")
-    content = json.loads((tmp_path / "report.json").read_text())
-    assert content["tables"] == report.tables and content["notes"] == ["A note."]
-    machine = ("device", "processor", "threads", "python", "torch", "date", "command")
-    assert tuple(content["machine"]) == machine and all(content["machine"].values())
-    text = str(report)
+def test_a_result_is_the_same_in_both_forms(tmp_path: Path) -> None:
+    result = Result("latency", describe_machine(CPU), {"batch": 1}, notes=["A note."])
+    result.tables["frame"] = [{"form": "fast", "p50_ms": 12.5}, {"form": "plain", "error": "none"}]
+    assert result.failed
+    result.write(tmp_path / "result.json")
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["tables"] == result.tables and content["notes"] == ["A note."]
+    assert all(content["machine"].values())
+    text = str(result)
     assert "12.5" in text and "A note." in text and torch.__version__ in text
     with pytest.raises(OutputError, match="--output"):
-        report.write(tmp_path)
+        result.write(tmp_path)

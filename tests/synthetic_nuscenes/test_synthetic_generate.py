@@ -15,7 +15,6 @@ from nuscenes import NuScenes
 
 from synthetic_nuscenes import PRESETS, SyntheticConfig, generate
 from synthetic_nuscenes.generate import DONE_MARKER, PARTS_FOLDER, STARTED_MARKER
-from synthetic_nuscenes.scale_tables import write_scale_tables
 
 SMALL = SyntheticConfig(2, 1, 4, image_width=96, image_height=54, seed=3, lidar_files=True)
 
@@ -162,35 +161,3 @@ def test_tool_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         tool.parse_arguments(["--image-size", "400", "--out", "x"])
     assert "is not WIDTHxHEIGHT" in capsys.readouterr().err
-
-
-def test_scale_tables_are_valid(tmp_path: Path) -> None:
-    folder = write_scale_tables(tmp_path, scenes=2)
-    nusc = NuScenes("v1.0-trainval", str(_with_map(tmp_path)), verbose=False)
-    assert len(nusc.scene) == 2 and len(nusc.sample) == 2 * 40
-    for table, least in (("sample_data", 5800), ("ego_pose", 5800), ("sample_annotation", 2000)):
-        rows = json.loads((folder / f"{table}.json").read_text())
-        assert len({row["token"] for row in rows}) == len(rows) > least
-    for sample in nusc.sample:
-        assert len(sample["data"]) == 12
-        record = nusc.get("sample_data", sample["data"]["CAM_BACK"])
-        assert record["is_key_frame"] and record["filename"].startswith("samples/CAM_BACK/")
-        if record["next"]:
-            sweep = nusc.get("sample_data", record["next"])
-            assert not sweep["is_key_frame"] and sweep["timestamp"] > record["timestamp"]
-            assert sweep["sample_token"] == sample["next"]
-    for instance in nusc.instance:
-        token, length = instance["first_annotation_token"], 0
-        while token:
-            token, length = nusc.get("sample_annotation", token)["next"], length + 1
-        assert length == instance["nbr_annotations"] >= 2
-    with pytest.raises(FileExistsError, match="holds tables already"):
-        write_scale_tables(tmp_path, scenes=2)
-    with pytest.raises(ValueError, match=r"choose 1\.\.850"):
-        write_scale_tables(tmp_path / "other", scenes=851)
-
-
-def _with_map(root: Path) -> Path:
-    (root / "maps").mkdir()
-    (root / "maps" / "scale.png").touch()
-    return root

@@ -2,121 +2,99 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from streampetr_vit.benchmark.inputs import continuing, frames_to_run
-from streampetr_vit.benchmark.memory import PeakMemory
-from streampetr_vit.benchmark.report import Report, Row
-from streampetr_vit.benchmark.session import Session, frame_tflop, require_positive
-from streampetr_vit.benchmark.stages import (
-    STAGES,
-    image_branch_end,
-    stage_laps,
-    streaming_step,
-)
-from streampetr_vit.benchmark.timing import Repeats, Stopwatch, alternately, percentile
+from streampetr_vit.benchmark.flops import frame_tflop
+from streampetr_vit.benchmark.inputs import made_up_frame
+from streampetr_vit.benchmark.result import Result, Row
+from streampetr_vit.benchmark.session import Session
+from streampetr_vit.benchmark.timing import PeakMemory, Stopwatch, alternately, median, time_row
+from streampetr_vit.engine.compile import compile_parts
+from streampetr_vit.engine.config import call
+from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import Frame
 
-
-@dataclass(frozen=True)
-class FirstFrame:
-    """What a detector says about a frame without past.
-
-    Attributes:
-        features: the maps that the heads read.
-        scores: of each stream's detections, descending.
-        peak_gib: memory while it ran; None where unknown.
-    """
-
-    features: list[Tensor]
-    scores: list[Tensor]
-    peak_gib: float | None
+STAGES = ("position embedding", "preprocess", "backbone", "head", "decode")
+_FRAMES_AT_MOST = 32  # of a data set, kept in memory
 
 
-class Candidate:
-    """A detector that runs over frames as over a stream, with its laps.
+class StreamRun:
+    """A stream that goes over the same frames again and again.
 
     Args:
-        name: in the report.
-        detector: on its device; put into evaluation mode.
         session: device, precision.
-        frames: to run in turn, again and again.
-        compiled, cuda_graph: see `streaming_step`. A replayed graph has no stages.
+        detector: on its device. Compilation and the cast to half precision change it.
+        frames: on the device.
+        compiled: torch.compile for the blocks of the ViT and for the decoder.
+        cuda_graph: replay a captured graph, which has no stages.
+
+    Attributes:
+        laps: of each frame the seconds of its stages.
     """
 
     def __init__(
         self,
-        name: str,
-        detector: StreamPETR,
         session: Session,
+        detector: StreamPETR,
         frames: Sequence[Frame],
         compiled: bool = False,
         cuda_graph: bool = False,
     ) -> None:
-        self.name, self.detector = name, detector.eval()
-        self.laps: list[dict[str, float]] = []
-        self._session, self._cuda_graph = session, cuda_graph
-        self._watch, self._frames = Stopwatch(session.device), frames
-        self._step = streaming_step(detector, session.precision, compiled, cuda_graph)
-        self._memory = detector.empty_memory(len(frames[0].timestamp_s))
-        self._count = 0
+        if compiled:
+            compile_parts(detector, backbone=True, decoder=True)
+        self.detector, self.laps = detector.eval(), list[dict[str, float]]()
+        self._frames, self._watch = cycle(frames), Stopwatch(session.device)
+        self._cuda_graph = cuda_graph
+        self._stream = Stream(detector, session.precision, cuda_graph=cuda_graph, cast=True)
 
-    def first_frame(self) -> FirstFrame:
-        """Runs the first frame eagerly and keeps what it gave; the memory is that of the step."""
-        kept: dict[str, Tensor] = {}
-        handle = image_branch_end(self.detector).register_forward_hook(
-            lambda _module, _inputs, output: kept.update(output)
-        )
-        peak = PeakMemory(self._session.device)
-        try:
-            graph_free = streaming_step(self.detector, self._session.precision)
-            step = graph_free if self._cuda_graph else self._step
-            detections, _ = step.step(self._frames[0], self._memory)
-        finally:
-            handle.remove()
-        if self._cuda_graph:
-            peak.start()
-            self.run()  # the capture
-        wanted = self.detector.in_feature
-        names = (wanted,) if isinstance(wanted, str) else wanted
-        features = [kept[name].float() for name in names]
-        return FirstFrame(features, [found.scores for found in detections.unpad()], peak.gib())
-
-    def rig_seconds(self, repeats: Repeats) -> list[float]:
-        """Of computing what is the same for all frames of a rig."""
-        head, rig = self.detector.head, self._frames[0].rig
-        size = self.detector.padded_size(self._frames[0].image_size)
-
-        @torch.no_grad()
-        def encode() -> None:
-            head.encode_rig(rig, size)
-
-        return alternately([encode], self._session.device, repeats)[0]
-
-    def run(self) -> None:
-        """The next frame of the stream."""
-        frame = self._frames[self._count % len(self._frames)]
-        frame = continuing(frame) if self._count else frame
-        self._count += 1
-        if self._cuda_graph:
-            _, self._memory = self._step.step(frame, self._memory)
+    def push(self) -> None:
+        """The next frame."""
+        frame = next(self._frames)
+        if self._cuda_graph:  # hooks do not run in a replay
+            self._stream.push(frame)
             return
         with stage_laps(self.detector, self._watch):
             self._watch.start()
-            _, self._memory = self._step.step(frame, self._memory)
+            self._stream.push(frame)
             self._watch.lap("decode")
+        self.laps.append(self._watch.seconds())
 
-    def keep_laps(self) -> None:
-        """Keeps the laps of the last run, if it had any."""
-        if not self._cuda_graph:
-            self.laps.append(self._watch.seconds())
+
+@contextmanager
+def stage_laps(detector: StreamPETR, watch: Stopwatch) -> Iterator[None]:
+    """Laps of `watch` at the borders of `STAGES`, but for the last, which ends with the frame.
+
+    "backbone" has pyramid and neck, "head" everything between them and the boxes. A frame whose rig
+    is another than the last one's begins with "position embedding", of StreamPETR's image tokens.
+    """
+
+    def before(module: nn.Module, name: str) -> Any:
+        return module.register_forward_pre_hook(lambda *_: watch.lap(name))
+
+    def after(module: nn.Module, name: str) -> Any:
+        return module.register_forward_hook(lambda *_: watch.lap(name))
+
+    handles = [
+        before(detector.backbone, "preprocess"),
+        after(detector.neck or detector.backbone, "backbone"),
+        after(detector.head, "head"),
+    ]
+    encoder = getattr(detector.head, "position_encoder", None)
+    if encoder is not None:
+        handles += [before(encoder, "preprocess"), after(encoder, "position embedding")]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def measure_latency(
@@ -128,8 +106,8 @@ def measure_latency(
     compare_plain: bool = False,
     compiled: bool = False,
     cuda_graph: bool = False,
-) -> Report:
-    """Times the streaming step.
+) -> Result:
+    """Times a frame of a stream.
 
     Args:
         session: what to measure, and how often.
@@ -137,120 +115,86 @@ def measure_latency(
         batch: streams.
         from_data: frames of the test set instead of a made-up one.
         compare_plain: run the padded plain form alternately, with the same weights and frames.
-        compiled, cuda_graph: see `streaming_step`; of both forms.
+        compiled, cuda_graph: see `StreamRun`; of both forms.
     """
-    require_positive("--num-cameras", cameras)
-    require_positive("--batch", batch)
-    peak_row = session.peak_row()
-    frames = frames_to_run(session, from_data, cameras, batch)
-    modes = {"compiled": compiled, "cuda_graph": cuda_graph}
-    candidates = [Candidate("fast", session.build(), session, frames, **modes)]
-    firsts = [candidates[0].first_frame()]
+    peak_rows, frames = session.peak_rows, _frames(session, from_data, cameras, batch)
+    runs, peaks_gib = {}, []
+    for form in ("fast", "plain") if compare_plain else ("fast",):
+        detector = _plain_form(session, runs["fast"].detector) if runs else session.build()
+        runs[form] = StreamRun(session, detector, frames, compiled, cuda_graph)
+        memory = PeakMemory(session.device)
+        runs[form].push()  # with a graph, its capture
+        peaks_gib.append(memory.gib())
+    calls, warmup = [run.push for run in runs.values()], max(session.warmup - 1, 0)
+    samples = alternately(calls, session.device, session.repeats, warmup)  # each has run once
+    cameras, (height, width) = frames[0].images.shape[1], frames[0].image_size
+    tflop = frame_tflop(session.cfg, (height, width), cameras, batch)
+    where = {"input": f"{width}x{height}", "cameras": cameras, "batch": batch, "data": from_data}
+    result = session.result("latency", **where, compiled=compiled, cuda_graph=cuda_graph)
+    result.tables |= {"matrix peak": peak_rows, "frame": []}
+    for (form, run), seconds, peak_gib in zip(runs.items(), samples, peaks_gib, strict=True):
+        row: Row = {"form": form, **time_row(seconds, tflop["frame"], session.peak_tflops)}
+        row |= {"fps": batch / median(seconds), "peak_memory_gib": peak_gib}
+        result.tables["frame"].append(row)
+        if run.laps:
+            result.tables[f"stages, {form}"] = _stage_rows(session, run, frames[0], tflop)
     if compare_plain:
-        plain = plain_form(session, candidates[0].detector)
-        candidates.append(Candidate("plain", plain, session, frames, **modes))
-        firsts.append(candidates[1].first_frame())
-    # The first frame has warmed up once already.
-    repeats = Repeats(session.repeats.timed, max(session.repeats.warmup - 1, 0))
-    samples = alternately(
-        [candidate.run for candidate in candidates],
-        session.device,
-        repeats,
-        after=lambda index: candidates[index].keep_laps(),
-    )
-
-    cameras = frames[0].images.shape[1]
-    size = candidates[0].detector.padded_size(frames[0].image_size)
-    tflop = frame_tflop(session.cfg, size, cameras, batch)
-    where = {"input": f"{size[1]}x{size[0]}", "cameras": cameras, "batch": batch}
-    report = session.report("latency", **where, data=from_data, **modes)
-    report.tables["matrix peak"] = [peak_row]
-    report.tables["frame"] = []
-    for candidate, first, seconds in zip(candidates, firsts, samples, strict=True):
-        row = frame_row(seconds, tflop["frame"], session.peak.tflops, batch)
-        row = {"form": candidate.name, **row, "peak_memory_gib": first.peak_gib}
-        report.tables["frame"].append(row)
-        if candidate.laps:
-            rows = stage_rows(candidate.laps, tflop, session)
-            rows.append(rig_row(candidate.rig_seconds(session.repeats)))
-            report.tables[f"stages, {candidate.name}"] = rows
-    if compare_plain:
-        report.tables["fast against plain"] = [comparison(samples, firsts)]
-    return report
+        fast, plain = (_outputs(session, run.detector, frames[0]) for run in runs.values())
+        ratio = median(samples[1]) / median(samples[0])
+        pairs = ((f"{k}_rel_diff", zip(fast[k], plain[k], strict=True)) for k in fast)
+        differences = {name: max(relative_difference(*p) for p in pair) for name, pair in pairs}
+        result.tables["fast against plain"] = [{"plain_over_fast": ratio, **differences}]
+    return result
 
 
-def plain_form(session: Session, detector: StreamPETR) -> StreamPETR:
-    """The padded plain form of a detector; shares its weights."""
-    cfg = copy.deepcopy(session.cfg)
-    cfg.model.backbone.net.xattn = False
-    plain = session.build(cfg)
+def _frames(session: Session, from_data: bool, cameras: int, batch: int) -> list[Frame]:
+    """The frames to run, on the device: a made-up one, or the first of the test set."""
+    if not from_data:
+        return [made_up_frame(session.image_size, cameras, batch).to(session.device)]
+    loader = call(session.cfg.dataloader.test, num_workers=0, rank=0, world_size=1)
+    samples = islice(loader, min(session.repeats + session.warmup + 1, _FRAMES_AT_MOST))
+    frames = [Frame.collate([sample] * batch).to(session.device) for (sample,) in samples]
+    # Frame after frame of one stream: at the end of a scene and of the list it just goes on.
+    continues = torch.ones_like(frames[0].continues_stream)
+    return [replace(frame, continues_stream=continues) for frame in frames]
+
+
+def _plain_form(session: Session, detector: StreamPETR) -> StreamPETR:
+    """The padded plain form of a detector; shares its weights, cast ones as well."""
+    plain = session.changed("model.backbone.net.xattn=false").build()
     plain.load_state_dict(detector.state_dict(), assign=True)
     return plain
 
 
-def frame_row(seconds: list[float], tflop: float, peak_tflops: float, batch: int) -> Row:
-    """Times of whole frames, and what they make of the machine's matrix peak.
-
-    Args:
-        seconds: of each run.
-        tflop: useful TFLOP of one.
-        peak_tflops: TFLOP/s of the machine.
-        batch: streams of a run, which count for the frames per second.
-    """
-    median = percentile(seconds, 50)
-    return {
-        "p50_ms": 1e3 * median,
-        "p90_ms": 1e3 * percentile(seconds, 90),
-        "fps": batch / median,
-        "tflop": tflop,
-        "tflops": tflop / median,
-        "share_of_peak": tflop / (median * peak_tflops),
-    }
-
-
-def stage_rows(
-    laps: list[dict[str, float]], tflop: dict[str, float], session: Session
+def _stage_rows(
+    session: Session, run: StreamRun, frame: Frame, tflop: dict[str, float]
 ) -> list[Row]:
-    """A row for each stage that ran."""
-    rows = []
-    whole = percentile([sum(run.values()) for run in laps], 50)
+    """A row for each stage that ran, and one for what is the same for all frames of a rig."""
+    rows: list[Row] = []
+    timed = run.laps[-session.repeats :]
+    whole = median([sum(laps.values()) for laps in timed])
     for stage in STAGES:
-        if not any(stage in run for run in laps):
-            continue
-        seconds = [run.get(stage, 0.0) for run in laps]
-        median = percentile(seconds, 50)
-        row: dict[str, Any] = {
-            "stage": stage,
-            "p50_ms": 1e3 * median,
-            "p90_ms": 1e3 * percentile(seconds, 90),
-            "share_of_frame": median / whole,
-        }
-        if tflop.get(stage) and median:
-            row["tflop"] = tflop[stage]
-            row["share_of_peak"] = tflop[stage] / (median * session.peak.tflops)
-        rows.append(row)
-    return rows
+        if any(stage in laps for laps in timed):
+            seconds = [laps.get(stage, 0.0) for laps in timed]
+            row = time_row(seconds, tflop.get(stage, 0.0), session.peak_tflops)
+            rows.append({"stage": stage, "share_of_frame": median(seconds) / whole, **row})
+    size = run.detector.padded_size(frame.image_size)
+    encode = torch.no_grad()(lambda: run.detector.head.encode_rig(frame.rig, size))
+    (seconds,) = alternately([encode], session.device, session.repeats)
+    return [*rows, {"stage": "position embedding, once per rig", **time_row(seconds)}]
 
 
-def rig_row(seconds: list[float]) -> Row:
-    """What a new rig costs: the 3D position embedding, which other frames find computed."""
-    return {
-        "stage": "position embedding, once per rig",
-        "p50_ms": 1e3 * percentile(seconds, 50),
-        "p90_ms": 1e3 * percentile(seconds, 90),
-    }
-
-
-def comparison(samples: list[list[float]], firsts: list[FirstFrame]) -> Row:
-    """How much sooner the fast form is, and how far its numbers are from the plain ones."""
-    fast, plain = (percentile(seconds, 50) for seconds in samples)
-    features = zip(firsts[0].features, firsts[1].features, strict=True)
-    scores = zip(firsts[0].scores, firsts[1].scores, strict=True)
-    return {
-        "plain_over_fast": plain / fast,
-        "features_rel_diff": max(relative_difference(*pair) for pair in features),
-        "scores_rel_diff": max(relative_difference(*pair) for pair in scores),
-    }
+def _outputs(session: Session, detector: StreamPETR, frame: Frame) -> dict[str, list[Tensor]]:
+    """The maps that the heads read and the scores of each stream, of a frame without past."""
+    kept: dict[str, Tensor] = {}
+    last = detector.neck or detector.backbone
+    handle = last.register_forward_hook(lambda _module, _inputs, maps: kept.update(maps))
+    found = Stream(detector, session.precision).push(frame)
+    handle.remove()
+    wanted = detector.in_feature
+    names = (wanted,) if isinstance(wanted, str) else wanted
+    scores = [detections.scores for detections in found.unpad()]
+    return {"features": [kept[name].float() for name in names], "scores": scores}
 
 
 def relative_difference(values: Tensor, expected: Tensor) -> float:

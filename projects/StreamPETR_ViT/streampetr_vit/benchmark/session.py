@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig
 
-from streampetr_vit.benchmark.flops import image_branch_flops
-from streampetr_vit.benchmark.head_flops import head_flops
-from streampetr_vit.benchmark.machine import describe_machine, use_threads
-from streampetr_vit.benchmark.peak import MatrixPeak, measure_peak
-from streampetr_vit.benchmark.report import Report
-from streampetr_vit.benchmark.timing import Repeats
+from streampetr_vit.benchmark.peak import measure_peak
+from streampetr_vit.benchmark.result import Result, Row, describe_machine
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.engine import build_model, load_config, resolve_device
-from streampetr_vit.errors import InputError
+from streampetr_vit.engine import build_model, load_config
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
 
-_CHECKPOINT = "train.init_checkpoint="
-_STD = 0.02  # of random values for parameters that start at zero
 
-
-@dataclass
+@dataclass(frozen=True)
 class Session:
     """Settings of one benchmark.
 
@@ -36,7 +28,7 @@ class Session:
             that a recipe names does not.
         device: that is measured.
         precision: "float32", "bf16" or "fp16".
-        repeats: of every measurement.
+        repeats, warmup: of every measurement, runs that count and runs before them.
         peak_seconds: that measuring the matrix peak takes.
         given_peak: TFLOP/s of the matrix peak; None measures it.
     """
@@ -45,40 +37,17 @@ class Session:
     overrides: Sequence[str] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "float32"
-    repeats: Repeats = field(default_factory=Repeats)
+    repeats: int = 10
+    warmup: int = 2
     peak_seconds: float = 5.0
     given_peak: float | None = None
 
-    @staticmethod
-    def open(
-        config_file: str,
-        overrides: Sequence[str],
-        device: str,
-        threads: int | None,
-        **options: Any,
-    ) -> Session:
-        """A session from command-line values.
+    def __post_init__(self) -> None:
+        autocast(self.precision, self.device.type)  # refuses an impossible precision now
 
-        Args:
-            config_file, overrides: see the class.
-            device: "auto", "cpu" or "cuda".
-            threads: CPU threads of torch; None leaves its choice.
-            options: further attributes of the class.
-
-        Raises:
-            InputError: no such device or precision here.
-        """
-        use_threads(threads)
-        given_peak = options.get("given_peak")
-        if given_peak is not None and given_peak <= 0:
-            raise InputError(f"--peak-tflops must be above 0, not {given_peak:g}")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError(
-                f"--device cuda, but torch {torch.__version__} sees no GPU; use --device cpu"
-            )
-        session = Session(config_file, overrides, resolve_device(device), **options)
-        autocast(session.precision, session.device.type)  # refuses an impossible one now
-        return session
+    def changed(self, *overrides: str) -> Session:
+        """The same with further overrides."""
+        return replace(self, overrides=[*self.overrides, *overrides])
 
     @cached_property
     def cfg(self) -> DictConfig:
@@ -94,86 +63,43 @@ class Session:
         return height, width
 
     @cached_property
-    def peak(self) -> MatrixPeak:
-        """The matrix peak, measured at the first use."""
-        if self.given_peak is not None:
-            return MatrixPeak(self.given_peak, None, (0, 0, 0))
-        return measure_peak(self.device, self.precision, self.peak_seconds)
+    def peak_rows(self) -> list[Row]:
+        """Of `measure_peak`, at the first use."""
+        if self.given_peak is None:
+            return measure_peak(self.device, self.precision, self.peak_seconds)
+        return [{"precision": self.precision, "product": "given", "tflops": self.given_peak}]
 
-    def peak_row(self) -> dict[str, Any]:
-        """The matrix peak as a row of a report."""
-        shape = "given" if self.given_peak else "x".join(map(str, self.peak.shape))
-        return {
-            "precision": self.precision,
-            "torch_tflops": self.peak.default,
-            "onednn_tflops": self.peak.onednn,
-            "peak_tflops": self.peak.tflops,
-            "best_product": shape,
-        }
+    @property
+    def peak_tflops(self) -> float:
+        """The machine's matrix peak in TFLOP/s."""
+        return max(row["tflops"] for row in self.peak_rows)
 
-    def build(self, cfg: DictConfig | None = None) -> StreamPETR:
-        """The detector of a configuration (by default the session's), on the device.
-
-        Random weights have no parameter that is all zeros: a difference between two forms of a
-        network must not hide behind a bias of zero.
-        """
-        cfg = self.cfg if cfg is None else cfg
+    def build(self) -> StreamPETR:
+        """The detector, on the device."""
         torch.manual_seed(0)
-        model = cast(StreamPETR, build_model(cfg))
-        if self._given_weights:
-            SafeCheckpointer(model).load(cfg.train.init_checkpoint)
+        model = cast(StreamPETR, build_model(self.cfg))
+        if self._loads_weights:
+            SafeCheckpointer(model).load(self.cfg.train.init_checkpoint)
             return model
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.device.type != "meta" and not parameter.any():
-                    parameter.normal_(std=_STD)
+        # A difference between two forms of a network must not hide behind a bias of zero.
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
         return model
 
     @property
-    def _given_weights(self) -> bool:
-        given = [o for o in self.overrides if o.startswith(_CHECKPOINT)]
-        return bool(given) and bool(self.cfg.train.init_checkpoint)
+    def _loads_weights(self) -> bool:
+        given = any(text.startswith("train.init_checkpoint=") for text in self.overrides)
+        return given and bool(self.cfg.train.init_checkpoint)
 
-    def report(self, benchmark: str, **settings: Any) -> Report:
-        """An empty report of this session."""
+    def result(self, benchmark: str, **settings: Any) -> Result:
+        """An empty result of this session."""
         common = {
             "config": self.config_file,
             "overrides": list(self.overrides),
             "precision": self.precision,
-            "weights": "loaded" if self._given_weights else "random",
-            "repeats": self.repeats.timed,
-            "warmup": self.repeats.warmup,
+            "weights": "loaded" if self._loads_weights else "random",
+            "repeats": self.repeats,
+            "warmup": self.warmup,
         }
-        return Report(benchmark, describe_machine(self.device), {**common, **settings})
-
-
-def require_positive(option: str, *values: int) -> None:
-    """Raises InputError unless a command-line option has only numbers above 0."""
-    if any(value < 1 for value in values):
-        raise InputError(f"{option} must be 1 or more, not {', '.join(map(str, values))}")
-
-
-def frame_tflop(
-    cfg: DictConfig, padded_size: tuple[int, int], cameras: int, batch: int
-) -> dict[str, float]:
-    """Useful TFLOP of one frame of a batch of streams.
-
-    Args:
-        cfg: the whole configuration.
-        padded_size: (height, width) in pixels that the network sees.
-        cameras: of the rig.
-        batch: streams.
-
-    Returns:
-        "backbone" (with pyramid and neck), "head" and "frame", their sum. What the head computes
-        once for a rig is not in it.
-    """
-    backbone = batch * cameras * image_branch_flops(cfg.model, padded_size)
-    stride = cfg.model.head.get("stride", 16)
-    cells = cameras * (padded_size[0] // stride) * (padded_size[1] // stride)
-    head = head_flops(cfg.model.head, cameras, int(cells * cfg.model.token_ratio))
-    parts = {
-        "backbone": backbone,
-        "head": batch * head.rest,
-    }
-    return {name: 1e-12 * flops for name, flops in {**parts, "frame": sum(parts.values())}.items()}
+        return Result(benchmark, describe_machine(self.device), {**common, **settings})

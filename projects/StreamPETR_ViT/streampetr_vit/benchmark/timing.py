@@ -1,127 +1,141 @@
-"""Time: laps of one run, calls side by side, and what is said about the samples."""
+"""Time and memory: laps of one run, calls side by side, and what is said about the samples."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from streampetr_vit.errors import InputError
+
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Stopwatch:
-    """Divides a run into laps without stopping the device between them.
-
-    On a GPU a lap ends at an event in the stream, so that time in which the device waits for the
-    host counts as well; on a CPU it ends at the clock.
-
-    Args:
-        device: that the work runs on.
-    """
+    """Divides a run on a device into laps, without stopping the device between them."""
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._marks: list[tuple[str, float | torch.cuda.Event]] = []
+        self._device = device
+        self._marks: list[tuple[str, Any]] = []
 
     def start(self) -> None:
         """Forgets all laps and begins the first, with the device idle."""
-        if self._on_gpu:
-            torch.cuda.synchronize()
+        wait_for(self._device)
         self._marks = []
         self.lap("")
 
     def lap(self, name: str) -> None:
         """Ends a lap. Laps of one name add up."""
-        if not self._on_gpu:
-            self._marks.append((name, time.perf_counter()))
-            return
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._marks.append((name, event))
+        if self._device.type == "cuda":
+            # An event in the stream: time in which the device waits for the host counts as well.
+            mark = torch.cuda.Event(enable_timing=True)
+            mark.record()
+        else:
+            mark = time.perf_counter()
+        self._marks.append((name, mark))
 
     def seconds(self) -> dict[str, float]:
         """The laps by name, in the order of their first end; waits for the device."""
-        if self._on_gpu:
-            torch.cuda.synchronize()
+        wait_for(self._device)
         laps: dict[str, float] = {}
-        for (_, begin), (name, end) in zip(self._marks, self._marks[1:], strict=False):
-            laps[name] = laps.get(name, 0.0) + _between(begin, end)
+        for (_, begin), (name, end) in pairwise(self._marks):
+            seconds = end - begin if isinstance(end, float) else 1e-3 * begin.elapsed_time(end)
+            laps[name] = laps.get(name, 0.0) + seconds
         return laps
 
 
-def _between(begin: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
-    if isinstance(begin, float) or isinstance(end, float):
-        assert isinstance(begin, float) and isinstance(end, float)
-        return end - begin
-    return 1e-3 * begin.elapsed_time(end)
+class PeakMemory:
+    """The most memory in use since this was made.
 
-
-@dataclass(frozen=True)
-class Repeats:
-    """How often something is run.
-
-    Attributes:
-        timed: runs that count.
-        warmup: runs before them that do not.
+    On a GPU what torch has allocated; on a CPU the resident memory of the process (Linux only:
+    elsewhere it is unknown).
     """
 
-    timed: int = 10
-    warmup: int = 2
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        gc.collect()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # gives free memory back to the system
+        with suppress(OSError):  # where Linux refuses this, the peak is that of the whole process
+            Path("/proc/self/clear_refs").write_text("5")
 
-    def __post_init__(self) -> None:
-        if self.timed < 1 or self.warmup < 0:
-            raise InputError(
-                f"--repeats must be 1 or more and --warmup 0 or more, not {self.timed} and "
-                f"{self.warmup}"
-            )
-
-
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """The value that so many percent of the samples do not exceed, linear between two of them."""
-    ordered = sorted(samples)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    def gib(self) -> float | None:
+        """Peak in GiB; None where it is unknown."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**30
+        status = Path("/proc/self/status")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+        return None if found is None else int(found[1]) / 2**20
 
 
 def call_seconds(function: Callable[[], object], device: torch.device) -> float:
     """Wall time of one call, from an idle device to an idle device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     start = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return time.perf_counter() - start
 
 
 def alternately(
     functions: Sequence[Callable[[], object]],
     device: torch.device,
-    repeats: Repeats,
-    after: Callable[[int], object] | None = None,
+    timed: int,
+    warmup: int = 1,
 ) -> list[list[float]]:
     """Times calls in turns, A B A B, so that a machine's moods meet all of them.
 
     Args:
         functions: to call.
         device: that their work runs on.
-        repeats: turns.
-        after: called after each timed call, outside its time, with the function's index.
+        timed, warmup: turns that count, and turns before them.
 
     Returns:
-        For each function its seconds, without those of the warm-up.
+        For each function the seconds of its timed calls.
     """
     samples: list[list[float]] = [[] for _ in functions]
-    for turn in range(repeats.warmup + repeats.timed):
+    for turn in range(warmup + timed):
         for index, function in enumerate(functions):
             seconds = call_seconds(function, device)
-            if turn < repeats.warmup:
-                continue
-            samples[index].append(seconds)
-            if after is not None:
-                after(index)
+            if turn >= warmup:
+                samples[index].append(seconds)
     return samples
+
+
+def median(samples: Sequence[float]) -> float:
+    """The middle of the samples."""
+    return float(np.median(samples))
+
+
+def time_row(
+    seconds: Sequence[float], tflop: float = 0.0, peak_tflops: float = 0.0
+) -> dict[str, float]:
+    """Columns of a table for one thing that was timed.
+
+    Args:
+        seconds: of each run.
+        tflop: useful TFLOP of a run; 0 where they are not counted.
+        peak_tflops: TFLOP/s of the machine; 0 leaves out the share of it.
+    """
+    p50, p90 = np.percentile(seconds, (50, 90)).tolist()
+    row = {"p50_ms": 1e3 * p50, "p90_ms": 1e3 * p90}
+    if tflop and p50:
+        row |= {"tflop": tflop, "tflops": tflop / p50}
+        if peak_tflops:
+            row["share_of_peak"] = tflop / (p50 * peak_tflops)
+    return row
