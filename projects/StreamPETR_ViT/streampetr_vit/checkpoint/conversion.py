@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -92,7 +93,6 @@ def convert(
         CheckpointError: half a backbone, or tensors that are not of the source or do not fit.
         InputError: an unknown source or target, or a name that the source's models do not have.
     """
-    weights = dict(weights)  # not the caller's
     source = _checked_source(weights, source, target, path)
     tensors, unused = tensors_by_our_names(weights, source, only)
     if not tensors:
@@ -125,7 +125,7 @@ def convert(
         known = {**of_model, **known}  # what the file records goes before the model's
         _check_constants(path, tensors, known)
         tensors = detector_to_streampetr(tensors, known)
-    return Conversion(source, target, tensors, known, weights, resized, unused, fit, notes)
+    return Conversion(source, target, tensors, known, dict(weights), resized, unused, fit, notes)
 
 
 def _checked_source(names: Iterable[str], source: str, target: str, path: str) -> str:
@@ -141,9 +141,9 @@ def _checked_source(names: Iterable[str], source: str, target: str, path: str) -
 
 
 def _check_size(path: str, found: Mapping[str, str], allow_other_size: bool) -> None:
-    same_ranges = found.keys() <= {"grid", "windows"}
-    if found and not (same_ranges and allow_other_size):
-        hint = "; to convert it all the same: --allow-other-size" if same_ranges else ""
+    is_other_size = found.keys() <= {"grid", "windows"}
+    if found and not (is_other_size and allow_other_size):
+        hint = "; to convert it all the same: --allow-other-size" if is_other_size else ""
         raise CheckpointError(f"{path}: {'; '.join(found.values())}{hint}")
 
 
@@ -208,7 +208,7 @@ def _rows(conversion: Conversion) -> Iterator[Row]:
     yield "resized", len(conversion.resized), None
     for name, old, new in conversion.resized:
         yield f"  {name} {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}", 1, None
-    yield counted("unused", [name for names in unused.values() for name in names], read)
+    yield counted("unused", chain.from_iterable(unused.values()), read)
     for why, names in unused.items():
         yield counted(f"  {why}", names, read)
     if conversion.fit is not None:

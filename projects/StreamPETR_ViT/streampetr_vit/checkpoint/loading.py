@@ -1,8 +1,4 @@
-"""Loading checkpoints into models, and saying plainly what did not fit.
-
-A file that loads nothing, or half of a model, must not pass for a loaded one: evaluating a
-backbone-only file "works" and gives mAP 0.
-"""
+"""Loading checkpoints into models, and saying plainly what did not fit."""
 
 from __future__ import annotations
 
@@ -35,8 +31,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     Args:
         model: the detector, wrapped for distribution or not.
         save_dir: folder of checkpoints.
-        require_all: every tensor of the model must be in the file (evaluation), and what the file
-            records of window sizes and ranges must be the model's. Resuming always asks for it.
+        require_all: the file must have every tensor of the model, and be for its window sizes and
+            ranges (evaluation). Resuming always asks for it.
         allow_wrong_shape: tensors of another shape keep their start values, with a warning,
             instead of being an error (fine-tuning with another set of classes).
         allow_partial: a file with half of the ViT's tensors is no error.
@@ -76,14 +72,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             temporary.write_text(last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Loads weights, and the named checkpointables (None: all that the file has).
-
-        Returns:
-            What else the file holds; nothing for the path "", which loads nothing.
+        """Loads weights and the named checkpointables (None: all); returns what else the file has.
 
         Raises:
-            CheckpointError: see `read_checkpoint`; a file of another project; a file that does not
-                fit (see the class); weights that are not finite.
+            CheckpointError: as `read_checkpoint`, a file that does not fit, weights not finite.
         """
         if not path:
             return super().load(path)  # says that the model starts from scratch
@@ -91,11 +83,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return self._load(path, list(names))
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`.
-
-        Raises:
-            CheckpointError: as `load`; to resume from a file without every checkpointable.
-        """
+        """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`."""
         if resume and self.has_checkpoint():
             return self._load(self.get_checkpoint_file(), list(self.checkpointables), resuming=True)
         return self.load(path, checkpointables=[])
@@ -108,6 +96,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         weights, model = weights_of(content, path), self.model.state_dict()
         rest = dict(content) if isinstance(content.get("model"), Mapping) else {}
         rest.pop("model", None)
+        # Half of a model must not pass for a loaded one: evaluating a backbone gives mAP 0.
         report = KeyReport.compare(weights, model)
         matched = {name: weights[name] for name in report.matched}
         self._check_names(path, report, weights, self._require_all or resuming)
@@ -187,12 +176,12 @@ def _check_state(path: str, absent: list[str]) -> None:
 
 
 def _check_finite(path: str, weights: Mapping[str, Tensor]) -> None:
-    bad = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
-    if bad is not None:
-        raise CheckpointError(
-            f"{path}: {bad} holds NaN or infinite numbers; the training that wrote it had "
-            "diverged, or the file is damaged. Take an earlier checkpoint"
-        )
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(
+                f"{path}: {name} holds NaN or infinite numbers; the training that wrote it had "
+                "diverged, or the file is damaged. Take an earlier checkpoint"
+            )
 
 
 def _what_to_do(path: str, names: Iterable[str]) -> str:

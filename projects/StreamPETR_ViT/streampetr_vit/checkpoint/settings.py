@@ -1,15 +1,8 @@
 """What a checkpoint's weights were trained for, beside their shapes.
 
-Two detectors whose tensors have the same names and shapes may still differ in the size of the
-windows, which follows the size of the pictures, and in the ranges that normalise points. Weights of
-one then load into the other without complaint and detect badly. Checkpoints record these settings
-as plain values:
-
-    point_cloud_range, position_range   metres, of the head
-    code_weights, match_costs           of the losses; the reference keeps them among its weights
-    rotary                              head_dim; pretrain, the side in tokens of the grid that
-                                        positions are scaled to, where it is known; and the side of
-                                        the rotary tables: window, global, of each block in blocks
+Detectors with tensors of the same names and shapes may differ in the size of their windows and in
+the ranges that normalise points. Weights of one then load into the other without complaint and
+detect badly. Checkpoints record these settings as plain values, see `settings_of`.
 """
 
 from __future__ import annotations
@@ -32,8 +25,8 @@ Settings = dict[str, Any]
 
 # Where they stand in our model, and in a configuration below "model.".
 _PATHS = {
-    "point_cloud_range": "head.point_cloud_range",
-    "position_range": "head.position_encoder.position_range",
+    "point_cloud_range": "head.point_cloud_range",  # metres
+    "position_range": "head.position_encoder.position_range",  # metres
     "code_weights": "criterion.detection.code_weights",
     "match_costs": "criterion.detection.matcher.code_weights",
 }
@@ -51,10 +44,10 @@ def settings_of(model: nn.Module) -> Settings:
     ropes = [module.rope for module in model.modules() if isinstance(module, WindowAttention)]
     # A ViT without rotary positions, or with some, tells nothing.
     if ropes and None not in ropes:
-        sides = [rope.size for rope in ropes]
+        sides = [rope.size for rope in ropes]  # of windows, in tokens
         settings["rotary"] = {
             "head_dim": ropes[0].head_dim,
-            "pretrain": ropes[0].pretrain_size,
+            "pretrain": ropes[0].pretrain_size,  # side of the grid that positions are scaled to
             "window": min(sides),
             "global": max(sides),
             "blocks": sides,

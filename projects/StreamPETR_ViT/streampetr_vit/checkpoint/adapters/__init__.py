@@ -1,7 +1,6 @@
 """Translates foreign checkpoints and configurations into ours, and back; the home of foreign names.
 
-Every `..._from_...` function takes a flat name -> tensor mapping and returns a new dict with the
-names of one of our modules, without rotary tables.
+State dicts are flat, name -> tensor; ours are without rotary tables.
 """
 
 from streampetr_vit.checkpoint.adapters.backbone import backbone_arguments_from_streampetr

@@ -1,7 +1,4 @@
-"""The rotary tables that foreign detectors store, and the settings that they tell.
-
-`checkpoint.settings` has the form of the "rotary" settings.
-"""
+"""The rotary tables that foreign detectors store, and the settings that they tell."""
 
 from __future__ import annotations
 
