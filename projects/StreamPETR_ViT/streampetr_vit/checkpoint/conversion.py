@@ -107,7 +107,7 @@ def convert(
     tensors |= changed
     whole = source in _DETECTORS and only is None
     if whole and source != "ours":
-        tensors, settings = detector_from_streampetr(weights)  # also compares the copies
+        tensors, settings = detector_from_streampetr(weights)
     # A whole detector is for its own ranges and window sizes, a backbone for any.
     known = parse_settings(settings, path) if whole else {}
     found = differences(known, of_model)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streampetr_vit.checkpoint.adapters.known_files import tensors_by_our_names
 from streampetr_vit.checkpoint.adapters.renaming import under
 from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of, settings_from_rotary_tables
 from streampetr_vit.checkpoint.adapters.tables import HEAD, HEAD_CONSTANTS, PARTS
@@ -31,13 +32,9 @@ def detector_from_streampetr(
         raise InputError(
             f"tensor {strange[0]!r} belongs to no part of StreamPETR ({', '.join(PARTS)})"
         )
-    tensors: dict[str, Tensor] = {}
-    for prefix, (part, names) in PARTS.items():
-        if part == "head":
-            ours, constants = head_from_streampetr(state_dict, prefix)
-        else:
-            ours = names.weights_to_ours(state_dict, prefix)
-        tensors |= {f"{part}.{name}": value for name, value in ours.items()}
+    tensors, _ = tensors_by_our_names(state_dict, "streampetr")
+    head, constants = head_from_streampetr(state_dict, "pts_bbox_head.")  # compares the copies
+    tensors |= {f"head.{name}": value for name, value in head.items()}
     settings = {HEAD_CONSTANTS[name]: value.tolist() for name, value in constants.items()}
     return tensors, settings | settings_from_rotary_tables(state_dict, "img_backbone.")
 
