@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from torch import nn
 
 from streampetr_vit.checkpoint.fit import KeyReport, groups
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
+from streampetr_vit.errors import OutputError
 
 
 class TwoParts(nn.Module):
@@ -71,6 +76,47 @@ def test_saved_checkpoints_load_with_detectron2_and_with_weights_only(
     DetectionCheckpointer(model).load(path)
     assert is_equal(model, trained)
     assert torch.load(path, weights_only=True)["iteration"] == 7
+
+
+@pytest.mark.parametrize("name", ["model_0000009", "model_0000019"], ids=["same name", "new name"])
+def test_a_failing_save_leaves_the_last_checkpoint_as_it_was(
+    tmp_path: Path, trained: TwoParts, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = SafeCheckpointer(trained, str(tmp_path))
+    checkpointer.save("model_0000009", iteration=9)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before["last_checkpoint"] == b"model_0000009.pth" and len(before) == 2
+
+    def full_disk(content: object, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OutputError, match=rf"cannot write .*{name}.pth.*No space left"):
+        checkpointer.save(name, iteration=19)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_failing_note_of_the_last_checkpoint_leaves_the_old_one(
+    tmp_path: Path, trained: TwoParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = SafeCheckpointer(trained, str(tmp_path))
+    checkpointer.save("model_0000009")
+    monkeypatch.setattr(os, "replace", failing_on("last_checkpoint", os.replace))
+    with pytest.raises(OSError, match="last_checkpoint"):
+        checkpointer.save("model_0000019")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000009.pth")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"last_checkpoint", "model_0000009.pth", "model_0000019.pth"}
+
+
+def failing_on(name: str, function: Callable[..., None]) -> Callable[..., None]:
+    def call(source: Path, target: Path) -> None:
+        if target.name == name:
+            raise OSError(errno.EIO, f"cannot replace {name}")
+        function(source, target)
+
+    return call
 
 
 def test_a_backbone_file_starts_a_training_and_says_what_it_lacks(

@@ -11,12 +11,12 @@ from reference_detector import make_detector, write_as_mmcv
 from torch import Tensor
 
 from streampetr_vit.checkpoint.adapters import (
+    IMAGE_HEAD,
     head_from_streampetr,
     head_to_streampetr,
     image_head_from_streampetr,
     is_rotary_table,
 )
-from streampetr_vit.checkpoint.adapters.image import IMAGE_HEAD
 from streampetr_vit.checkpoint.conversion import convert_file
 from streampetr_vit.checkpoint.files import (
     read_checkpoint,

@@ -14,7 +14,6 @@ from detectron2.config import LazyConfig, instantiate
 from torch import nn
 
 from streampetr_vit.checkpoint.adapters import detector_to_streampetr
-from streampetr_vit.checkpoint.adapters.rotary import rotary_tables_of
 from streampetr_vit.checkpoint.files import read_checkpoint
 from streampetr_vit.checkpoint.settings import settings_of
 from streampetr_vit.engine import load_config
@@ -22,12 +21,6 @@ from streampetr_vit.engine import load_config
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.py")
 VIT_L = str(REPOSITORY / "configs" / "streampetr_eva02_l_800x320_24ep.py")
-CONSTANTS = {
-    "pc_range": "point_cloud_range",
-    "position_range": "position_range",
-    "code_weights": "code_weights",
-    "match_costs": "match_costs",
-}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +33,7 @@ def model() -> nn.Module:
 def released(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of the quick start's shape in the reference's layout."""
     path = tmp_path_factory.mktemp("released") / "released.pth"
-    settings = settings_of(model)
-    constants = {theirs: torch.tensor(settings[ours]) for theirs, ours in CONSTANTS.items()}
-    state = detector_to_streampetr(model.state_dict(), constants, rotary_tables_of(settings))
+    state = detector_to_streampetr(model.state_dict(), settings_of(model))
     torch.save({"meta": {"epoch": 24}, "state_dict": OrderedDict(state)}, path)
     return path
 

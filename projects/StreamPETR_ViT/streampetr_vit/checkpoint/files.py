@@ -1,9 +1,7 @@
 """Reading checkpoint files without executing them, and writing them.
 
 A .pth file is a pickle: a program that says which functions to call. torch's restricted reader
-calls a few known ones only. Old training checkpoints need some more for what lies beside their
-tensors; those names are listed here, and what they would make is replaced by empty stand-ins. A
-file that asks for anything else is refused.
+calls a few known ones only, and refuses a file that asks for anything else.
 """
 
 from __future__ import annotations
@@ -36,66 +34,53 @@ SETTINGS = "settings"
 class StandIn:
     """Takes the place of an object that is not a tensor; keeps nothing of it."""
 
-    def __init__(self, *_: Any) -> None:
-        """Whatever the arguments are."""
+    def __init__(self, *_: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
-        """Whatever the state is."""
+    def __setstate__(self, state: Any) -> None: ...
 
 
 def _empty_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-# What training programs store beside tensors, and what is made instead. Mappings keep their entries
-# (torch fills these two kinds only), everything else becomes empty.
-_STAND_INS: dict[Any, tuple[str, ...]] = {
-    StandIn: (
-        "argparse.Namespace",
-        "numpy.core.multiarray.scalar",
-        "numpy.core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-        "numpy._core.multiarray._reconstruct",
-        "numpy.dtype",
-        "numpy.ndarray",
-        "mmcv.utils.config.Config",
-        "mmengine.config.config.Config",
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "detectron2.solver.lr_scheduler.WarmupParamScheduler",
-        "fvcore.common.param_scheduler.CompositeParamScheduler",
-        "fvcore.common.param_scheduler.ConstantParamScheduler",
-        "fvcore.common.param_scheduler.CosineParamScheduler",
-        "fvcore.common.param_scheduler.LinearParamScheduler",
-        "fvcore.common.param_scheduler.MultiStepParamScheduler",
-        "pathlib.PosixPath",
-    ),
-    OrderedDict: (
-        "addict.addict.Dict",
-        "mmcv.utils.config.ConfigDict",
-        "mmengine.config.config.ConfigDict",
-        "omegaconf.dictconfig.DictConfig",
-    ),
-    _empty_dict: ("collections.defaultdict",),
-    dict: ("builtins.dict",),
-}
-_ALLOWED: list[Any] = [(made, name) for made, names in _STAND_INS.items() for name in names]
+# What old training checkpoints store beside tensors. torch fills dict and OrderedDict only: objects
+# that are mappings become these and keep their entries, all other objects become empty.
+_OBJECTS = """
+argparse.Namespace pathlib.PosixPath
+numpy.dtype numpy.ndarray
+numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
+numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
+mmcv.utils.config.Config mmengine.config.config.Config
+mmengine.logging.history_buffer.HistoryBuffer
+detectron2.solver.lr_scheduler.WarmupParamScheduler
+fvcore.common.param_scheduler.CompositeParamScheduler
+fvcore.common.param_scheduler.ConstantParamScheduler
+fvcore.common.param_scheduler.CosineParamScheduler
+fvcore.common.param_scheduler.LinearParamScheduler
+fvcore.common.param_scheduler.MultiStepParamScheduler
+"""
+_MAPPINGS = """
+addict.addict.Dict omegaconf.dictconfig.DictConfig
+mmcv.utils.config.ConfigDict mmengine.config.config.ConfigDict
+"""
+_ALLOWED: list[Any] = [
+    *((StandIn, name) for name in _OBJECTS.split()),
+    *((OrderedDict, name) for name in _MAPPINGS.split()),
+    (_empty_dict, "collections.defaultdict"),
+    (dict, "builtins.dict"),
+]
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> dict[str, Any]:
     """Reads a checkpoint file into memory on the CPU; nothing in it is executed.
 
     Args:
-        path: a file of `torch.save`, or a .safetensors file.
+        path: a file of `torch.save`, or a .safetensors file ({"model": ..., "settings": ...}).
         lazily: where the file allows it, tensors are views of the file, read from the disk when
             they are used. The file must not be overwritten meanwhile.
 
-    Returns:
-        What the file holds; a .safetensors file is {"model": tensors, "settings": ...}. Objects
-        beside tensors and plain values may be replaced by `StandIn`.
-
     Raises:
-        CheckpointError: missing or unreadable file, one that asks for objects that are not on the
-            list of this module, or one that does not hold a dict.
+        CheckpointError: missing, unreadable or refused file, or one that does not hold a dict.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -121,15 +106,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> di
 
 
 def _read_torch(path: str, lazily: bool) -> Any:
-    options: dict[str, Any] = dict(map_location="cpu", weights_only=True)
-    options["mmap"] = lazily and _can_be_mapped(path)
-    try:
-        return torch.load(path, **options)
-    except pickle.UnpicklingError:
-        # Most files need no stand-ins; torch's list of safe names is global, so ours is on it for
-        # this one call only.
-        with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, **options)
+    mapped = lazily and _can_be_mapped(path)
+    # torch's list of safe names is global, so ours is on it for this one call only.
+    with torch.serialization.safe_globals(_ALLOWED):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _can_be_mapped(path: str) -> bool:
@@ -172,32 +152,30 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint that detectron2's checkpointer reads, or a .safetensors file.
 
-    Args:
-        path: see `check_output`.
-        tensors: by name; they may be views of the file that is replaced.
-        settings: see `checkpoint.settings`.
-
-    Raises:
-        OutputError: the file cannot be written.
+    The tensors may be views of the file that is replaced. What cannot be written is an OutputError.
     """
+    if not os.fspath(path).endswith(".safetensors"):
+        content = {"model": dict(tensors), "__author__": AUTHOR, SETTINGS: dict(settings)}
+        return write_torch(path, content)
     with _writing(path) as temporary:
-        if os.fspath(path).endswith(".safetensors"):
-            # safetensors stores a tensor as one piece of memory, in its order.
-            contiguous = {name: value.contiguous() for name, value in tensors.items()}
-            metadata = {"__author__": AUTHOR, SETTINGS: json.dumps(dict(settings))}
-            save_file(contiguous, temporary, metadata)
-        else:
-            content = {"model": dict(tensors), "__author__": AUTHOR, SETTINGS: dict(settings)}
-            with temporary.open("wb") as file:  # a full disk is then an OSError
-                torch.save(content, file)
+        # safetensors stores a tensor as one piece of memory, in its order.
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        metadata = {"__author__": AUTHOR, SETTINGS: json.dumps(dict(settings))}
+        save_file(contiguous, temporary, metadata)
 
 
 def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
     """Writes a .pth file in the layout of mmcv, for the reference; raises as `write_checkpoint`."""
     if os.fspath(path).endswith(".safetensors"):
         raise InputError(f"output {os.fspath(path)!r}: the reference reads .pth files only")
+    write_torch(path, {"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)})
+
+
+def write_torch(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Writes a file of `torch.save`, whole or not at all; raises as `write_checkpoint`."""
+    # A full disk is an OSError of the opened file; torch would raise an error of its own.
     with _writing(path) as temporary, temporary.open("wb") as file:
-        torch.save({"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)}, file)
+        torch.save(content, file)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:

@@ -1,24 +1,24 @@
-"""Loading checkpoints into models, and saying plainly what did not fit.
-
-A file that loads nothing, or half of a model, must not pass for a loaded one: evaluating a
-backbone-only file "works" and gives mAP 0.
-"""
+"""Loading checkpoints into models, and saying plainly what did not fit."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
-from streampetr_vit.checkpoint.fit import KeyReport, examples, groups
-from streampetr_vit.checkpoint.formats import format_of, weights_of
+from streampetr_vit.checkpoint.adapters.known_files import format_of
+from streampetr_vit.checkpoint.adapters.renaming import examples
+from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_torch
+from streampetr_vit.checkpoint.fit import KeyReport, groups
+from streampetr_vit.checkpoint.formats import weights_of
 from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError
+from streampetr_vit.files import replacing
 
 __all__ = ["CheckpointError", "SafeCheckpointer", "read_checkpoint"]
 
@@ -31,8 +31,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     Args:
         model: the detector, wrapped for distribution or not.
         save_dir: folder of checkpoints.
-        require_all: every tensor of the model must be in the file (evaluation), and what the file
-            records of window sizes and ranges must be the model's. Resuming always asks for it.
+        require_all: the file must have every tensor of the model, and be for its window sizes and
+            ranges (evaluation). Resuming always asks for it.
         allow_wrong_shape: tensors of another shape keep their start values, with a warning,
             instead of being an error (fine-tuning with another set of classes).
         allow_partial: a file with half of the ViT's tensors is no error.
@@ -56,63 +56,60 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint as detectron2 does, with the settings of the model beside it."""
-        super().save(name, **{SETTINGS: settings_of(self.model), **kwargs})
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        content = {"model": self.model.state_dict(), **states, SETTINGS: settings_of(self.model)}
+        path = Path(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", path)
+        # detectron2 writes in place: stopped meanwhile, it leaves half a file to resume from.
+        write_torch(path, content | kwargs)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Notes the checkpoint to resume from."""
+        with replacing(Path(self.save_dir, "last_checkpoint")) as temporary:
+            temporary.write_text(last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Loads weights, and the named checkpointables (None: all that the file has).
-
-        Args:
-            path: a file; "" loads nothing.
-            checkpointables: names given at construction.
-
-        Returns:
-            What else the file holds.
+        """Loads weights and the named checkpointables (None: all); returns what else the file has.
 
         Raises:
-            CheckpointError: see `read_checkpoint`; a file of another project; a file that does not
-                fit (see the class); weights that are not finite.
+            CheckpointError: as `read_checkpoint`, a file that does not fit, weights not finite.
         """
         if not path:
             return super().load(path)  # says that the model starts from scratch
-        return self._load(
-            path, self.checkpointables if checkpointables is None else checkpointables
-        )
+        names = self.checkpointables if checkpointables is None else checkpointables
+        return self._load(path, list(names))
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`.
-
-        Raises:
-            CheckpointError: as `load`; to resume from a file without every checkpointable.
-        """
+        """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`."""
         if resume and self.has_checkpoint():
-            return self._load(self.get_checkpoint_file(), self.checkpointables, resuming=True)
+            return self._load(self.get_checkpoint_file(), list(self.checkpointables), resuming=True)
         return self.load(path, checkpointables=[])
 
-    def _load(
-        self, path: str, checkpointables: Iterable[str], resuming: bool = False
-    ) -> dict[str, Any]:
+    def _load(self, path: str, names: list[str], resuming: bool = False) -> dict[str, Any]:
         path = self.path_manager.get_local_path(path)
-        names = list(checkpointables)
         # Weights are copied into the model. The state of an optimiser is not: it must not depend
         # on a file that training may overwrite.
         content = read_checkpoint(path, lazily=not names)
         weights, model = weights_of(content, path), self.model.state_dict()
         rest = dict(content) if isinstance(content.get("model"), Mapping) else {}
         rest.pop("model", None)
-        needs_all = self._require_all or resuming
+        # Half of a model must not pass for a loaded one: evaluating a backbone gives mAP 0.
         report = KeyReport.compare(weights, model)
-        self._check_names(path, report, weights, needs_all)
-        found = differences(parse_settings(rest.get(SETTINGS), path), settings_of(self.model))
-        _check_settings(path, [v for k, v in found.items() if k not in LOSSES], needs_all)
+        matched = {name: weights[name] for name in report.matched}
+        self._check_names(path, report, weights, self._require_all or resuming)
+        self._check_settings(path, rest.get(SETTINGS), self._require_all or resuming)
         if resuming:
             _check_state(path, [name for name in names if name not in rest])
         else:
-            _check_finite(path, {name: weights[name] for name in report.matched})
+            _check_finite(path, matched)
         level = logging.WARNING if report.missing or report.unused else logging.INFO
         logger.log(level, "checkpoint %s: %s", path, report.summary())
         # The model's own values stand for what is missing: the report has named it, and
         # `modeling.loading_warning` need not.
-        self.model.load_state_dict({**model, **{name: weights[name] for name in report.matched}})
+        self.model.load_state_dict({**model, **matched})
         for name in names:
             if name in rest:
                 self.checkpointables[name].load_state_dict(rest.pop(name))
@@ -121,22 +118,21 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _check_names(
         self, path: str, report: KeyReport, weights: Mapping[str, Tensor], needs_all: bool
     ) -> None:
-        """Raises CheckpointError if the file does not fit well enough."""
         if not report.matched and not report.wrong_shape:
             raise CheckpointError(
                 f"{path}: no tensor matches the model. Names in the file: {examples(weights)}; "
                 f"names in the model: {examples(report.missing)}. {_what_to_do(path, weights)}"
             )
         if report.wrong_shape:
-            what = f"{path}: {report.wrong_shapes()}"
+            what = f"{path}: {report.wrong_shapes()}. {report.shape_hint()}."
             if needs_all or not report.matched:
-                raise CheckpointError(f"{what}. {report.shape_hint()}.")
+                raise CheckpointError(what)
             if not self._allow_wrong_shape:
                 raise CheckpointError(
-                    f"{what}. {report.shape_hint()}. (To start a new training from the rest: "
+                    f"{what} (To start a new training from the rest: "
                     "train.init_allow_wrong_shape=True.)"
                 )
-            logger.warning("%s. They keep their start values", what)
+            logger.warning("%s: %s. They keep their start values", path, report.wrong_shapes())
         if needs_all and report.missing:
             hint = ""
             if all(name.startswith("image_head.") for name in report.missing):
@@ -157,20 +153,20 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "all the same: train.init_allow_partial=True.)"
             )
 
-
-def _check_settings(path: str, found: list[str], needs_all: bool) -> None:
-    """Raises CheckpointError, or warns, if windows or ranges differ: tensors do not tell them."""
-    if found and needs_all:
-        raise CheckpointError(
-            f"{path}: {'; '.join(found)}. (To load it all the same, write it once more with "
-            "tools/convert_checkpoint.py --allow-other-size.)"
-        )
-    for line in found:
-        logger.warning("%s: %s", path, line)
+    def _check_settings(self, path: str, recorded: object, needs_all: bool) -> None:
+        """Compares windows and ranges, which tensors do not tell."""
+        found = differences(parse_settings(recorded, path), settings_of(self.model))
+        lines = [line for name, line in found.items() if name not in LOSSES]
+        if lines and needs_all:
+            raise CheckpointError(
+                f"{path}: {'; '.join(lines)}. (To load it all the same, write it once more with "
+                "tools/convert_checkpoint.py --allow-other-size.)"
+            )
+        for line in lines:
+            logger.warning("%s: %s", path, line)
 
 
 def _check_state(path: str, absent: list[str]) -> None:
-    """Raises CheckpointError if a file to resume from lacks what training needs."""
     if absent:
         raise CheckpointError(
             f"{path} cannot be resumed from: it holds weights only, no state of the "
@@ -180,19 +176,18 @@ def _check_state(path: str, absent: list[str]) -> None:
 
 
 def _check_finite(path: str, weights: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError if weights are NaN or infinite."""
-    bad = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
-    if bad is not None:
-        raise CheckpointError(
-            f"{path}: {bad} holds NaN or infinite numbers; the training that wrote it had "
-            "diverged, or the file is damaged. Take an earlier checkpoint"
-        )
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(
+                f"{path}: {name} holds NaN or infinite numbers; the training that wrote it had "
+                "diverged, or the file is damaged. Take an earlier checkpoint"
+            )
 
 
-def _what_to_do(path: str, weights: Mapping[str, Tensor]) -> str:
+def _what_to_do(path: str, names: Iterable[str]) -> str:
     """How a file that does not fit could be loaded."""
     try:
-        known = format_of(weights, path)
+        known = format_of(names, path)
     except CheckpointError as error:
         return f"Wrong prefix or another model? {error}."
     if known in ("ours", "eva02-det"):

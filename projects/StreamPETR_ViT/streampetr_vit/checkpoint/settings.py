@@ -1,15 +1,8 @@
 """What a checkpoint's weights were trained for, beside their shapes.
 
-Two detectors whose tensors have the same names and shapes may still differ in the size of the
-windows, which follows the size of the pictures, and in the ranges that normalise points. Weights of
-one then load into the other without complaint and detect badly. Checkpoints record these settings
-as plain values:
-
-    point_cloud_range, position_range   metres, of the head
-    code_weights, match_costs           of the losses; the reference keeps them among its weights
-    rotary                              head_dim; pretrain, the side in tokens of the grid that
-                                        positions are scaled to, where it is known; and the side of
-                                        the rotary tables: window, global, of each block in blocks
+Detectors with tensors of the same names and shapes may differ in the size of their windows and in
+the ranges that normalise points. Weights of one then load into the other without complaint and
+detect badly. Checkpoints record these settings as plain values, see `settings_of`.
 """
 
 from __future__ import annotations
@@ -17,6 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -28,35 +23,31 @@ logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-# Of our model, where the settings stand and how a configuration names them.
-_RANGES = {
-    "point_cloud_range": "head.point_cloud_range",
-    "position_range": "head.position_encoder.position_range",
-}
-# Only training reads these: a checkpoint for other ones is no other detector.
-LOSSES = {
+# Where they stand in our model, and in a configuration below "model.".
+_PATHS = {
+    "point_cloud_range": "head.point_cloud_range",  # metres
+    "position_range": "head.position_encoder.position_range",  # metres
     "code_weights": "criterion.detection.code_weights",
     "match_costs": "criterion.detection.matcher.code_weights",
 }
+# Only training reads these: a checkpoint for other ones is no other detector.
+LOSSES = ("code_weights", "match_costs")
 
 
 def settings_of(model: nn.Module) -> Settings:
     """The settings of a detector, as far as it has them; an empty dict for other models."""
     settings: Settings = {}
-    for name, path in {**_RANGES, **LOSSES}.items():
-        # None where a part is missing: a backbone alone, a detector without losses.
-        value: Any = model
-        for part in path.split("."):
-            value = getattr(value, part, None)
-        if value is not None:
+    for name, path in _PATHS.items():
+        with suppress(AttributeError):  # of a backbone alone, or a detector without losses
+            value = attrgetter(path)(model)
             settings[name] = value.tolist() if isinstance(value, Tensor) else list(value)
     ropes = [module.rope for module in model.modules() if isinstance(module, WindowAttention)]
     # A ViT without rotary positions, or with some, tells nothing.
     if ropes and None not in ropes:
-        sides = [rope.size for rope in ropes]
+        sides = [rope.size for rope in ropes]  # of windows, in tokens
         settings["rotary"] = {
             "head_dim": ropes[0].head_dim,
-            "pretrain": ropes[0].pretrain_size,
+            "pretrain": ropes[0].pretrain_size,  # side of the grid that positions are scaled to
             "window": min(sides),
             "global": max(sides),
             "blocks": sides,
@@ -65,19 +56,11 @@ def settings_of(model: nn.Module) -> Settings:
 
 
 def parse_settings(recorded: object, path: str) -> Settings:
-    """The settings among what a file records as such.
-
-    Args:
-        recorded: anything. Other projects may use the name for something else: what is no mapping
-            is passed over, and so are names that are not of this module.
-        path: the file, for messages.
-
-    Returns:
-        Entries of the documented form; others are left out with a warning.
-    """
+    """The settings among what a file records; malformed ones are left out with a warning."""
+    # Other projects may use the entry for something else.
     if not isinstance(recorded, Mapping):
         return {}
-    found = {name: recorded[name] for name in (*_RANGES, *LOSSES, "rotary") if name in recorded}
+    found = {name: recorded[name] for name in (*_PATHS, "rotary") if name in recorded}
     for name in [name for name, value in found.items() if not _is_valid(name, value)]:
         value = found.pop(name)
         logger.warning("%s: its setting %s=%.80r is malformed and not compared", path, name, value)
@@ -89,7 +72,7 @@ def _is_valid(name: str, value: object) -> bool:
         return _is_rotary(value)
     return (
         isinstance(value, list)
-        and (name not in _RANGES or len(value) == 6)
+        and (len(value) == 6 or not name.endswith("_range"))
         and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
     )
 
@@ -103,11 +86,7 @@ def _is_rotary(value: object) -> bool:
 
 
 def differences(file: Settings, model: Settings) -> dict[str, str]:
-    """What differs between a checkpoint's settings and a model's.
-
-    Args:
-        file: of a checkpoint; settings that it does not have are not compared.
-        model: of `settings_of`.
+    """What differs between a checkpoint's settings and a model's, where both have them.
 
     Returns:
         The setting, or "grid" or "windows" of the rotary ones -> a line about it, with the fix.
@@ -115,24 +94,23 @@ def differences(file: Settings, model: Settings) -> dict[str, str]:
     lines = {
         name: f"{name} is {_short(file[name])} in the file, {_short(model[name])} in the model: "
         f"set model.{path}={_short(file[name])}"
-        for name, path in {**_RANGES, **LOSSES}.items()
+        for name, path in _PATHS.items()
         if name in file and name in model and not _is_close(file[name], model[name])
     }
-    ours, theirs = model.get("rotary", {}), file.get("rotary", {})
+    theirs, ours = file.get("rotary", {}), model.get("rotary", {})
     if ours and theirs.get("pretrain", ours["pretrain"]) != ours["pretrain"]:
         lines["grid"] = (
             f"rotary positions span {theirs['pretrain']} tokens in the file, {ours['pretrain']} in "
             f"the model: set model.backbone.net.pt_hw_seq_len={theirs['pretrain']}"
         )
     sides = zip(theirs.get("blocks", ()), ours.get("blocks", ()), strict=False)
-    for index, (of_file, of_model) in enumerate(sides):
-        if of_file != of_model:
-            lines["windows"] = (
-                f"block {index} has windows of {of_file} tokens in the file, {of_model} in the "
-                "model: it was trained for another picture size, use the recipe of that size "
-                "(model.backbone.net.img_size, window_size, global_window_size)"
-            )
-            break  # the other blocks follow from the same settings
+    other = [(index, *pair) for index, pair in enumerate(sides) if pair[0] != pair[1]]
+    for index, of_file, of_model in other[:1]:  # the others follow from the same options
+        lines["windows"] = (
+            f"block {index} has windows of {of_file} tokens in the file, {of_model} in the model: "
+            "it was trained for another picture size, use the recipe of that size "
+            "(model.backbone.net.img_size, window_size, global_window_size)"
+        )
     return lines
 
 

@@ -1,31 +1,28 @@
 """Translates foreign checkpoints and configurations into ours, and back; the home of foreign names.
 
-Every `..._from_...` function takes a flat name -> tensor mapping and returns a new dict with the
-names of one of our modules, without rotary tables.
+State dicts are flat, name -> tensor; ours are without rotary tables.
 """
 
-from streampetr_vit.checkpoint.adapters.backbone import (
-    backbone_arguments_from_streampetr,
-    backbone_from_eva_detection,
-    backbone_from_streampetr,
-)
-from streampetr_vit.checkpoint.adapters.detector import (
+from streampetr_vit.checkpoint.adapters.backbone import backbone_arguments_from_streampetr
+from streampetr_vit.checkpoint.adapters.renaming import is_rotary_table
+from streampetr_vit.checkpoint.adapters.streampetr import (
     detector_from_streampetr,
     detector_to_streampetr,
-)
-from streampetr_vit.checkpoint.adapters.head import (
     head_from_streampetr,
     head_to_streampetr,
-    rename_head_key,
 )
-from streampetr_vit.checkpoint.adapters.image import (
+from streampetr_vit.checkpoint.adapters.tables import (
+    IMAGE_HEAD,
+    backbone_from_eva_detection,
+    backbone_from_streampetr,
     image_head_from_streampetr,
     neck_from_streampetr,
+    rename_head_key,
     rename_image_head_key,
 )
-from streampetr_vit.checkpoint.adapters.renaming import is_rotary_table
 
 __all__ = [
+    "IMAGE_HEAD",
     "backbone_arguments_from_streampetr",
     "backbone_from_eva_detection",
     "backbone_from_streampetr",

@@ -1,7 +1,4 @@
-"""StreamPETR's EVAViT with its feature pyramid, and EVA-02's files.
-
-Ours, relative to the backbone module: `net.*` (the ViT) and `simfp_{k}.*` (the pyramid).
-"""
+"""Backbones: EVA-02's pre-training at other sizes, and the arguments of StreamPETR's EVAViT."""
 
 from __future__ import annotations
 
@@ -13,19 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streampetr_vit.checkpoint.adapters.renaming import Renaming, under
 from streampetr_vit.errors import InputError
-
-BACKBONE = Renaming("our backbone", (("adapter.simfp_", "simfp_"), ("", "net.")))
-
-backbone_from_streampetr = BACKBONE.weights_to_ours
-
-
-def backbone_from_eva_detection(
-    state_dict: Mapping[str, Tensor], prefix: str = "backbone."
-) -> dict[str, Tensor]:
-    """Weights of EVA-02's detection backbone, whose names are ours already."""
-    return under(state_dict, prefix)
 
 
 def resized_to_fit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -38,32 +23,30 @@ def resized_to_fit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -
         model: state dict of the detector; what it lacks gets the size of StreamPETR's ViT.
 
     Returns:
-        name -> tensor, of those two that the file has; the same tensor where its size is right.
-
-    Raises:
-        InputError: the shape of one is not that of patches or positions.
+        name -> tensor, of those whose size differs.
     """
     wanted = {
         # The ViT takes patches of 16 pixels and was pre-trained on 14 x 14 of them.
         "backbone.net.patch_embed.proj.weight": (_resized_patches, 2, 16),
         "backbone.net.pos_embed": (_resized_positions, 1, 14 * 14 + 1),
     }
-    return {
-        name: resized(tensors[name], model[name].shape[axis] if name in model else published)
-        for name, (resized, axis, published) in wanted.items()
-        if name in tensors
-    }
+    changed: dict[str, Tensor] = {}
+    for name, (resized, axis, published) in wanted.items():
+        if name in tensors:
+            size = model[name].shape[axis] if name in model else published
+            changed[name] = resized(tensors[name], size)
+    return {name: value for name, value in changed.items() if value is not tensors[name]}
 
 
 def _resized_patches(weight: Tensor, side: int) -> Tensor:
-    """(C, in_chans, p, p) to (C, in_chans, side, side)."""
+    """(C, in_chans, p, p) -> (C, in_chans, side, side)."""
     if weight.ndim != 4:
         raise InputError(f"patch_embed.proj.weight {tuple(weight.shape)} must have four axes")
     return weight if weight.shape[2:] == (side, side) else _bicubic(weight, side)
 
 
 def _resized_positions(pos_embed: Tensor, rows: int) -> Tensor:
-    """(1, 1 + S * S, C), a row of the class token and a square grid, to (1, rows, C)."""
+    """(1, 1 + S * S, C), a row of the class token and a square grid, -> (1, rows, C)."""
     if pos_embed.ndim != 3 or len(pos_embed) != 1:
         raise InputError(f"pos_embed {tuple(pos_embed.shape)} must be (1, rows, channels)")
     if pos_embed.shape[1] == rows:
@@ -83,7 +66,7 @@ def _resized_positions(pos_embed: Tensor, rows: int) -> Tensor:
 
 
 def _bicubic(grid: Tensor, side: int) -> Tensor:
-    """(a, b, S, S) to (a, b, side, side), of the same dtype."""
+    """(A, B, S, S) -> (A, B, side, side), of the same dtype."""
     wide = grid.to(torch.promote_types(grid.dtype, torch.float32))
     # EVA-02 does not correct the magnitude either.
     resized = functional.interpolate(wide, size=(side, side), mode="bicubic", align_corners=False)
@@ -99,10 +82,7 @@ _IGNORED = ("type", "use_rel_pos", "rel_pos_zero_init", "rope", "act_layer", "fr
 def backbone_arguments_from_streampetr(
     config: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Translates the arguments of StreamPETR's EVAViT.
-
-    Args:
-        config: the `img_backbone` dict of a StreamPETR configuration.
+    """Translates the `img_backbone` dict of a StreamPETR configuration, its EVAViT.
 
     Returns:
         Arguments of `ViT`, and of `SimpleFeaturePyramid` (without `net`), or None if the
@@ -115,7 +95,7 @@ def backbone_arguments_from_streampetr(
     scales = sim_fpn.get("scale_factors", (4, 2, 1, 0.5))
     stages = sim_fpn.get("out_indices", (2, 3, 4, 5))
     patch_size = vit.get("patch_size", 16)
-    pyramid = {
+    return vit, {
         "in_feature": vit.get("out_feature", "last_feat"),
         "out_channels": sim_fpn["out_channels"],
         # A map of stride 2^k is stage k.
@@ -123,4 +103,3 @@ def backbone_arguments_from_streampetr(
         "norm": sim_fpn.get("norm", "LN"),
         "half_scale": "conv",
     }
-    return vit, pyramid

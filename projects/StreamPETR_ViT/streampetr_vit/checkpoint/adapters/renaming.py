@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,62 +11,33 @@ from streampetr_vit.errors import InputError
 
 Pairs = tuple[tuple[str, str], ...]
 
-
-@dataclass(frozen=True)
-class Unused:
-    """Why a foreign tensor has no place in our detector."""
-
-    why: str
-
-
-ROTARY = Unused("rotary tables, computed for the image size")
 _ROTARY_PARTS = frozenset(("rope", "rope_win", "rope_glb"))
-
-
-def is_rotary_table(name: str) -> bool:
-    """Whether a foreign tensor is a rotary table; no module of ours stores one."""
-    # Whole parts of the name: "europe.weight" is none.
-    return not _ROTARY_PARTS.isdisjoint(name.split("."))
 
 
 @dataclass(frozen=True)
 class Renaming:
-    """The tensors of one module, as pairs of (foreign, ours).
+    """The names of one module's tensors, as pairs of (foreign, ours)."""
 
-    Attributes:
-        module: what has these tensors, for messages.
-        prefixes: one of them starts every name; the first that fits is used.
-        inner: replaced anywhere behind it, in this order.
-    """
-
-    module: str
-    prefixes: Pairs
-    inner: Pairs = ()
+    module: str  # for messages
+    prefixes: Pairs  # one of them starts every name; the first that fits is used
+    inner: Pairs = ()  # replaced anywhere behind it, in this order
 
     def to_ours(self, name: str) -> str:
-        """Our name of a foreign tensor, without the prefix of its module in a detector."""
-        return self._rename(name, self.prefixes, self.inner)
+        """Our name of a foreign tensor; an InputError if the module has none of this name."""
+        return self._renamed(name, self.prefixes, self.inner)
 
     def to_foreign(self, name: str) -> str:
         """The way back."""
         swapped = (tuple((b, a) for a, b in pairs) for pairs in (self.prefixes, self.inner))
-        return self._rename(name, *swapped)
+        return self._renamed(name, *swapped)
 
     def weights_to_ours(
         self, state_dict: Mapping[str, Tensor], prefix: str = ""
     ) -> dict[str, Tensor]:
-        """The module's weights by our names, without rotary tables.
-
-        Args:
-            state_dict: of the reference.
-            prefix: of the module in a detector, such as "img_neck."; other names are left out.
-
-        Raises:
-            InputError: the module has no tensor of such a name.
-        """
+        """The module's weights by our names; `prefix` is the module's in `state_dict`."""
         return {self.to_ours(name): value for name, value in under(state_dict, prefix).items()}
 
-    def _rename(self, name: str, prefixes: Pairs, inner: Pairs) -> str:
+    def _renamed(self, name: str, prefixes: Pairs, inner: Pairs) -> str:
         for old, new in prefixes:
             if name.startswith(old):
                 name = new + name.removeprefix(old)
@@ -88,3 +59,15 @@ def under(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, tensor in state_dict.items()
         if name.startswith(prefix) and not is_rotary_table(name)
     }
+
+
+def is_rotary_table(name: str) -> bool:
+    """Whether a foreign tensor is a rotary table; no module of ours stores one."""
+    # Whole parts of the name: "europe.weight" is none.
+    return not _ROTARY_PARTS.isdisjoint(name.split("."))
+
+
+def examples(names: Iterable[object]) -> str:
+    """The first three names, for messages."""
+    listed = list(map(str, names))
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") if listed else "none"
