@@ -119,8 +119,8 @@ def _check_categories(records: FrameRecords, folder: Path) -> None:
     if len(absent) == len(classes):
         raise InputError(
             f"{folder / 'category.json'} has no category of dataset_spec.classes: it has "
-            f"{', '.join(sorted(names))}; the classes take "
-            f"{', '.join(category for entry in classes for category in entry.categories)}"
+            f"{', '.join(sorted(names))}; the classes take {', '.join(spec.label_of_category)}. "
+            "Name the categories of this data set in dataset_spec.classes"
         )
     for entry in absent:
         _LOG.warning(
