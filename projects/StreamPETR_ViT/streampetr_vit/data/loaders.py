@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,11 @@ class FrameDataset(Dataset[Any]):
     def __getitem__(self, item: StreamItem | Window) -> Sample | list[Sample]:
         if isinstance(item, StreamItem):
             return self._sample(item, [])
+        # A window may repeat a frame: the position gives each its own draws.
         return [self._sample(frame, [position]) for position, frame in enumerate(item)]
 
     def _sample(self, item: StreamItem, position: list[int]) -> Sample:
+        # A draw depends on its place in the run alone: neither on the workers nor on a restart.
         rng = np.random.default_rng([self.seed, item.iteration, item.slot, *position])
         return self.mapper(
             self.records[item.frame], continues_stream=item.continues_stream, rng=rng
@@ -57,13 +59,12 @@ class SampleLoader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():
             for sample in batch.samples():
-                self._count(sample.bad_images)
+                for message in sample.bad_images:
+                    self.bad_images += 1
+                    _LOG.warning(
+                        "%s; black pixels instead (bad picture %d)", message, self.bad_images
+                    )
             yield batch
-
-    def _count(self, messages: Sequence[str]) -> None:
-        for message in messages:
-            self.bad_images += 1
-            _LOG.warning("%s; black pixels instead (bad picture %d)", message, self.bad_images)
 
     def _batches(self) -> Iterator[Batch]:
         try:
@@ -96,7 +97,7 @@ class TrainLoader(SampleLoader):
         self.delivered = sampler.start_iteration
 
     def __iter__(self) -> Iterator[Batch]:
-        self.sampler.start_iteration = self.delivered
+        self.sampler.start_iteration = self.delivered  # not what workers fetched ahead
         for batch in super().__iter__():
             self.delivered += 1
             yield batch
@@ -110,7 +111,7 @@ class TrainLoader(SampleLoader):
         here = self.state_dict()
         keys = [key for key in {**here, **state} if key != "delivered"]
         changed = [key for key in keys if state.get(key) != here.get(key)]
-        if changed:
+        if changed:  # the position would be one in another order of frames
             _LOG.warning(
                 "the stream starts anew: %s changed since the checkpoint",
                 ", ".join(f"{key} {state.get(key)} -> {here.get(key)}" for key in changed),

@@ -27,27 +27,22 @@ from streampetr_vit.structures import Boxes2D, Sample, rotate_scale_translate_bo
 
 
 class NuScenesMapper:
-    """Maps a `FrameRecord` to a `Sample`, one frame of one stream.
-
-    Images are uint8 RGB; normalisation is the detector's, on its device. 2D targets are all mapped
-    objects that a picture shows, whatever their range and number of sensor points, but those that
-    nearer ones hide; from far to near.
+    """Maps a `FrameRecord` to a `Sample`. Normalisation is the detector's, on its device.
 
     Args:
         training: random draws instead of the fixed one, and boxes filtered by `point_cloud_range`.
         image_aug: how pictures reach the input size.
         scene_aug: random change of the lidar frame; training only. None for none.
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
-        boxes2d: deliver the targets of an auxiliary 2D head; training only.
-        class_names_2d: order of the labels in `boxes2d`; None for that of the data set. The
-            released checkpoints learned their 2D class channels in the order
-            `data.nuscenes.spec.CONVERTER_CLASS_NAMES`: give that to train such a head further or to
-            name what it outputs. A head that starts anew needs no other order than the 3D head's,
-            and 3D detection depends on neither.
+        boxes2d: deliver the targets of an auxiliary 2D head; training only. They are all objects
+            of a class that a picture shows, whatever their range and number of sensor points, but
+            those that nearer ones hide; from far to near.
+        class_names_2d: order of the labels in `boxes2d`; None for that of the data set. Quirk: the
+            2D heads of released checkpoints learned `data.nuscenes.spec.CONVERTER_CLASS_NAMES`;
+            give that to train such a head further.
         use_valid_flag: leave out boxes without a lidar or radar point.
         on_bad_image: "raise" ends the run with the sample's token; "count" delivers black pixels
-            for that camera and says so in `bad_images`. No frame is ever left out or exchanged:
-            the temporal memory of a stream would silently skip a step.
+            for that camera and says so in `bad_images`.
         cache_images: keep the transformed pictures in memory (pictures x 3 H W bytes in each
             worker process). Only for fixed transforms: no range of scales and no flips.
 
@@ -110,10 +105,11 @@ class NuScenesMapper:
         Raises:
             BadImageError: naming the sample and the file.
         """
+        # One order for all settings, pictures before the scene: a seed means the same draws.
         draws, scene = self._draw(record, rng)
         images, bad_images = self._images(record, draws)
         geometry = FrameGeometry.of_record(record).with_image_draws(draws)
-        boxes, labels = self._boxes(record)
+        boxes, labels = self._boxes(record)  # (n, 9), (n,)
         if scene is not None:
             geometry = geometry.with_scene_draw(scene)
             boxes = rotate_scale_translate_boxes(
@@ -122,6 +118,7 @@ class NuScenesMapper:
         annotated = record.has_annotations
         return Sample(
             images=images,
+            # Products were made in float64; the network takes float32.
             intrinsics=geometry.intrinsics.float(),
             lidar_to_camera=geometry.lidar_to_camera,
             lidar_to_image=geometry.lidar_to_image.float(),
@@ -156,17 +153,20 @@ class NuScenesMapper:
     def _boxes(self, record: FrameRecord) -> tuple[Tensor, Tensor]:
         """(n, 9) float32 boxes and (n,) int64 labels, before augmentation."""
         boxes, labels = boxes_of_record(record, self.use_valid_flag)
-        if self.training:
+        if self.training:  # in evaluation boxes are for pictures only
             boxes, labels = filter_by_range(boxes, labels, self.point_cloud_range)
         return filter_by_class(boxes, labels)
 
     def _boxes2d(self, record: FrameRecord, draws: Sequence[ImageDraw]) -> list[Boxes2D]:
-        """N targets. Scene augmentation does not move what the pictures show."""
+        """N targets."""
+        # From the record's boxes: the scene's draw does not move what the pictures show.
         stored = boxes2d_of_record(record, self.class_names_2d)
         return [transform_boxes2d(*pair) for pair in zip(stored, draws, strict=True)]
 
     def _images(self, record: FrameRecord, draws: Sequence[ImageDraw]) -> tuple[Tensor, list[str]]:
         """(N, 3, H, W) uint8 RGB and the texts of `bad_images`."""
+        # Black where a picture is broken. Its frame is neither left out nor exchanged: the temporal
+        # memory of the stream would silently skip a step.
         images = np.zeros((len(draws), 3, *self.image_aug.final_size), np.uint8)
         bad = []
         for camera, draw in enumerate(draws):
@@ -193,10 +193,12 @@ class NuScenesMapper:
         red, green, blue = rgb
         cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
         if self._cache is not None:
-            self._cache[file] = (draw, rgb.copy())
+            self._cache[file] = (draw, rgb.copy())  # the caller may write into its sample
 
 
 def _is_fixed(augmentation: ImageAugmentation) -> bool:
     low, high = augmentation.resize_range
     crop_low, crop_high = augmentation.bottom_crop_range
+    # Where a picture is wider than the input, the place of the crop is still drawn: the cache
+    # compares whole draws.
     return low == high and crop_low == crop_high and augmentation.flip_probability == 0
