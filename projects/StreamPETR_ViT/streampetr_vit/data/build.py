@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import random
 from collections.abc import Mapping
@@ -28,8 +27,6 @@ from streampetr_vit.data.streaming_sampler import (
 from streampetr_vit.data.window_sampler import WindowBatchSampler
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
-
-_LOG = logging.getLogger(__name__)
 
 
 def build_train_loader(
@@ -71,7 +68,9 @@ def build_train_loader(
     sampler = StreamingBatchSampler(
         sequences, lanes_per_rank, rank, world_size, seed, start_iteration
     )
-    return _train_loader(data, sampler, rank, num_workers, prefetch_factor)
+    return TrainLoader(
+        _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
+    )
 
 
 def build_window_loader(
@@ -113,7 +112,9 @@ def build_window_loader(
         seed,
         start_iteration,
     )
-    return _train_loader(data, sampler, rank, num_workers, prefetch_factor)
+    return TrainLoader(
+        _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
+    )
 
 
 def build_test_loader(
@@ -144,8 +145,9 @@ def build_test_loader(
     # Batches of one: a stream plays frame after frame.
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
     data = FrameDataset(records, mapper)
-    loader = _data_loader(data, rank, num_workers, prefetch_factor, sampler=items, batch_size=1)
-    return EvaluationLoader(loader)
+    return EvaluationLoader(
+        _data_loader(data, rank, num_workers, prefetch_factor, sampler=items, batch_size=1)
+    )
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -167,19 +169,6 @@ def _training_data(
     if not records.has_annotations:
         raise InputError(f"{records.root / records.version} has no annotations to train on")
     return FrameDataset(records, mapper, seed)
-
-
-def _train_loader(
-    data: FrameDataset,
-    sampler: StreamingBatchSampler | WindowBatchSampler,
-    rank: int,
-    num_workers: int | None,
-    prefetch_factor: int,
-) -> TrainLoader:
-    _LOG.info("training on %d frames: %s", len(data), sampler.signature())
-    # Its iterator is endless: the workers live as long as the run.
-    loader = _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
-    return TrainLoader(loader, sampler)
 
 
 def default_workers() -> int:

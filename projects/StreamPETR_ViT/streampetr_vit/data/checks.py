@@ -80,6 +80,7 @@ def summarise(records: FrameRecords) -> Summary:
 
 def evenly_spaced(count: int, total: int) -> list[int]:
     """At most `count` different indices of range(total), from the first to the last."""
+    # Rounding can meet a place twice where there are few.
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
 

@@ -13,8 +13,8 @@ from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecords
-from streampetr_vit.data.streaming_sampler import StreamingBatchSampler, StreamItem
-from streampetr_vit.data.window_sampler import Window, WindowBatchSampler
+from streampetr_vit.data.streaming_sampler import StreamItem
+from streampetr_vit.data.window_sampler import Window
 from streampetr_vit.structures import Sample
 
 _LOG = logging.getLogger(__name__)
@@ -85,16 +85,15 @@ class TrainLoader(SampleLoader):
     """Endless training batches, row j always from lane j, resumable.
 
     Attributes:
-        sampler: chooses the frames.
+        sampler: the `StreamingBatchSampler` or `WindowBatchSampler` of the loader.
         delivered: batches delivered since the very start of the run.
     """
 
-    def __init__(
-        self, loader: DataLoader[Any], sampler: StreamingBatchSampler | WindowBatchSampler
-    ):
+    def __init__(self, loader: DataLoader[Any]):
         super().__init__(loader)
-        self.sampler = sampler
-        self.delivered = sampler.start_iteration
+        self.sampler = loader.batch_sampler
+        self.delivered = self.sampler.start_iteration
+        _LOG.info("training on %d frames: %s", len(self.dataset), self.sampler.signature())
 
     def __iter__(self) -> Iterator[Batch]:
         self.sampler.start_iteration = self.delivered  # not what workers fetched ahead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -26,10 +27,11 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.structures import Boxes2D, Sample, rotate_scale_translate_boxes
 
 
+@dataclass(kw_only=True, eq=False)
 class NuScenesMapper:
     """Maps a `FrameRecord` to a `Sample`. Normalisation is the detector's, on its device.
 
-    Args:
+    Attributes:
         training: random draws instead of the fixed one, and boxes filtered by `point_cloud_range`.
         image_aug: how pictures reach the input size.
         scene_aug: random change of the lidar frame; training only. None for none.
@@ -50,43 +52,38 @@ class NuScenesMapper:
         InputError: on an option outside what is said above.
     """
 
-    def __init__(
-        self,
-        *,
-        training: bool,
-        image_aug: ImageAugmentation,
-        scene_aug: SceneAugmentation | None = None,
-        point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
-        boxes2d: bool = False,
-        class_names_2d: Sequence[str] | None = None,
-        use_valid_flag: bool = True,
-        on_bad_image: str = "raise",
-        cache_images: bool = False,
-    ):
-        if on_bad_image not in ("raise", "count"):
-            raise InputError(f'on_bad_image must be "raise" or "count", not {on_bad_image!r}')
-        if len(point_cloud_range) != 6:
-            raise InputError(f"point_cloud_range must be 6 numbers, not {list(point_cloud_range)}")
-        if cache_images and training and not _is_fixed(image_aug):
+    training: bool
+    image_aug: ImageAugmentation
+    scene_aug: SceneAugmentation | None = None
+    point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+    boxes2d: bool = False
+    class_names_2d: Sequence[str] | None = None
+    use_valid_flag: bool = True
+    on_bad_image: str = "raise"
+    cache_images: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_bad_image not in ("raise", "count"):
+            raise InputError(f'on_bad_image must be "raise" or "count", not {self.on_bad_image!r}')
+        self.point_cloud_range = tuple(self.point_cloud_range)  # a config file yields lists
+        if len(self.point_cloud_range) != 6:
+            raise InputError(f"point_cloud_range must be 6 numbers, not {self.point_cloud_range}")
+        if self.class_names_2d is not None:
+            self.class_names_2d = tuple(self.class_names_2d)
+        if self.cache_images and self.training and not _is_fixed(self.image_aug):
             raise InputError(
                 "cache_images needs a fixed image transform: set image_aug.resize_range to one "
-                f"scale and flip_probability to 0 (they are {image_aug.resize_range} and "
-                f"{image_aug.flip_probability}), or cache_images to False"
+                f"scale and flip_probability to 0 (they are {self.image_aug.resize_range} and "
+                f"{self.image_aug.flip_probability}), or cache_images to False"
             )
-        if boxes2d and not training:
+        if self.boxes2d and not self.training:
             raise InputError(
                 "boxes2d=True needs training=True: they are training targets; leave boxes2d out of "
                 "the evaluation mapper"
             )
-        self.training = training
-        self.image_aug = image_aug
-        self.scene_aug = scene_aug
-        self.point_cloud_range = tuple(point_cloud_range)
-        self.boxes2d = boxes2d
-        self.class_names_2d = None if class_names_2d is None else tuple(class_names_2d)
-        self.use_valid_flag = use_valid_flag
-        self.on_bad_image = on_bad_image
-        self._cache: dict[str, tuple[ImageDraw, np.ndarray]] | None = {} if cache_images else None
+        self._cache: dict[
+            str, tuple[ImageDraw, np.ndarray]
+        ] = {}  # by file; each worker has its own
 
     def __call__(
         self,
@@ -141,8 +138,8 @@ class NuScenesMapper:
     def _draw(
         self, record: FrameRecord, rng: np.random.Generator | None
     ) -> tuple[list[ImageDraw], SceneDraw | None]:
-        """Of each camera its picture's draw, and the scene's."""
-        sizes = [(width, height) for width, height in record.image_sizes.tolist()]
+        """N draws of the pictures, and the scene's."""
+        sizes = [(width, height) for width, height in record.image_sizes.tolist()]  # (N, 2)
         if not self.training:
             return [self.image_aug.fixed(size) for size in sizes], None
         if rng is None:
@@ -185,14 +182,15 @@ class NuScenesMapper:
     def _image(self, record: FrameRecord, camera: int, draw: ImageDraw, rgb: np.ndarray) -> None:
         """Writes a picture to (3, H, W) uint8."""
         file = str(record.root / record.camera_paths[camera])
-        if self._cache is not None and file in self._cache and self._cache[file][0] == draw:
-            rgb[:] = self._cache[file][1]
+        known = self._cache.get(file)
+        if known is not None and known[0] == draw:
+            rgb[:] = known[1]
             return
         width, height = record.image_sizes[camera].tolist()
         image = draw.apply(read_image(Path(file), (width, height)))
         red, green, blue = rgb
         cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
-        if self._cache is not None:
+        if self.cache_images:
             self._cache[file] = (draw, rgb.copy())  # the caller may write into its sample
 
 

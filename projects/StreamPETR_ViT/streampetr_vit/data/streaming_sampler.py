@@ -139,7 +139,7 @@ class StreamingBatchSampler:
                 continues = position > 0 and iteration > self.start_iteration
                 yield StreamItem(sequence[position], continues, iteration, slot)
                 iteration += 1
-            place += self.total_slots
+            place += self.total_slots  # the other lanes of all ranks take those between
 
 
 class _EndlessShuffle:
@@ -181,6 +181,7 @@ def evaluation_shard(
     items = []
     for iteration, index in enumerate(indices):
         before = indices[iteration - 1] if iteration else None
+        # At a cut, and at the first frames that fill up the last block, a stream starts anew.
         continues = before == index - 1 and scene_of_frame[before] == scene_of_frame[index]
         items.append(StreamItem(index, continues, iteration, rank))
     return items

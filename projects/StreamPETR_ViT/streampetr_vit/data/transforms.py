@@ -164,7 +164,7 @@ class ImageAugmentation:
             resized_size=(width, height),
             crop_origin=(
                 int(across * max(0, width - final_width)),
-                int((1 - bottom) * height) - final_height,
+                int((1 - bottom) * height) - final_height,  # the road stays, the sky is cut off
             ),
             final_size=self.final_size,
             flip=bool(flip),

@@ -186,7 +186,8 @@ def record_arrays(
         "camera_intrinsics": sensors.intrinsics[:, 1:],
         "image_size": sensors.image_size[:, 1:],
     }
-    order = np.argsort(annotations.frame, kind="stable")  # table order inside a sample
+    # By frame, so that a frame's boxes are one slice; in table order inside a frame.
+    order = np.argsort(annotations.frame, kind="stable")
     boxes, rotation = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
     arrays |= {
         "gt_boxes": boxes[order],
@@ -264,6 +265,7 @@ def _global_velocity(annotations: Annotations, timestamp_us: np.ndarray) -> np.n
     allowed = np.where(has_previous & has_following, 3.0, 1.5)
     defined = (has_previous | has_following) & (seconds <= allowed)
     velocity = np.full((len(annotations), 2), np.nan)
+    # Of a box without a neighbour on one side, the other end is the box itself.
     moved = annotations.center[last, :2] - annotations.center[first, :2]
     velocity[defined] = moved[defined] / seconds[defined, None]
     return velocity
@@ -282,7 +284,7 @@ def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
     folder = root / ".streampetr_vit"
-    with suppress(OSError):
+    with suppress(OSError):  # a root that cannot be written may have been prepared before
         folder.mkdir(exist_ok=True)
     if (folder / name).is_file() or (folder.is_dir() and os.access(folder, os.W_OK)):
         return folder / name

@@ -141,7 +141,7 @@ def register_nuscenes(
     description = {
         "root": str(Path(root).expanduser().absolute()),
         "version": version,
-        "split": split if scenes is None else None,
+        "split": split if scenes is None else None,  # as the devkit's evaluation names it
         "scenes": scenes,
         "cache_dir": None if cache_dir is None else str(Path(cache_dir).expanduser().absolute()),
         "thing_classes": list(spec.class_names),
@@ -168,7 +168,7 @@ def open_dataset(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
         spec: how to read it, whatever it was registered with.
     """
     known = MetadataCatalog.get(dataset_name(dataset, spec))
-    split = known.split if known.scenes is None else known.scenes
+    split = known.split if known.scenes is None else known.scenes  # one of them, or neither
     return load_split(known.root, known.version, split, known.cache_dir, spec)
 
 

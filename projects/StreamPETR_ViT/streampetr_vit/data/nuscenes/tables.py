@@ -107,11 +107,7 @@ def _shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def index_by_token(tokens: Sequence[str], path: Path) -> dict[str, int]:
-    """Row numbers by token.
-
-    Raises:
-        TableError: if a token occurs twice.
-    """
+    """Row numbers by token; one that occurs twice is a TableError."""
     index = {token: row for row, token in enumerate(tokens)}
     if len(index) != len(tokens):
         twice = next(token for row, token in enumerate(tokens) if index[token] != row)
@@ -122,11 +118,7 @@ def index_by_token(tokens: Sequence[str], path: Path) -> dict[str, int]:
 def lookup(
     index: dict[str, int], tokens: Sequence[str], field: str, path: Path, target: str
 ) -> np.ndarray:
-    """Row numbers of references to another table, (len(tokens),) int64.
-
-    Raises:
-        TableError: if a reference points nowhere.
-    """
+    """Row numbers in the table `target`, (len(tokens),) int64; one to nowhere is a TableError."""
     try:
         return np.fromiter((index[token] for token in tokens), np.int64, len(tokens))
     except KeyError as error:
@@ -171,7 +163,7 @@ class TableFolder:
             )
         total, done = path.stat().st_size, 0
         with path.open("rb") as file:
-            text = b""
+            text = b""  # read, not yet parsed
             while not text and (block := file.read(piece_bytes)):
                 text = block.lstrip()
             if text[:1] != b"[":
