@@ -81,9 +81,8 @@ class NuScenesMapper:
                 "boxes2d=True needs training=True: they are training targets; leave boxes2d out of "
                 "the evaluation mapper"
             )
-        self._cache: dict[
-            str, tuple[ImageDraw, np.ndarray]
-        ] = {}  # by file; each worker has its own
+        # By file; each worker process has its own.
+        self._cache: dict[str, tuple[ImageDraw, np.ndarray]] = {}
 
     def __call__(
         self,

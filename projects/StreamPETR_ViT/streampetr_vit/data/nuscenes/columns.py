@@ -140,7 +140,7 @@ def read_annotations(tables: TableFolder, samples: Samples) -> Annotations:
     for piece in pieces:
         instance = piece.references("instance_token", instances.row_of_token, "instance")
         part = {
-            "frame": piece.references("sample_token", frame_of, "sample"),  # (A of the piece,)
+            "frame": piece.references("sample_token", frame_of, "sample"),
             "center": piece.numbers("translation", (3,)),
             "size_wlh": piece.numbers("size", (3,)),
             "rotation": piece.quaternions("rotation"),
