@@ -79,7 +79,7 @@ def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
     for sample in nusc.sample:
         data = sample["data"]
         # Only the vehicle's pose is read from this record: that of the camera nearest in time
-        # stands for a lidar that is not there, as in `data.nuscenes.sensors`.
+        # stands for a lidar that is not there, as in `data.nuscenes.columns`.
         channels = spec.cameras if spec.lidar is None else (spec.lidar,)
         data["LIDAR_TOP"] = min(
             (data[channel] for channel in channels),
