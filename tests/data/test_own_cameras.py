@@ -235,3 +235,11 @@ def test_a_set_without_the_lidar_that_nuscenes_has(tmp_path: Path) -> None:
     handmade_tables.write_tables(tables, tmp_path)
     with pytest.raises(TableError, match="no LIDAR_TOP; it has .* or null, in dataset_spec.lidar"):
         load_records(tmp_path, handmade_tables.VERSION)
+
+
+def test_without_a_lidar_the_first_camera_needs_a_size_too(tmp_path: Path) -> None:
+    tables = _without_lidar(handmade_tables.make_tables())
+    row_by_token(tables["sample_data"], "scene-0061-1-CAM_BACK-True")["height"] = 0
+    handmade_tables.write_tables(tables, tmp_path)
+    with pytest.raises(TableError, match=r"'scene-0061-1' has width and height \[160, 0\]"):
+        load_records(tmp_path, handmade_tables.VERSION, spec=_spec(NUSCENES_AXES))
