@@ -73,8 +73,8 @@ def _make(arguments: argparse.Namespace) -> str:
     """Does what was asked for; returns the line that says so."""
     if arguments.scale_tables:
         raise ConfigError(
-            "--scale-tables: tables of the real data set's size are made by benchmarks/data_cost.py "
-            "records"
+            "--scale-tables: benchmarks/data_cost.py records makes tables of the real data set's "
+            "size now"
         )
     config = config_from(arguments)
     generate(config, arguments.out, arguments.workers, arguments.overwrite)

@@ -192,7 +192,8 @@ def write_pictures(tables: Tables, root: Path) -> None:
         small = np.random.default_rng(number).integers(0, 256, (3, 5, 3), dtype=np.uint8)
         path = root / row["filename"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture = cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        size = (row["width"], row["height"])
+        picture = cv2.resize(small, size, interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(path), picture)
 
 

@@ -65,6 +65,22 @@ def test_custom_splits(tmp_path: Path) -> None:
         load_split(tmp_path, "v1.0-mini", "night")
 
 
+@pytest.mark.parametrize("version", ["v1.0-mini", "v1.0-mine", "v1.0-test"])
+def test_own_splits_may_have_official_names(tmp_path: Path, version: str) -> None:
+    handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path, version)
+    own = {"train": ["scene-0103"], "mini_train": ["scene-0103"], "night": ["scene-0061"]}
+    (tmp_path / version / "splits.json").write_text(json.dumps(own))
+    for split, names in own.items():
+        assert load_split(tmp_path, version, split).scene_names == names
+        name = dataset_name({"root": tmp_path, "version": version, "split": split})
+        assert DatasetCatalog.get(name).scene_names == names
+    # A name of the devkit's that is not among them is still the devkit's.
+    if version == "v1.0-mini":
+        assert load_split(tmp_path, version, "mini_val").scene_names == ["scene-0103"]
+    with pytest.raises(ValueError, match="'val' of the devkit.*train.*night.*splits.json"):
+        load_split(tmp_path, version, "val")
+
+
 def test_split_of_another_version(handmade_root: Path) -> None:
     with pytest.raises(
         ValueError, match="'val' of the devkit belongs to versions that end in 'trainval'"

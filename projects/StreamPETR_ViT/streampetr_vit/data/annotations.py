@@ -28,13 +28,13 @@ def boxes_of_record(record: FrameRecord, only_with_points: bool = True) -> tuple
     keep = np.ones(len(record.gt_boxes), dtype=bool)
     if only_with_points:
         keep = record.num_lidar_pts + record.num_radar_pts > 0
-    boxes = torch.from_numpy(record.gt_boxes[keep]).float()
-    boxes[boxes[:, 7].isnan(), 7:9] = 0
+    boxes = torch.from_numpy(record.gt_boxes[keep]).float()  # indexing copied: the file is mapped
+    boxes[boxes[:, 7].isnan(), 7:9] = 0  # the tracks do not define it
     return boxes, torch.from_numpy(record.gt_labels[keep])
 
 
 def label_table(spec: DatasetSpec, class_names: Sequence[str]) -> Tensor:
-    """(classes + 1,) int64: label -> index into other names; the last entry serves label -1.
+    """(classes + 1,) int64: label -> index into other names, -1 where they have no such class.
 
     Raises:
         InputError: a name is no class of the data set.
@@ -47,7 +47,7 @@ def label_table(spec: DatasetSpec, class_names: Sequence[str]) -> Tensor:
         )
     order = list(class_names)
     places = [order.index(name) if name in order else -1 for name in spec.class_names]
-    return torch.tensor([*places, -1])
+    return torch.tensor([*places, -1])  # label -1 reads the last entry
 
 
 def filter_by_range(
@@ -66,6 +66,7 @@ def filter_by_range(
     x, y = boxes[:, 0], boxes[:, 1]
     keep = (x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)
     boxes = boxes[keep].clone()
+    # Rounded down at the half turn: pi itself becomes -pi.
     turns = torch.floor(boxes[:, 6] / (2 * math.pi) + 0.5)
     boxes[:, 6] -= turns * (2 * math.pi)
     return boxes, labels[keep]

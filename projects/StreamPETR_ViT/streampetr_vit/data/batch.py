@@ -13,7 +13,7 @@ from streampetr_vit.structures import Sample
 from streampetr_vit.structures.packed_copy import pack, unpack
 from streampetr_vit.structures.tensors import map_leaves
 
-_SMALL_BYTES = 1 << 16
+_SMALL_BYTES = 1 << 16  # all but pictures
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,7 @@ class _Slot:
 
 
 class Batch(list[Any]):
-    """One entry per lane: a sample, or the samples of a window in temporal order.
-
-    From a worker process its small tensors travel as one. Each on its own would be a file that both
-    processes map: with 2D boxes there are 33 in a sample.
-    """
+    """One entry per lane: a sample, or the samples of a window in temporal order."""
 
     def samples(self) -> Iterator[Sample]:
         """All samples, entry by entry."""
@@ -36,20 +32,19 @@ class Batch(list[Any]):
             yield from entry if isinstance(entry, list) else [entry]
 
     def pin_memory(self) -> Batch:
-        """Moves the pictures to page-locked memory; torch's loaders call it.
-
-        The small tensors stay: they are packed into such memory together, for their one copy to the
-        device.
-        """
+        """Moves the pictures to page-locked memory; torch's loaders call it."""
 
         def pinned(entry: Any) -> Any:
             if isinstance(entry, Sample):
+                # The small tensors stay: `packed_to` puts them into such memory together.
                 return replace(entry, images=entry.images.pin_memory())
             return [pinned(sample) for sample in entry]
 
         return Batch(map(pinned, self))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # To another process the small tensors travel as one. Each on its own would be a file that
+        # both processes map: with 2D boxes there are 33 in a sample.
         small: list[Tensor] = []
 
         def take(tensor: Tensor) -> Tensor | _Slot:
@@ -66,6 +61,7 @@ class Batch(list[Any]):
 def _restored(
     entries: list[Any], packed: Tensor, kinds: list[tuple[tuple[int, ...], torch.dtype]]
 ) -> Batch:
+    # `unpack` reads shapes and types only.
     like = [torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in kinds]
     tensors = unpack(packed, like)
     return Batch(map_leaves(entries, _Slot, lambda slot: tensors[slot.number]))

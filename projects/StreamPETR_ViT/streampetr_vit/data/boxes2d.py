@@ -29,12 +29,12 @@ def transform_boxes2d(
     height, width = draw.final_size
     limit = torch.tensor([width, height], dtype=torch.float32)
     origin = torch.tensor(draw.crop_origin, dtype=torch.float32)
-    corners = boxes.corners * draw.scale - origin.repeat(2)
+    corners = boxes.corners * draw.scale - origin.repeat(2)  # (n, 4): x1, y1, x2, y2
     corners = torch.minimum(corners.clamp(min=0), limit.repeat(2))
     # Quirk: clipped before the flip, so that a truncated object's centre lies on the border.
     centers = torch.minimum((boxes.centers * draw.scale - origin).clamp(min=0), limit)
     keep = ((corners[:, 2:] - corners[:, :2]) >= min_size_px).all(dim=1)
-    if draw.flip:
+    if draw.flip:  # the left edge becomes the right one
         corners = torch.stack(
             (width - corners[:, 2], corners[:, 1], width - corners[:, 0], corners[:, 3]), dim=1
         )
@@ -44,18 +44,15 @@ def transform_boxes2d(
 
 
 def _without_hidden(boxes: Boxes2D, size: tuple[int, int]) -> Boxes2D:
-    """Paints whole-pixel rectangles from far to near and keeps what remains visible.
-
-    Pixels between the same edges of rectangles have the same fate: one cell stands for all of them.
-
-    Quirk: the picture starts as if the farthest box covered it, so that this box is kept as long as
-    any pixel stays free.
-    """
+    """Paints whole-pixel rectangles from far to near and keeps what remains visible."""
     boxes = boxes[torch.argsort(boxes.depths, descending=True, stable=True)]
     left, top = boxes.corners[:, :2].ceil().int().numpy().T
     right, bottom = boxes.corners[:, 2:].floor().int().numpy().T
+    # Pixels between the same edges of rectangles have the same fate: one cell stands for them all.
     edges_x = np.unique([0, size[1], *left, *right])
     edges_y = np.unique([0, size[0], *top, *bottom])
+    # Quirk: the picture starts as if the farthest box, number 0, covered it, so that this box is
+    # kept as long as any pixel stays free.
     owner = np.zeros((len(edges_y) - 1, len(edges_x) - 1), np.int64)
     columns = zip(edges_x.searchsorted(left), edges_x.searchsorted(right), strict=True)
     rows = zip(edges_y.searchsorted(top), edges_y.searchsorted(bottom), strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import functools
+import os
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,6 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from streampetr_vit.data.batch import Batch
-from streampetr_vit.data.cores import usable_cores
 from streampetr_vit.data.loaders import EvaluationLoader, FrameDataset, TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import open_dataset
@@ -27,8 +27,6 @@ from streampetr_vit.data.streaming_sampler import (
 from streampetr_vit.data.window_sampler import WindowBatchSampler
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
-
-_LOG = logging.getLogger(__name__)
 
 
 def build_train_loader(
@@ -46,7 +44,7 @@ def build_train_loader(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> TrainLoader:
-    """Builds the endless streaming loader of one rank.
+    """Builds the endless streaming loader of one rank, see `StreamingBatchSampler`.
 
     Args:
         dataset: catalog name, or a description as `catalog.dataset_name` takes it.
@@ -66,14 +64,13 @@ def build_train_loader(
     """
     rank, world_size = _place(rank, world_size)
     data = _training_data(dataset, spec, mapper, seed)
-    lengths = data.records.scene_lengths
-    sequences = cut_sequences(lengths, sequence_split, sequence_length)
+    sequences = cut_sequences(data.records.scene_lengths, sequence_split, sequence_length)
     sampler = StreamingBatchSampler(
         sequences, lanes_per_rank, rank, world_size, seed, start_iteration
     )
-    what = f"{len(data)} frames of {len(lengths)} scenes as {len(sequences)} sequences"
-    options = _worker_options(num_workers, prefetch_factor, rank, seed)
-    return _train_loader(data, sampler, what, options)
+    return TrainLoader(
+        _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
+    )
 
 
 def build_window_loader(
@@ -91,10 +88,7 @@ def build_window_loader(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> TrainLoader:
-    """Builds the endless sliding-window loader of one rank.
-
-    An entry of its batches is a list of `window_length` samples in temporal order, each with its
-    own random draws.
+    """Builds the endless sliding-window loader of one rank; its entries are lists of samples.
 
     Args:
         lanes_per_rank: windows per rank, the batch size.
@@ -118,9 +112,9 @@ def build_window_loader(
         seed,
         start_iteration,
     )
-    what = f"{len(data)} windows of {window_length} frames, {window_drop} dropped,"
-    options = _worker_options(num_workers, prefetch_factor, rank, seed)
-    return _train_loader(data, sampler, what, options)
+    return TrainLoader(
+        _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
+    )
 
 
 def build_test_loader(
@@ -148,14 +142,16 @@ def build_test_loader(
     if mapper.training:
         raise InputError("build_test_loader needs a mapper with training=False")
     records = open_dataset(dataset, spec)
+    # Batches of one: a stream plays frame after frame.
     items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
-    options = _worker_options(num_workers, prefetch_factor, rank, seed=0)
     data = FrameDataset(records, mapper)
-    return EvaluationLoader(DataLoader(data, batch_size=1, sampler=items, **options))
+    return EvaluationLoader(
+        _data_loader(data, rank, num_workers, prefetch_factor, sampler=items, batch_size=1)
+    )
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and number of processes, where not given those of the process group."""
+    """Rank and number of processes; by default those of the process group."""
     return (
         comm.get_rank() if rank is None else rank,
         comm.get_world_size() if world_size is None else world_size,
@@ -175,48 +171,43 @@ def _training_data(
     return FrameDataset(records, mapper, seed)
 
 
-def _train_loader(
-    data: FrameDataset,
-    sampler: StreamingBatchSampler | WindowBatchSampler,
-    what: str,
-    options: dict[str, Any],
-) -> TrainLoader:
-    lanes, slots = sampler.lanes_per_rank, sampler.total_slots
-    _LOG.info("training on %s in %d x %d lanes", what, slots // lanes, lanes)
-    # Its iterator is endless: the workers live as long as the run.
-    return TrainLoader(DataLoader(data, batch_sampler=sampler, **options), sampler)
-
-
 def default_workers() -> int:
-    """Loading processes for each training process: the machine's usable cores, shared out.
-
-    One core is left for the training process itself, and more than 8 wait for each other's turn.
-    Where there is a GPU at least one loads beside it.
-    """
+    """Loading processes for each training process: the machine's usable cores, shared out."""
+    # More than 8 wait for each other's turn. One core is left for the training process itself, but
+    # where there is a GPU, that process mostly waits for it, and one may load beside it.
     least = 1 if torch.cuda.is_available() else 0
-    return max(least, min(8, usable_cores() // comm.get_local_size() - 1))
+    return max(least, min(8, _usable_cores() // comm.get_local_size() - 1))
 
 
-def _worker_options(
-    num_workers: int | None, prefetch_factor: int, rank: int, seed: int
-) -> dict[str, Any]:
+def _usable_cores() -> int:
+    """CPU cores that this process may run on; a quota of their time is not looked at."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _data_loader(
+    data: FrameDataset,
+    rank: int,
+    num_workers: int | None,
+    prefetch_factor: int,
+    **order: Any,
+) -> DataLoader[Any]:
+    """A loader of `Batch`es in the order that a sampler gives."""
     workers = default_workers() if num_workers is None else num_workers
-    return {
-        "num_workers": workers,
-        "prefetch_factor": prefetch_factor if workers else None,
-        "collate_fn": Batch,
-        "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _WorkerSeed(workers * rank + seed),
-    }
+    return DataLoader(
+        data,
+        num_workers=workers,
+        prefetch_factor=prefetch_factor if workers else None,  # torch refuses one without workers
+        collate_fn=Batch,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=functools.partial(_start_worker, workers * rank + data.seed),
+        **order,
+    )
 
 
-class _WorkerSeed:
-    """Seeds the global generators of a worker, and keeps OpenCV to the worker's own thread."""
-
-    def __init__(self, first_seed: int):
-        self._first_seed = first_seed
-
-    def __call__(self, worker: int) -> None:
-        cv2.setNumThreads(0)
-        random.seed(self._first_seed + worker)
-        np.random.seed(self._first_seed + worker)
+def _start_worker(first_seed: int, worker: int) -> None:
+    """Seeds the global generators of a worker process."""
+    cv2.setNumThreads(0)  # OpenCV works in the worker's own thread: the workers fill the cores
+    random.seed(first_seed + worker)
+    np.random.seed(first_seed + worker)

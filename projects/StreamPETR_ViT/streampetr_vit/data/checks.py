@@ -60,24 +60,19 @@ def summarise(records: FrameRecords) -> Summary:
     """
     if len(records) == 0:
         raise InputError(f"{records.root / records.version}: the chosen scenes have no frames")
-    starts = np.cumsum((0, *records.scene_lengths))
-    times = records.timestamps_us * 1e-6
-    inside = [np.diff(times[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-    intervals = np.concatenate(inside)
-    if len(intervals) == 0:
+    times = np.split(records.timestamps_us * 1e-6, np.cumsum(records.scene_lengths)[:-1])
+    intervals = np.concatenate([np.diff(of_scene) for of_scene in times])  # none between scenes
+    if len(intervals) == 0:  # single frames
         intervals = np.array([np.nan])
     counts = records.boxes_per_class().tolist()
-    sizes = {tuple(size) for size in records.image_sizes.reshape(-1, 2).tolist()}
+    sizes = {tuple(size) for size in records.image_sizes.reshape(-1, 2).tolist()}  # of all cameras
     return Summary(
         scenes=len(records.scene_lengths),
         frames=len(records),
         frames_per_scene=(min(records.scene_lengths), max(records.scene_lengths)),
-        interval_s=(
-            float(intervals.min()),
-            float(np.median(intervals)),
-            float(intervals.max()),
-        ),
+        interval_s=(intervals.min().item(), np.median(intervals).item(), intervals.max().item()),
         gaps=int((intervals > GAP_S).sum()),
+        # The last count is of boxes of no class.
         boxes=dict(zip((*records.spec.class_names, "other"), counts, strict=True)),
         image_sizes=sorted(sizes),
     )
@@ -85,6 +80,7 @@ def summarise(records: FrameRecords) -> Summary:
 
 def evenly_spaced(count: int, total: int) -> list[int]:
     """At most `count` different indices of range(total), from the first to the last."""
+    # Rounding can meet a place twice where there are few.
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
 

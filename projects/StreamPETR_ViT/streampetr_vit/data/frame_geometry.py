@@ -36,16 +36,15 @@ class FrameGeometry:
 
     @staticmethod
     def of_record(record: FrameRecord) -> FrameGeometry:
-        """The geometry of a frame as it was recorded.
-
-        Quirk: the pose is a product of two float32 matrices, as in the training of the released
-        weights; at 2.5 km from the map's origin that rounds positions by up to 0.3 mm.
-        """
+        """The geometry of a frame as it was recorded."""
+        # Quirk: a product of two float32 matrices, as in the training of the released weights; at
+        # 2.5 km from the map's origin that rounds positions by up to 0.3 mm.
         ego_to_global = torch.from_numpy(record.ego_to_global.matrix()).float()
         lidar_to_ego = torch.from_numpy(record.lidar_to_ego.matrix()).float()
         lidar_to_global = ego_to_global @ lidar_to_ego
         # Inverted before rounding: torch.tensor copies out of the read-only mapped file.
         lidar_to_camera = invert_rigid(torch.tensor(record.camera_to_lidar)).float()
+        # (N, 3, 3) into the upper left of (N, 4, 4)
         intrinsics = torch.eye(4, dtype=torch.float64).repeat(len(lidar_to_camera), 1, 1)
         intrinsics[:, :3, :3] = torch.tensor(record.camera_intrinsics)
         return FrameGeometry(
@@ -58,7 +57,8 @@ class FrameGeometry:
 
     def with_image_draws(self, draws: Sequence[ImageDraw]) -> FrameGeometry:
         """The geometry of the resized, cropped and flipped pictures, a draw for each of them."""
-        moves = torch.from_numpy(np.stack([draw.matrix() for draw in draws])).double()  # (N, 3, 3)
+        # (3, 3) each, float32 -> (N, 3, 3) float64
+        moves = torch.from_numpy(np.stack([draw.matrix() for draw in draws])).double()
         intrinsics = self.intrinsics.clone()
         intrinsics[:, :3, :3] = moves @ intrinsics[:, :3, :3]
         return replace(
@@ -68,16 +68,14 @@ class FrameGeometry:
         )
 
     def with_scene_draw(self, draw: SceneDraw) -> FrameGeometry:
-        """The geometry after the lidar frame was rotated, scaled and moved.
-
-        The poses carry the transform, so that a memory kept in the global frame stays consistent
-        over frames with different draws. Quirk: `lidar_to_camera` stays as calibrated.
-        """
+        """The geometry after the lidar frame was rotated, scaled and moved."""
         forward = torch.from_numpy(draw.matrix())
         backward = torch.from_numpy(np.linalg.inv(draw.matrix()))
         return replace(
-            self,
+            self,  # Quirk: `lidar_to_camera` stays as calibrated.
             lidar_to_image=self.lidar_to_image @ backward,
+            # The poses carry the draw: what a memory keeps in the global frame stays where it is,
+            # over frames with different draws.
             lidar_to_global=(self.lidar_to_global.double() @ backward).float(),
             global_to_lidar=(forward @ self.global_to_lidar.double()).float(),
         )

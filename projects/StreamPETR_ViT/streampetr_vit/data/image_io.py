@@ -21,18 +21,14 @@ class BadImageError(UserError, RuntimeError):
 
 
 def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Decodes a picture file.
-
-    A JPEG or PNG file must have its end. Damage in the middle of a file that can still be decoded
-    is not detected.
+    """Decodes a picture file. Damage in its middle that can still be decoded is not detected.
 
     Args:
         path: the file.
         size: (width, height) that the tables state.
 
     Returns:
-        (height, width, 3) uint8, BGR as stored by OpenCV (which decodes as the reference does; an
-        orientation tag is ignored).
+        (height, width, 3) uint8 BGR.
 
     Raises:
         BadImageError: naming the file and what is wrong with it.
@@ -44,6 +40,7 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise BadImageError(f"{picture} cannot be read: {error.strerror or error}") from error
     if _is_truncated(data):
         raise BadImageError(f"{picture} is truncated: {len(data)} bytes without an end marker")
+    # OpenCV decodes as the reference does. Calibration is of the sensor: no turning by a tag.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
@@ -57,7 +54,7 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """OpenCV decodes half a JPEG to half a picture without an error, so the end is looked for."""
+    # OpenCV decodes half a JPEG to half a picture without an error, so the end is looked for.
     if data[:2] == b"\xff\xd8":
         return not _has_jpeg_end(data)
     if data[:4] == b"\x89PNG":
@@ -66,13 +63,10 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _has_jpeg_end(data: bytes) -> bool:
-    """Whether the picture's own end marker is there.
-
-    Segments are passed over by their length: a thumbnail in one of them has markers of its own.
-    """
-    position = 2
+    position = 2  # behind the marker that begins the file
     while marker := _JPEG_MARKER.search(data, position):
         if marker[1] == _END_OF_JPEG:
             return True
+        # Over the segment by its length: a thumbnail in it has markers of its own.
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return False

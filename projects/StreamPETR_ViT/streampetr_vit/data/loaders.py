@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecords
-from streampetr_vit.data.streaming_sampler import StreamingBatchSampler, StreamItem
-from streampetr_vit.data.window_sampler import Window, WindowBatchSampler
+from streampetr_vit.data.streaming_sampler import StreamItem
+from streampetr_vit.data.window_sampler import Window
 from streampetr_vit.structures import Sample
 
 _LOG = logging.getLogger(__name__)
@@ -32,9 +32,11 @@ class FrameDataset(Dataset[Any]):
     def __getitem__(self, item: StreamItem | Window) -> Sample | list[Sample]:
         if isinstance(item, StreamItem):
             return self._sample(item, [])
+        # A window may repeat a frame: the position gives each its own draws.
         return [self._sample(frame, [position]) for position, frame in enumerate(item)]
 
     def _sample(self, item: StreamItem, position: list[int]) -> Sample:
+        # A draw depends on its place in the run alone: neither on the workers nor on a restart.
         rng = np.random.default_rng([self.seed, item.iteration, item.slot, *position])
         return self.mapper(
             self.records[item.frame], continues_stream=item.continues_stream, rng=rng
@@ -57,13 +59,12 @@ class SampleLoader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():
             for sample in batch.samples():
-                self._count(sample.bad_images)
+                for message in sample.bad_images:
+                    self.bad_images += 1
+                    _LOG.warning(
+                        "%s; black pixels instead (bad picture %d)", message, self.bad_images
+                    )
             yield batch
-
-    def _count(self, messages: Sequence[str]) -> None:
-        for message in messages:
-            self.bad_images += 1
-            _LOG.warning("%s; black pixels instead (bad picture %d)", message, self.bad_images)
 
     def _batches(self) -> Iterator[Batch]:
         try:
@@ -84,19 +85,18 @@ class TrainLoader(SampleLoader):
     """Endless training batches, row j always from lane j, resumable.
 
     Attributes:
-        sampler: chooses the frames.
+        sampler: the `StreamingBatchSampler` or `WindowBatchSampler` of the loader.
         delivered: batches delivered since the very start of the run.
     """
 
-    def __init__(
-        self, loader: DataLoader[Any], sampler: StreamingBatchSampler | WindowBatchSampler
-    ):
+    def __init__(self, loader: DataLoader[Any]):
         super().__init__(loader)
-        self.sampler = sampler
-        self.delivered = sampler.start_iteration
+        self.sampler = loader.batch_sampler
+        self.delivered = self.sampler.start_iteration
+        _LOG.info("training on %d frames: %s", len(self.dataset), self.sampler.signature())
 
     def __iter__(self) -> Iterator[Batch]:
-        self.sampler.start_iteration = self.delivered
+        self.sampler.start_iteration = self.delivered  # not what workers fetched ahead
         for batch in super().__iter__():
             self.delivered += 1
             yield batch
@@ -110,7 +110,7 @@ class TrainLoader(SampleLoader):
         here = self.state_dict()
         keys = [key for key in {**here, **state} if key != "delivered"]
         changed = [key for key in keys if state.get(key) != here.get(key)]
-        if changed:
+        if changed:  # the position would be one in another order of frames
             _LOG.warning(
                 "the stream starts anew: %s changed since the checkpoint",
                 ", ".join(f"{key} {state.get(key)} -> {here.get(key)}" for key in changed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -26,28 +27,24 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.structures import Boxes2D, Sample, rotate_scale_translate_boxes
 
 
+@dataclass(kw_only=True, eq=False)
 class NuScenesMapper:
-    """Maps a `FrameRecord` to a `Sample`, one frame of one stream.
+    """Maps a `FrameRecord` to a `Sample`. Normalisation is the detector's, on its device.
 
-    Images are uint8 RGB; normalisation is the detector's, on its device. 2D targets are all mapped
-    objects that a picture shows, whatever their range and number of sensor points, but those that
-    nearer ones hide; from far to near.
-
-    Args:
+    Attributes:
         training: random draws instead of the fixed one, and boxes filtered by `point_cloud_range`.
         image_aug: how pictures reach the input size.
         scene_aug: random change of the lidar frame; training only. None for none.
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres.
-        boxes2d: deliver the targets of an auxiliary 2D head; training only.
-        class_names_2d: order of the labels in `boxes2d`; None for that of the data set. The
-            released checkpoints learned their 2D class channels in the order
-            `data.nuscenes.spec.CONVERTER_CLASS_NAMES`: give that to train such a head further or to
-            name what it outputs. A head that starts anew needs no other order than the 3D head's,
-            and 3D detection depends on neither.
+        boxes2d: deliver the targets of an auxiliary 2D head; training only. They are all objects
+            of a class that a picture shows, whatever their range and number of sensor points, but
+            those that nearer ones hide; from far to near.
+        class_names_2d: order of the labels in `boxes2d`; None for that of the data set. Quirk: the
+            2D heads of released checkpoints learned `data.nuscenes.spec.CONVERTER_CLASS_NAMES`;
+            give that to train such a head further.
         use_valid_flag: leave out boxes without a lidar or radar point.
         on_bad_image: "raise" ends the run with the sample's token; "count" delivers black pixels
-            for that camera and says so in `bad_images`. No frame is ever left out or exchanged:
-            the temporal memory of a stream would silently skip a step.
+            for that camera and says so in `bad_images`.
         cache_images: keep the transformed pictures in memory (pictures x 3 H W bytes in each
             worker process). Only for fixed transforms: no range of scales and no flips.
 
@@ -55,43 +52,37 @@ class NuScenesMapper:
         InputError: on an option outside what is said above.
     """
 
-    def __init__(
-        self,
-        *,
-        training: bool,
-        image_aug: ImageAugmentation,
-        scene_aug: SceneAugmentation | None = None,
-        point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
-        boxes2d: bool = False,
-        class_names_2d: Sequence[str] | None = None,
-        use_valid_flag: bool = True,
-        on_bad_image: str = "raise",
-        cache_images: bool = False,
-    ):
-        if on_bad_image not in ("raise", "count"):
-            raise InputError(f'on_bad_image must be "raise" or "count", not {on_bad_image!r}')
-        if len(point_cloud_range) != 6:
-            raise InputError(f"point_cloud_range must be 6 numbers, not {list(point_cloud_range)}")
-        if cache_images and training and not _is_fixed(image_aug):
+    training: bool
+    image_aug: ImageAugmentation
+    scene_aug: SceneAugmentation | None = None
+    point_cloud_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+    boxes2d: bool = False
+    class_names_2d: Sequence[str] | None = None
+    use_valid_flag: bool = True
+    on_bad_image: str = "raise"
+    cache_images: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_bad_image not in ("raise", "count"):
+            raise InputError(f'on_bad_image must be "raise" or "count", not {self.on_bad_image!r}')
+        self.point_cloud_range = tuple(self.point_cloud_range)  # a config file yields lists
+        if len(self.point_cloud_range) != 6:
+            raise InputError(f"point_cloud_range must be 6 numbers, not {self.point_cloud_range}")
+        if self.class_names_2d is not None:
+            self.class_names_2d = tuple(self.class_names_2d)
+        if self.cache_images and self.training and not _is_fixed(self.image_aug):
             raise InputError(
                 "cache_images needs a fixed image transform: set image_aug.resize_range to one "
-                f"scale and flip_probability to 0 (they are {image_aug.resize_range} and "
-                f"{image_aug.flip_probability}), or cache_images to False"
+                f"scale and flip_probability to 0 (they are {self.image_aug.resize_range} and "
+                f"{self.image_aug.flip_probability}), or cache_images to False"
             )
-        if boxes2d and not training:
+        if self.boxes2d and not self.training:
             raise InputError(
                 "boxes2d=True needs training=True: they are training targets; leave boxes2d out of "
                 "the evaluation mapper"
             )
-        self.training = training
-        self.image_aug = image_aug
-        self.scene_aug = scene_aug
-        self.point_cloud_range = tuple(point_cloud_range)
-        self.boxes2d = boxes2d
-        self.class_names_2d = None if class_names_2d is None else tuple(class_names_2d)
-        self.use_valid_flag = use_valid_flag
-        self.on_bad_image = on_bad_image
-        self._cache: dict[str, tuple[ImageDraw, np.ndarray]] | None = {} if cache_images else None
+        # By file; each worker process has its own.
+        self._cache: dict[str, tuple[ImageDraw, np.ndarray]] = {}
 
     def __call__(
         self,
@@ -110,10 +101,11 @@ class NuScenesMapper:
         Raises:
             BadImageError: naming the sample and the file.
         """
+        # One order for all settings, pictures before the scene: a seed means the same draws.
         draws, scene = self._draw(record, rng)
         images, bad_images = self._images(record, draws)
         geometry = FrameGeometry.of_record(record).with_image_draws(draws)
-        boxes, labels = self._boxes(record)
+        boxes, labels = self._boxes(record)  # (n, 9), (n,)
         if scene is not None:
             geometry = geometry.with_scene_draw(scene)
             boxes = rotate_scale_translate_boxes(
@@ -122,6 +114,7 @@ class NuScenesMapper:
         annotated = record.has_annotations
         return Sample(
             images=images,
+            # Products were made in float64; the network takes float32.
             intrinsics=geometry.intrinsics.float(),
             lidar_to_camera=geometry.lidar_to_camera,
             lidar_to_image=geometry.lidar_to_image.float(),
@@ -144,8 +137,8 @@ class NuScenesMapper:
     def _draw(
         self, record: FrameRecord, rng: np.random.Generator | None
     ) -> tuple[list[ImageDraw], SceneDraw | None]:
-        """Of each camera its picture's draw, and the scene's."""
-        sizes = [(width, height) for width, height in record.image_sizes.tolist()]
+        """N draws of the pictures, and the scene's."""
+        sizes = [(width, height) for width, height in record.image_sizes.tolist()]  # (N, 2)
         if not self.training:
             return [self.image_aug.fixed(size) for size in sizes], None
         if rng is None:
@@ -156,17 +149,20 @@ class NuScenesMapper:
     def _boxes(self, record: FrameRecord) -> tuple[Tensor, Tensor]:
         """(n, 9) float32 boxes and (n,) int64 labels, before augmentation."""
         boxes, labels = boxes_of_record(record, self.use_valid_flag)
-        if self.training:
+        if self.training:  # in evaluation boxes are for pictures only
             boxes, labels = filter_by_range(boxes, labels, self.point_cloud_range)
         return filter_by_class(boxes, labels)
 
     def _boxes2d(self, record: FrameRecord, draws: Sequence[ImageDraw]) -> list[Boxes2D]:
-        """N targets. Scene augmentation does not move what the pictures show."""
+        """N targets."""
+        # From the record's boxes: the scene's draw does not move what the pictures show.
         stored = boxes2d_of_record(record, self.class_names_2d)
         return [transform_boxes2d(*pair) for pair in zip(stored, draws, strict=True)]
 
     def _images(self, record: FrameRecord, draws: Sequence[ImageDraw]) -> tuple[Tensor, list[str]]:
         """(N, 3, H, W) uint8 RGB and the texts of `bad_images`."""
+        # Black where a picture is broken. Its frame is neither left out nor exchanged: the temporal
+        # memory of the stream would silently skip a step.
         images = np.zeros((len(draws), 3, *self.image_aug.final_size), np.uint8)
         bad = []
         for camera, draw in enumerate(draws):
@@ -185,18 +181,21 @@ class NuScenesMapper:
     def _image(self, record: FrameRecord, camera: int, draw: ImageDraw, rgb: np.ndarray) -> None:
         """Writes a picture to (3, H, W) uint8."""
         file = str(record.root / record.camera_paths[camera])
-        if self._cache is not None and file in self._cache and self._cache[file][0] == draw:
-            rgb[:] = self._cache[file][1]
+        known = self._cache.get(file)
+        if known is not None and known[0] == draw:
+            rgb[:] = known[1]
             return
         width, height = record.image_sizes[camera].tolist()
         image = draw.apply(read_image(Path(file), (width, height)))
         red, green, blue = rgb
         cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
-        if self._cache is not None:
-            self._cache[file] = (draw, rgb.copy())
+        if self.cache_images:
+            self._cache[file] = (draw, rgb.copy())  # the caller may write into its sample
 
 
 def _is_fixed(augmentation: ImageAugmentation) -> bool:
     low, high = augmentation.resize_range
     crop_low, crop_high = augmentation.bottom_crop_range
+    # Where a picture is wider than the input, the place of the crop is still drawn: the cache
+    # compares whole draws.
     return low == high and crop_low == crop_high and augmentation.flip_probability == 0

@@ -1,9 +1,9 @@
 """2D boxes of a frame's objects in its stored pictures, computed from the 3D boxes.
 
-A 2D box is the bound of what the picture shows of the projected cuboid: of the convex hull of its
-corners in front of the camera, cut by the edge of the picture. It is tighter than the clipped bound
-of the corners. Source: the 2D annotations of StreamPETR's converter, which are those of nuScenes'
-own export tool. Quirk: neither visibility nor range nor sensor points matter.
+A 2D box is the bound of what the picture shows of a cuboid: of the convex hull of its projected
+corners in front of the camera, cut by the edge of the picture. Source: the 2D annotations of
+StreamPETR's converter, which are those of nuScenes' own export tool. Quirk: neither visibility nor
+range nor sensor points matter.
 
 Shape letters: N cameras, n boxes, P pairs of a camera and a box, K points of a hull.
 """
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.annotations import label_table
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.structures import Boxes2D, box_corners
+from streampetr_vit.structures.pose import rotation_of
 
 _MIN_SIZE_PX = 1.0
 # Twice the area of a hull over the square of its length, at which rounding is all that is left.
@@ -46,16 +46,15 @@ def boxes2d_of_record(
     """
     names = record.spec.class_names if class_names is None else class_names
     labels = label_table(record.spec, names)[torch.from_numpy(record.gt_labels)]
-    mapped = (labels >= 0).numpy()
-    in_camera = _in_cameras(record, mapped)
+    in_camera = _in_cameras(record, (labels >= 0).numpy())
     pixels = _project(in_camera, record.camera_intrinsics)
     cameras, count = pixels.shape[:2]
     bounds = bounds_in_picture(
         pixels[:, :, 1:].reshape(-1, 8, 2),  # (N, n, 8, 2) -> (P, 8, 2)
         (in_camera[:, :, 1:, 2] > 0).reshape(-1, 8),
         np.repeat(record.image_sizes, count, axis=0),
-    ).reshape(cameras, count, 4)
-    depths = in_camera[:, :, 0, 2]
+    ).reshape(cameras, count, 4)  # (P, 4) -> (N, n, 4)
+    depths = in_camera[:, :, 0, 2]  # (N, n) of the centres
     large = (bounds[..., 2:] - bounds[..., :2] >= _MIN_SIZE_PX).all(axis=-1)  # False for NaN
     labels = labels[labels >= 0]
     boxes = []
@@ -71,7 +70,7 @@ def _in_cameras(record: FrameRecord, chosen: np.ndarray) -> np.ndarray:
     boxes, wxyz = record.gt_boxes[chosen], record.gt_rotation[chosen]
     points = np.repeat(boxes[:, None, :3], 9, axis=1)  # (n, 9, 3)
     if len(wxyz):  # an empty stack of rotations is not for every scipy
-        rotation = Rotation.from_quat(wxyz[:, [1, 2, 3, 0]]).as_matrix()
+        rotation = rotation_of(wxyz).as_matrix()
         corners = box_corners(torch.from_numpy(boxes), torch.from_numpy(rotation))
         points[:, 1:] = corners.numpy()
     # camera_to_lidar holds the pose of the car at the camera's own time.
@@ -113,14 +112,12 @@ def bounds_in_picture(points: np.ndarray, valid: np.ndarray, size: np.ndarray) -
 
 
 def _cut_bounds(points: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(P, 4) bounds of hulls that the picture's edge may cut; low > high where they do not meet.
-
-    The vertices of the intersection are points in the picture, crossings of hull edges with its
-    sides, and corners of the picture inside the hull. The connections of all pairs of points
-    include the edges of the hull and never leave it: clipped, they give the first two kinds.
-    """
+    """(P, 4) bounds of hulls that the picture's edge may cut; low > high where they do not meet."""
+    # The vertices of the intersection are points in the picture, crossings of hull edges with its
+    # sides, and corners of the picture inside the hull. The connections of all pairs of points
+    # include the edges of the hull and never leave it: clipped, they give the first two kinds.
     begin, end = np.triu_indices(points.shape[1], 1)
-    ends, met = _clip_segments(points[:, begin], points[:, end], size)
+    ends, met = _clip_segments(points[:, begin], points[:, end], size)  # of K (K - 1) / 2 pairs
     corners = size[:, None] * _PICTURE_CORNERS  # (P, 4, 2)
     candidates = np.concatenate((ends, corners), axis=1)
     counts = np.concatenate((met, _inside_hull(corners, points)), axis=1)[..., None]
@@ -136,7 +133,7 @@ def _clip_segments(
     """Clips segments to the picture.
 
     Args:
-        begin, end: (P, S, 2).
+        begin, end: (P, S, 2) of S segments.
         size: (P, 2).
 
     Returns:

@@ -14,11 +14,6 @@ def resized_crop(
 ) -> np.ndarray:
     """Resizes a picture with Pillow's antialiased bicubic filter and cuts a rectangle out.
 
-    Pillow filters along the rows, rounds to whole values, then filters along the columns. So the
-    first pass can leave out rows, and the second one columns, that the rectangle does not need. The
-    `box` of Pillow's own resize is no way: it is rounded to float32, and can turn the order of the
-    passes around. Both change pixels.
-
     Args:
         image: (height, width, 3) uint8.
         size: (width, height) of the whole picture after the resize.
@@ -33,6 +28,10 @@ def resized_crop(
     (height, width), bicubic = image.shape[:2], Image.Resampling.BICUBIC
     if not _is_filtered_along_rows_first((width, height), size):
         return np.asarray(Image.fromarray(image).resize(size, bicubic).crop(box))
+    # Pillow filters along the rows, rounds to whole values, then filters along the columns. So the
+    # first pass can leave out rows, and the second one columns, that the rectangle does not need.
+    # The `box` of Pillow's own resize would change pixels: it is rounded to float32, and can turn
+    # the order of the passes around.
     first, end = _rows_needed(top, bottom, height, height / size[1])
     rows = Image.fromarray(image[first:end]).resize((size[0], end - first), bicubic)
     # Back to the full height, so that each row keeps its weights. What is black is not seen.
@@ -42,12 +41,9 @@ def resized_crop(
 
 
 def _is_filtered_along_rows_first(stored: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether every version of Pillow does so, for (width, height) before and after the resize.
-
-    Current ones filter along the columns first where the height shrinks by more than twice as many
-    pixels as the width (Pillow 13). One scale for both sides of a picture that is not taller than
-    twice its width is no such case.
-    """
+    """Whether every version of Pillow does so, for (width, height) before and after the resize."""
+    # Pillow 13 filters along the columns first where the height shrinks by more than twice as many
+    # pixels as the width: never at one scale of a picture that is at most twice as high as wide.
     lost_columns, lost_rows = (before - after for before, after in zip(stored, size, strict=True))
     return lost_rows <= 0 or lost_rows <= 2 * lost_columns
 
@@ -60,6 +56,6 @@ def _rows_needed(top: int, bottom: int, height: int, scale: float) -> tuple[int,
         height: of the stored picture.
         scale: stored rows to one resized row.
     """
-    reach = _SUPPORT * max(scale, 1.0) + 2
+    reach = _SUPPORT * max(scale, 1.0) + 2  # and two for rounding
     first, end = int((top + 0.5) * scale - reach), int((bottom - 0.5) * scale + reach)
     return max(first, 0), min(end + 1, height)

@@ -2,13 +2,13 @@
 
 Training plays sequences (a scene or a piece of one) in lanes. Every lane of every rank takes its
 sequences from one endless, shuffled list and plays each from its first to its last frame, one frame
-per iteration; a batch is the current frame of each lane, and a lane is always the same row of the
-batch, where the detector keeps its memory. Source: InfiniteGroupEachSampleInBatchSampler of
-StreamPETR, whose index sequence is reproduced.
+per iteration. A batch is the current frame of each lane. Source: the index sequence of StreamPETR's
+InfiniteGroupEachSampleInBatchSampler.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ class StreamItem(NamedTuple):
     Attributes:
         frame: row of the records.
         continues_stream: the lane played the frame before this one in the iteration before.
-        iteration, slot: number of the batch and of the lane among all ranks; the seed of the
-            frame's random draws, so that they depend neither on the workers nor on a restart.
+        iteration, slot: number of the batch and of the lane among all ranks; they seed the frame's
+            random draws.
     """
 
     frame: int
@@ -48,6 +48,9 @@ def cut_sequences(
 
     Returns:
         Frame indices of each sequence.
+
+    Raises:
+        InputError: on numbers that make no sequence.
     """
     if sequence_length is not None and sequence_split != 1:
         raise InputError(
@@ -61,7 +64,7 @@ def cut_sequences(
         )
     sequences, start = [], 0
     for length in scene_lengths:
-        piece = sequence_length or -(-length // sequence_split)
+        piece = sequence_length or -(-length // sequence_split)  # rounded up
         end = start + length
         sequences += [range(first, min(first + piece, end)) for first in range(start, end, piece)]
         start = end
@@ -76,8 +79,7 @@ class StreamingBatchSampler:
         lanes_per_rank: batch size of a rank.
         rank, world_size: which lanes are this rank's.
         seed: of the shuffles, the same on every rank.
-        start_iteration: batches to pass over, for a resumed run. The stream goes on where it was,
-            and `continues_stream` is False in the first batch because the memory starts empty.
+        start_iteration: batches to pass over, for a resumed run.
 
     Raises:
         InputError: if there are fewer sequences than lanes.
@@ -118,6 +120,7 @@ class StreamingBatchSampler:
 
     def __iter__(self) -> Iterator[list[StreamItem]]:
         order = _EndlessShuffle(len(self.sequences), self.seed)
+        # A lane is always the same row of the batch, where the trainer keeps its memory.
         lanes = [self._lane(slot, order) for slot in self.slots]
         while True:
             yield [next(lane) for lane in lanes]
@@ -127,13 +130,16 @@ class StreamingBatchSampler:
         iteration, place = 0, slot
         while True:
             sequence = self.sequences[order[place]]
+            # All iterations from the first one on are counted: a resumed run then plays the frames
+            # that the uninterrupted one would have played.
             skipped = min(len(sequence), max(0, self.start_iteration - iteration))
             iteration += skipped
             for position in range(skipped, len(sequence)):
+                # The memory starts empty, also in the first batch of a resumed run.
                 continues = position > 0 and iteration > self.start_iteration
                 yield StreamItem(sequence[position], continues, iteration, slot)
                 iteration += 1
-            place += self.total_slots
+            place += self.total_slots  # the other lanes of all ranks take those between
 
 
 class _EndlessShuffle:
@@ -158,24 +164,24 @@ def evaluation_shard(
     Args:
         scene_lengths: frames of each scene; scenes are adjacent.
         rank, world_size: which part.
-        sharding: "scene" gives each rank whole scenes, so that no stream is cut and the result does
-            not depend on the number of ranks. "reference" cuts equal blocks, filled up with the
-            first frames, as the published numbers were made (with 8 ranks).
+        sharding: "scene" gives each rank whole scenes. "reference" cuts equal blocks, filled up
+            with the first frames, as the published numbers were made (with 8 ranks).
     """
     scene_of_frame = [scene for scene, length in enumerate(scene_lengths) for _ in range(length)]
     total = len(scene_of_frame)
-    if sharding == "scene":
+    if sharding == "scene":  # no stream is cut: the result is the same for any number of ranks
         begin, end = (_scene_boundary(scene_lengths, r, world_size) for r in (rank, rank + 1))
         indices = list(range(begin, end))
     elif sharding == "reference":
         per_rank = -(-total // world_size)
         block = range(rank * per_rank, (rank + 1) * per_rank)
-        indices = [index % total for index in block]
+        indices = [index % total for index in block]  # past the end: the first frames again
     else:
         raise InputError(f'sharding must be "scene" or "reference", not {sharding!r}')
     items = []
     for iteration, index in enumerate(indices):
         before = indices[iteration - 1] if iteration else None
+        # At a cut, and at the first frames that fill up the last block, a stream starts anew.
         continues = before == index - 1 and scene_of_frame[before] == scene_of_frame[index]
         items.append(StreamItem(index, continues, iteration, rank))
     return items
@@ -183,8 +189,6 @@ def evaluation_shard(
 
 def _scene_boundary(scene_lengths: Sequence[int], rank: int, world_size: int) -> int:
     """The first frame of a rank: the scene start nearest to an equal share of the frames."""
-    starts = [0]
-    for length in scene_lengths:
-        starts.append(starts[-1] + length)
+    starts = [0, *itertools.accumulate(scene_lengths)]
     share = starts[-1] * rank / world_size
     return min(starts, key=lambda start: abs(start - share))

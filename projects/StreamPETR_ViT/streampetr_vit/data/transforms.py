@@ -39,14 +39,14 @@ class ImageDraw:
     def matrix(self) -> np.ndarray:
         """(3, 3) float32: homogeneous pixels of the stored picture -> of the final picture.
 
-        Quirk: the drawn scale, not the truncated size over the stored size; no half-pixel offset;
-        a flip maps u to W - u. Released weights were trained with these matrices.
+        Quirk: released weights were trained with matrices that are off by up to a pixel.
         """
         matrix = np.eye(3, dtype=np.float32)
+        # The drawn scale, not the truncated size over the stored size, and no half-pixel offset.
         matrix[0, 0] = matrix[1, 1] = self.scale
         matrix[:2, 2] = (-self.crop_origin[0], -self.crop_origin[1])
         if self.flip:
-            matrix[0] *= -1
+            matrix[0] *= -1  # u -> W - u, where the picture has W - 1 - u
             matrix[0, 2] += self.final_size[1]
         return matrix
 
@@ -57,16 +57,14 @@ class ImageDraw:
             image: (height, width, 3) uint8; channels in any order.
 
         Returns:
-            (H, W, 3) uint8. The resize is Pillow's antialiased bicubic filter, which released
-            weights expect.
+            (H, W, 3) uint8.
         """
         (x, y), (height, width) = self.crop_origin, self.final_size
         if (image.shape[1], image.shape[0]) != self.resized_size:
-            limits = (*self.resized_size, *self.resized_size)
-            corners = (x, y, x + width, y + height)
-            left, top, right, bottom = (
-                min(max(corner, 0), limit) for corner, limit in zip(corners, limits, strict=True)
-            )
+            # Of the crop, what lies in the resized picture.
+            left, right = np.clip((x, x + width), 0, self.resized_size[0]).tolist()
+            top, bottom = np.clip((y, y + height), 0, self.resized_size[1]).tolist()
+            # Released weights expect Pillow's antialiased bicubic filter.
             image = resized_crop(image, self.resized_size, (left, top, right, bottom))
             x, y = x - left, y - top
         cropped = _crop(image, (x, y), self.final_size)
@@ -78,7 +76,7 @@ def _crop(image: np.ndarray, origin: tuple[int, int], size: tuple[int, int]) -> 
     (x, y), (height, width) = origin, size
     top, left = max(y, 0), max(x, 0)
     inside = image[top : max(y + height, 0), left : max(x + width, 0)]
-    if inside.shape[:2] == (height, width):
+    if inside.shape[:2] == (height, width):  # nothing lies outside, nothing is copied
         return inside
     cropped = np.zeros((height, width, *image.shape[2:]), image.dtype)
     rows, columns = inside.shape[:2]
@@ -93,9 +91,8 @@ class ImageAugmentation:
     Attributes:
         final_size: (H, W) in pixels.
         resize_range: factors on the stored picture that training draws from, uniformly. (0.47,
-            0.625) of 1600x900 pictures suits 320x800; double it for pictures of 800x450. Where
-            cameras have pictures of several sizes it is meant for the first camera's, and the
-            others are scaled so that they fill the input as much.
+            0.625) of 1600x900 pictures suits 320x800; double it for pictures of 800x450. It is
+            meant for the first camera's pictures; those of another size fill the input as much.
         flip_probability: of a left-right flip in training.
         bottom_crop_range: fraction of the resized height to cut off below, drawn in training; the
             middle of the range in evaluation.
@@ -108,36 +105,32 @@ class ImageAugmentation:
 
     def __post_init__(self) -> None:
         for name in ("final_size", "resize_range", "bottom_crop_range"):
-            # A config file yields lists.
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
-        low, high = self.resize_range
-        if not 0 < low <= high:
-            raise InputError(f"resize_range must be 0 < low <= high, not {self.resize_range}")
-        if min(self.final_size) < 1 or any(int(side) != side for side in self.final_size):
-            raise InputError(f"final_size must be (H, W) in whole pixels, not {self.final_size}")
-        low, high = self.bottom_crop_range
-        if not 0 <= low <= high < 1:
-            raise InputError(
-                f"bottom_crop_range must be 0 <= low <= high < 1, not {self.bottom_crop_range}"
-            )
-        if not 0 <= self.flip_probability <= 1:
-            raise InputError(f"flip_probability must be in [0, 1], not {self.flip_probability}")
+        size, (low, high), crop = self.final_size, self.resize_range, self.bottom_crop_range
+        whole = all(side >= 1 and int(side) == side for side in size)
+        _require(whole, "final_size must be (H, W) in whole pixels", size)
+        _require(0 < low <= high, "resize_range must be 0 < low <= high", self.resize_range)
+        crops = 0 <= crop[0] <= crop[1] < 1
+        _require(crops, "bottom_crop_range must be 0 <= low <= high < 1", crop)
+        chance = self.flip_probability
+        _require(0 <= chance <= 1, "flip_probability must be in [0, 1]", chance)
 
     def draw(
         self, stored_sizes: Sequence[tuple[int, int]], rng: np.random.Generator
     ) -> list[ImageDraw]:
-        """Draws for training: the same random numbers for all cameras of a frame.
+        """Draws for training, one for each camera of a frame.
 
         Args:
             stored_sizes: (width, height) of each camera's stored picture.
             rng: source of all randomness.
         """
+        # One set of numbers serves all cameras: what two of them see still fits together.
         scale = float(rng.uniform(*self.resize_range))
         bottom = float(rng.uniform(*self.bottom_crop_range))
         across = float(rng.uniform())
         flip = rng.random() < self.flip_probability
         filling = self._filling_scale(stored_sizes[0])
-        # The ratio is exactly 1 for pictures of one size.
+        # The ratio is exactly 1 for pictures of one size: their scale keeps every bit.
         return [
             self.place(size, scale * (self._filling_scale(size) / filling), bottom, across, flip)
             for size in stored_sizes
@@ -146,7 +139,7 @@ class ImageAugmentation:
     def fixed(self, stored_size: tuple[int, int]) -> ImageDraw:
         """The draw of evaluation: the smallest scale that fills the input, centred, not flipped."""
         scale, bottom = self._filling_scale(stored_size), sum(self.bottom_crop_range) / 2
-        return self.place(stored_size, scale, bottom, 0.5, flip=False)
+        return self.place(stored_size, scale, bottom, across=0.5, flip=False)
 
     def _filling_scale(self, stored_size: tuple[int, int]) -> float:
         (width, height), (final_height, final_width) = stored_size, self.final_size
@@ -159,19 +152,19 @@ class ImageAugmentation:
 
         Args:
             stored_size: (width, height) of the stored picture.
-            scale: factor of the resize; sizes are truncated to whole pixels.
+            scale: factor of the resize.
             bottom: fraction of the resized height to cut off below.
             across: where the crop lies in the surplus width, 0 is left and 1 is right.
             flip: mirror the crop.
         """
-        width, height = int(stored_size[0] * scale), int(stored_size[1] * scale)
+        width, height = int(stored_size[0] * scale), int(stored_size[1] * scale)  # as the reference
         final_height, final_width = self.final_size
         return ImageDraw(
             scale=scale,
             resized_size=(width, height),
             crop_origin=(
                 int(across * max(0, width - final_width)),
-                int((1 - bottom) * height) - final_height,
+                int((1 - bottom) * height) - final_height,  # the road stays, the sky is cut off
             ),
             final_size=self.final_size,
             flip=bool(flip),
@@ -218,13 +211,12 @@ class SceneAugmentation:
     def __post_init__(self) -> None:
         for name in ("yaw_range_rad", "scale_range"):
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
-        object.__setattr__(self, "translation_std_m", tuple(self.translation_std_m))
-        if not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise InputError(f"scale_range must be 0 < low <= high, not {self.scale_range}")
-        if len(self.translation_std_m) != 3 or min(self.translation_std_m) < 0:
-            raise InputError(
-                f"translation_std_m must be three values >= 0, not {self.translation_std_m}"
-            )
+        spread = tuple(self.translation_std_m)
+        object.__setattr__(self, "translation_std_m", spread)
+        low, high = self.scale_range
+        _require(0 < low <= high, "scale_range must be 0 < low <= high", self.scale_range)
+        three = len(spread) == 3 and min(spread) >= 0
+        _require(three, "translation_std_m must be three values >= 0", spread)
 
     def draw(self, rng: np.random.Generator) -> SceneDraw:
         """Draws for training."""
@@ -234,7 +226,11 @@ class SceneAugmentation:
         return SceneDraw(yaw, scale, (x, y, z))
 
 
+def _require(holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise InputError(f"{rule}, not {value}")
+
+
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
-    if len(values) != 2:
-        raise InputError(f"{name} must be two numbers, not {list(values)}")
-    return values[0], values[1]
+    _require(len(values) == 2, f"{name} must be two numbers", list(values))
+    return values[0], values[1]  # a config file yields lists

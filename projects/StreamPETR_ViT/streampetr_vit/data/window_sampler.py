@@ -1,8 +1,8 @@
 """Which short clips ("windows") training plays when no memory is kept between iterations.
 
-Every frame of the data set is the last frame of one window per epoch; the frames before it are its
-recent predecessors, some of them dropped at random, so that the time between frames varies. Source:
-the sliding-window mode of StreamPETR (its data set's queue and its DistributedGroupSampler).
+Every frame of the data set is the last frame of one window per epoch, behind recent predecessors of
+which some are dropped at random. Source: the sliding-window mode of StreamPETR (its data set's
+queue and its DistributedGroupSampler).
 
 Shape letters: Q frames of a window.
 """
@@ -23,12 +23,8 @@ Window = tuple[StreamItem, ...]
 class WindowBatchSampler:
     """Endless batches of windows, one per lane of this rank.
 
-    A window is Q items in temporal order that share one iteration and slot. A window that reaches
-    back beyond the first frame of the data set repeats that frame; one that reaches back into
-    another scene has `continues_stream` False where the scene changes, as in its first frame.
-
-    Nothing is carried from one window to the next: a resumed run plays what the uninterrupted one
-    would have played.
+    A window is Q items in temporal order that share one iteration and slot. A resumed run plays
+    what the uninterrupted one would have played.
 
     Args:
         scene_lengths: frames of each scene; scenes are adjacent.
@@ -101,8 +97,10 @@ class WindowBatchSampler:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         count = len(self._scene_of_frame)
         order = torch.randperm(count, generator=generator)
+        # Filled up to whole batches of all ranks with the first frames of the shuffled order.
         padded = torch.arange(self.epoch_iterations * self.total_slots) % count
-        blocks = order[padded].reshape(-1, self.lanes_per_rank)  # one batch of one rank each
+        # (slots of an epoch,) -> (batches of all ranks, lanes of a rank)
+        blocks = order[padded].reshape(-1, self.lanes_per_rank)
         blocks = blocks[torch.randperm(len(blocks), generator=generator)]
         share = blocks[self.rank * self.epoch_iterations :][: self.epoch_iterations]
         return share.flatten().tolist()
@@ -112,9 +110,12 @@ class WindowBatchSampler:
         # The frames of a window are seeded by their position, 0 .. Q - 1; this is one more draw.
         rng = np.random.default_rng([self.seed, iteration, slot, self.window_length])
         kept = self.window_length - 1
+        # Dropping some makes the time between frames vary.
         earlier = rng.choice(kept + self.window_drop, kept, replace=False)
         first = last - kept - self.window_drop
+        # Before the first frame of the data set there is none: it is repeated.
         frames = [max(0, first + int(place)) for place in np.sort(earlier)] + [last]
+        # Windows reach back into other scenes: the stream starts anew where the scene changes.
         scenes = self._scene_of_frame[frames]
         continues = [False, *(scenes[1:] == scenes[:-1]).tolist()]
         return tuple(

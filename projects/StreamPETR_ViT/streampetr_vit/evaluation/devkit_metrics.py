@@ -84,7 +84,7 @@ def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
         attributes = [token for token in annotation["attribute_tokens"] if token in known]
         annotation["attribute_tokens"] = attributes[:1]
     # They read the vehicle's pose from the record of LIDAR_TOP, and nothing else of it. The camera
-    # nearest in time stands for a lidar that is not there, as in `data.nuscenes.columns`.
+    # nearest in time stands for a lidar that is not there, as in `data.nuscenes.sensors`.
     channels = spec.cameras if spec.lidar is None else (spec.lidar,)
     for sample in nusc.sample:
         tokens = [sample["data"][channel] for channel in channels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -82,7 +83,8 @@ class DatasetSpec:
             )
         if self.lidar_to_ego is not None:
             pose = tuple(float(value) for value in self.lidar_to_ego)
-            if len(pose) != 7 or abs(sum(q * q for q in pose[3:]) - 1) > 1e-3:
+            unit = abs(math.hypot(*pose[3:]) - 1) < 1e-3  # False for NaN
+            if len(pose) != 7 or not unit or not all(map(math.isfinite, pose)):
                 raise InputError(
                     "dataset_spec.lidar_to_ego must be x, y, z and a unit quaternion w, x, y, z, "
                     f"not {list(pose)}"

@@ -37,9 +37,13 @@ class Pose:
         return matrix
 
     def rotation(self) -> Rotation:
-        """The rotation part; normalises the quaternion."""
-        # scipy has the scalar last
-        return Rotation.from_quat(np.asarray(self.rotation_wxyz)[[1, 2, 3, 0]])
+        """The rotation part."""
+        return rotation_of(self.rotation_wxyz)
+
+
+def rotation_of(wxyz: np.ndarray) -> Rotation:
+    """The rotations of (..., 4) quaternions (w, x, y, z), which it normalises."""
+    return Rotation.from_quat(np.asarray(wxyz)[..., [1, 2, 3, 0]])  # scipy has w last
 
 
 def invert_rigid(matrix: Tensor) -> Tensor:

@@ -16,23 +16,22 @@ from pathlib import Path
 
 import numpy as np
 from iopath.common.file_io import file_lock
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from streampetr_vit.data.nuscenes.cache import CacheError, fingerprint, write_arrays
 from streampetr_vit.data.nuscenes.columns import (
     Annotations,
     Samples,
-    SensorData,
     read_annotations,
     read_samples,
-    read_sensor_data,
 )
 from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.sensors import SensorData, read_sensor_data
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.nuscenes.tables import TableFolder, garbage_collection_paused
 from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.structures.pose import rotation_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,10 +72,10 @@ def load_records(
     """
     root = Path(root).expanduser().resolve()
     folder = version_folder(root, version)
-    files = [folder / f"{table}.json" for table in TABLES]
+    files = [file for table in TABLES if (file := folder / f"{table}.json").is_file()]
+    # Classes are no part of it: the cache holds categories, and labels are made at opening.
     sensors = repr((spec.lidar, spec.cameras, spec.lidar_to_ego))
-    print_of_tables = fingerprint([file for file in files if file.is_file()], sensors)
-    path = _cache_path(root, f"{version}.{print_of_tables}.safetensors", cache_dir)
+    path = _cache_path(root, f"{version}.{fingerprint(files, sensors)}.safetensors", cache_dir)
     records = _open_cache(path, root, spec)
     if records is None:
         # Of several processes of one machine or shared folder, one builds and the others wait.
@@ -120,7 +119,8 @@ def _check_categories(records: FrameRecords, folder: Path) -> None:
         raise InputError(
             f"{folder / 'category.json'} has no category of dataset_spec.classes: it has "
             f"{', '.join(sorted(names))}; the classes take "
-            f"{', '.join(category for entry in classes for category in entry.categories)}"
+            f"{', '.join(records.spec.label_of_category)}. Name the categories of this data set in "
+            "dataset_spec.classes"
         )
     for entry in absent:
         _LOG.warning(
@@ -169,6 +169,7 @@ def record_arrays(
     samples: Samples, sensors: SensorData, annotations: Annotations
 ) -> dict[str, np.ndarray]:
     """The columns of `FrameRecords`, by name."""
+    # The reference is channel 0, the cameras follow.
     lidar_to_ego, ego_to_global = sensors.sensor_to_ego[:, 0], sensors.ego_to_global[:, 0]
     arrays = {
         "token": _bytes(samples.tokens),
@@ -185,7 +186,8 @@ def record_arrays(
         "camera_intrinsics": sensors.intrinsics[:, 1:],
         "image_size": sensors.image_size[:, 1:],
     }
-    order = np.argsort(annotations.frame, kind="stable")  # table order inside a sample
+    # By frame, so that a frame's boxes are one slice; in table order inside a frame.
+    order = np.argsort(annotations.frame, kind="stable")
     boxes, rotation = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
     arrays |= {
         "gt_boxes": boxes[order],
@@ -203,11 +205,12 @@ def record_arrays(
 
 def _camera_to_lidar(sensors: SensorData) -> np.ndarray:
     """(S, N, 4, 4): camera -> ego at the camera's time -> global -> ego at lidar time -> lidar."""
+    # (S, 1, ...) of the lidar, (S, N, ...) of the cameras.
     rotation_le, translation_le = _rotation_translation(sensors.sensor_to_ego[:, :1])
     rotation_eg, translation_eg = _rotation_translation(sensors.ego_to_global[:, :1])
     rotation_ce, translation_ce = _rotation_translation(sensors.sensor_to_ego[:, 1:])
     rotation_cg, translation_cg = _rotation_translation(sensors.ego_to_global[:, 1:])
-    to_lidar = np.swapaxes(rotation_eg @ rotation_le, -1, -2)  # global -> lidar directions
+    to_lidar = np.swapaxes(rotation_eg @ rotation_le, -1, -2)  # the inverse: global -> lidar
     in_ego = (rotation_cg @ translation_ce + translation_cg) - translation_eg
     matrix = np.zeros((*in_ego.shape[:2], 4, 4))
     matrix[..., :3, :3] = to_lidar @ rotation_cg @ rotation_ce
@@ -219,12 +222,8 @@ def _camera_to_lidar(sensors: SensorData) -> np.ndarray:
 
 def _rotation_translation(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(..., 7) -> (..., 3, 3) and (..., 3, 1)."""
-    rotation = _rotation(poses[..., 3:].reshape(-1, 4)).as_matrix()
+    rotation = rotation_of(poses[..., 3:].reshape(-1, 4)).as_matrix()  # scipy takes one axis more
     return rotation.reshape(*poses.shape[:-1], 3, 3), poses[..., :3, None]
-
-
-def _rotation(wxyz: np.ndarray) -> Rotation:
-    return Rotation.from_quat(wxyz[:, [1, 2, 3, 0]])
 
 
 def _lidar_boxes(
@@ -234,41 +233,39 @@ def _lidar_boxes(
     ego_to_global: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(A, 9) float64 boxes in the lidar frame of their sample, in table order, and their (A, 4)
-    rotation (w, x, y, z) with the tilt."""
-    if len(annotations) == 0:
+    rotation (w, x, y, z), which has the tilt that the yaw leaves out."""
+    if len(annotations) == 0:  # an empty stack of rotations is not for every scipy
         return np.zeros((0, 9)), np.zeros((0, 4))
     frame = annotations.frame
-    rotation_le, rotation_eg = _rotation(lidar_to_ego[:, 3:]), _rotation(ego_to_global[:, 3:])
-    le_inverse, eg_inverse = rotation_le.inv()[frame], rotation_eg.inv()[frame]
+    rotation_le, rotation_eg = rotation_of(lidar_to_ego[:, 3:]), rotation_of(ego_to_global[:, 3:])
+    le_inverse, eg_inverse = rotation_le.inv()[frame], rotation_eg.inv()[frame]  # (S,) -> (A,)
     center = eg_inverse.apply(annotations.center - ego_to_global[frame, :3])
     center = le_inverse.apply(center - lidar_to_ego[frame, :3])
-    x, y, z, w = (le_inverse * eg_inverse * _rotation(annotations.rotation)).as_quat().T
+    x, y, z, w = (le_inverse * eg_inverse * rotation_of(annotations.rotation)).as_quat().T
     # Source: yaw of pyquaternion's yaw_pitch_roll, which the reference's records use. It is not the
     # heading of the rotated x axis; the two differ at second order in the tilt.
     yaw = np.arctan2(2 * (w * z - x * y), 1 - 2 * (y**2 + z**2))
     velocity = np.zeros((len(frame), 3))
     velocity[:, :2] = _global_velocity(annotations, timestamp_us)
     velocity = le_inverse.apply(eg_inverse.apply(velocity))
-    size_lwh = annotations.size_wlh[:, [1, 0, 2]]
+    size_lwh = annotations.size_wlh[:, [1, 0, 2]]  # nuScenes has the width first
     boxes = np.concatenate((center, size_lwh, yaw[:, None], velocity[:, :2]), axis=1)
     return boxes, np.stack((w, x, y, z), axis=1)
 
 
 def _global_velocity(annotations: Annotations, timestamp_us: np.ndarray) -> np.ndarray:
-    """(A, 2) float64: differences between the neighbours in time; NaN where undefined.
-
-    Source: the devkit's `box_velocity`: at most 1.5 s between the two boxes, 3 s if both
-    neighbours exist.
-    """
+    """(A, 2) float64: differences between the neighbours in time; NaN where undefined."""
     here = np.arange(len(annotations))
     has_previous, has_following = annotations.previous >= 0, annotations.following >= 0
     first = np.where(has_previous, annotations.previous, here)
     last = np.where(has_following, annotations.following, here)
     times = timestamp_us[annotations.frame]
     seconds = 1e-6 * (times[last] - times[first])
+    # Source: the devkit's `box_velocity`.
     allowed = np.where(has_previous & has_following, 3.0, 1.5)
     defined = (has_previous | has_following) & (seconds <= allowed)
     velocity = np.full((len(annotations), 2), np.nan)
+    # Of a box without a neighbour on one side, the other end is the box itself.
     moved = annotations.center[last, :2] - annotations.center[first, :2]
     velocity[defined] = moved[defined] / seconds[defined, None]
     return velocity
@@ -287,7 +284,7 @@ def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
     folder = root / ".streampetr_vit"
-    with suppress(OSError):
+    with suppress(OSError):  # a root that cannot be written may have been prepared before
         folder.mkdir(exist_ok=True)
     if (folder / name).is_file() or (folder.is_dir() and os.access(folder, os.W_OK)):
         return folder / name

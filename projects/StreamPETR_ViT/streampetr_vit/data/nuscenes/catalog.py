@@ -69,39 +69,39 @@ def load_split(
         InputError: if the split is unknown or has no scene in this data set.
     """
     folder = version_folder(Path(root).expanduser().resolve(), version)
-    if split is None or not isinstance(split, str):
+    if not isinstance(split, str):  # names of scenes, or None for all
         return load_records(root, version, split, cache_dir, spec)
-    # A data set's own splits come first: they may have the names of the devkit's.
-    if split not in _VERSION_SUFFIX or split in _custom_splits(folder):
-        return load_records(root, version, _custom_split(folder, split), cache_dir, spec)
-    if not version.endswith(_VERSION_SUFFIX[split]):
+    own = _own_splits(folder)
+    if split in own:  # before the devkit's: they may have the same names
+        return load_records(root, version, own[split], cache_dir, spec)
+    suffix = _VERSION_SUFFIX.get(split)
+    if suffix is None or not version.endswith(suffix):
+        official = [name for name, end in _VERSION_SUFFIX.items() if version.endswith(end)]
+        of_devkit = f"of the devkit belongs to versions that end in {suffix!r}"
+        reason = of_devkit if suffix else "is unknown"
         raise InputError(
-            f"split {split!r} of the devkit belongs to versions that end in "
-            f"{_VERSION_SUFFIX[split]!r}, not to {version!r}; splits for it: "
-            f"{_splits_for(folder)}. {_how_to_split(folder)}"
+            f"split {split!r} {reason}; splits for {folder}: {official + list(own)}. Own splits go "
+            f'into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
         )
-    names = _devkit_split(split)
+    # Imported here: it takes seconds, and only the devkit's splits need it.
+    from nuscenes.utils.splits import create_splits_scenes
+
+    names = create_splits_scenes()[split]
     records = load_records(root, version, cache_dir=cache_dir, spec=spec)
     have = set(records.scene_names)
-    present = [name for name in names if name in have]
+    present = [name for name in names if name in have]  # a part of nuScenes will do
     if not present:
         raise InputError(
             f"{folder} has none of the {len(names)} scenes of split {split!r}; it has "
-            f"{sorted(have)[:5]} ... Splits for it: {_splits_for(folder)}"
+            f"{sorted(have)[:5]} ... Name scenes of it, or put own splits into "
+            f"{folder / 'splits.json'}"
         )
     if len(present) < len(names):
         _LOG.info("%s has %d of the %d scenes of split %s", folder, len(present), len(names), split)
     return records.select_scenes(present)
 
 
-def _devkit_split(split: str) -> list[str]:
-    # Imported here: it takes seconds, and only official splits need it.
-    from nuscenes.utils.splits import create_splits_scenes
-
-    return create_splits_scenes()[split]
-
-
-def _custom_splits(folder: Path) -> dict[str, list[str]]:
+def _own_splits(folder: Path) -> dict[str, list[str]]:
     path = folder / "splits.json"
     if not path.is_file():
         return {}
@@ -114,25 +114,6 @@ def _custom_splits(folder: Path) -> dict[str, list[str]]:
             f'{path} must be a JSON object {{"split name": ["scene name", ...]}} ({error})'
         ) from error
     return splits
-
-
-def _custom_split(folder: Path, split: str) -> list[str]:
-    splits = _custom_splits(folder)
-    if split not in splits:
-        raise InputError(
-            f"unknown split {split!r} of {folder}; splits for it: {_splits_for(folder)}. "
-            f"{_how_to_split(folder)}"
-        )
-    return splits[split]
-
-
-def _how_to_split(folder: Path) -> str:
-    return f'Own splits go into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
-
-
-def _splits_for(folder: Path) -> list[str]:
-    official = [s for s, suffix in _VERSION_SUFFIX.items() if folder.name.endswith(suffix)]
-    return official + list(_custom_splits(folder))
 
 
 def register_nuscenes(
@@ -156,15 +137,13 @@ def register_nuscenes(
     Raises:
         InputError: if the name is taken by another data set.
     """
-    scenes = split if split is None or isinstance(split, str) else tuple(split)
-    root = Path(root).expanduser().absolute()
-    cache_dir = None if cache_dir is None else str(Path(cache_dir).expanduser().absolute())
+    scenes = None if split is None or isinstance(split, str) else tuple(split)
     description = {
-        "root": str(root),
+        "root": str(Path(root).expanduser().absolute()),
         "version": version,
-        "split": scenes if isinstance(scenes, str) else None,
-        "scenes": None if isinstance(scenes, str) else scenes,
-        "cache_dir": cache_dir,
+        "split": split if scenes is None else None,  # as the devkit's evaluation names it
+        "scenes": scenes,
+        "cache_dir": None if cache_dir is None else str(Path(cache_dir).expanduser().absolute()),
         "thing_classes": list(spec.class_names),
         "evaluator_type": "nuscenes",
     }
@@ -177,7 +156,7 @@ def register_nuscenes(
                 "choose another name (the key `name` of a description)"
             )
         return
-    DatasetCatalog.register(name, lambda: load_split(root, version, scenes, cache_dir, spec))
+    DatasetCatalog.register(name, lambda: open_dataset(name, spec))
     MetadataCatalog.get(name).set(**description)
 
 
@@ -189,7 +168,7 @@ def open_dataset(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
         spec: how to read it, whatever it was registered with.
     """
     known = MetadataCatalog.get(dataset_name(dataset, spec))
-    split = known.split if known.scenes is None else known.scenes
+    split = known.split if known.scenes is None else known.scenes  # one of them, or neither
     return load_split(known.root, known.version, split, known.cache_dir, spec)
 
 
@@ -213,7 +192,7 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
                 'dict(root="...", version="v1.0-mini", split="mini_train")'
             )
         return dataset
-    values = {key: value for key, value in dataset.items()}
+    values = dict(dataset.items())  # of a config node: with its interpolations resolved
     allowed = {"name", "root", "version", "split", "cache_dir"}
     if not {"root", "version"} <= values.keys() <= allowed:
         raise InputError(
@@ -223,7 +202,7 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
     split = values.get("split")
     label = split if isinstance(split, str) else "all" if split is None else "_".join(split)
     default = f"{Path(values['root']).expanduser().absolute()}:{values['version']}:{label}"
-    if spec != NUSCENES:
+    if spec != NUSCENES:  # another reading of the tables is another data set
         default += f":{hashlib.sha256(repr(spec).encode()).hexdigest()[:8]}"
     name = values.pop("name", default)
     register_nuscenes(name, **values, spec=spec)

@@ -72,8 +72,6 @@ class FrameRecord:
 class FrameRecords(Sequence[FrameRecord]):
     """Key frames ordered by scene (first timestamp) and time; a scene's frames are adjacent.
 
-    Pickling sends the paths and the chosen scenes only.
-
     Args:
         path: the cache file that `build_records.load_records` wrote.
         root: data root that the picture paths are relative to.
@@ -90,6 +88,7 @@ class FrameRecords(Sequence[FrameRecord]):
     ):
         self.path, self.root, self.spec = Path(path), Path(root), spec
         self._columns, self.metadata = map_arrays(self.path)
+        # The file holds categories: data sets of other classes share it.
         labels = spec.label_of_category
         self.category_names: list[str] = json.loads(self.metadata["categories"])
         self._label_of_category = np.array(
@@ -97,14 +96,13 @@ class FrameRecords(Sequence[FrameRecord]):
         )
         offsets = self._columns["scene_offsets"]
         rows = range(len(offsets) - 1) if scene_rows is None else scene_rows
-        self._scene_rows = np.array(list(rows), dtype=np.int64)
+        self._scene_rows = np.array(rows, dtype=np.int64)
+        # Rows of the chosen frames in the columns; the frames of a scene are adjacent there.
+        self._rows = np.flatnonzero(np.isin(self._columns["scene_of_frame"], self._scene_rows))
         lengths = np.diff(offsets)[self._scene_rows]
-        self._rows = np.concatenate(
-            [np.arange(offsets[row], offsets[row + 1]) for row in self._scene_rows]
-            or [np.zeros(0, np.int64)]
-        )
         self.scene_lengths: tuple[int, ...] = tuple(lengths.tolist())
 
+    # A worker process gets the paths and the chosen scenes, and maps the same file.
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameRecords, (self.path, self.root, self.spec, self._scene_rows.tolist())
 
@@ -143,15 +141,12 @@ class FrameRecords(Sequence[FrameRecord]):
 
     def boxes_per_class(self) -> np.ndarray:
         """(classes + 1,) int64, boxes of the chosen scenes by label; the last is unmapped."""
-        offsets = self._columns["box_offsets"]
-        scenes = self._columns["scene_offsets"]
+        boxes_of_frame = np.diff(self._columns["box_offsets"])
+        chosen = np.isin(np.arange(len(boxes_of_frame)), self._rows)
+        category = self._columns["gt_category"][np.repeat(chosen, boxes_of_frame)]
         places = len(self.spec.classes) + 1
-        total = np.zeros(places, np.int64)
-        for row in self._scene_rows:
-            boxes = slice(offsets[scenes[row]], offsets[scenes[row + 1]])
-            labels = self._label_of_category[self._columns["gt_category"][boxes]]
-            total += np.bincount(labels % places, minlength=places)  # -1 is the last place
-        return total
+        # Label -1 becomes the last place.
+        return np.bincount(self._label_of_category[category] % places, minlength=places)
 
     def select_scenes(self, names: Sequence[str]) -> FrameRecords:
         """The frames of some scenes, in the same order.
@@ -168,6 +163,7 @@ class FrameRecords(Sequence[FrameRecord]):
                 f"scenes {missing[:5]} are not in {self.root / self.version}, which has "
                 f"{len(have)} scenes: {list(have)[:5]} ...; choose among those"
             )
+        # Once each and in the order of the frames, whatever the order of the names.
         rows = sorted({have[name] for name in names})
         return FrameRecords(self.path, self.root, self.spec, rows)
 
@@ -176,7 +172,7 @@ class FrameRecords(Sequence[FrameRecord]):
             raise IndexError(f"frame {index} of {len(self)}")
         columns, row = self._columns, int(self._rows[index])
         scene = int(columns["scene_of_frame"][row])
-        boxes = slice(*columns["box_offsets"][row : row + 2].tolist())
+        boxes = slice(*columns["box_offsets"][row : row + 2].tolist())  # rows of this frame
         return FrameRecord(
             root=self.root,
             token=self._strings("token")[row].decode(),

@@ -1,15 +1,10 @@
-"""Reads nuScenes JSON tables piece by piece, and turns their fields into arrays.
-
-The large tables of the full data set hold 2.6 million records. Parsed at once, one of them needs
-several gigabytes of Python objects; here a piece of the file is parsed, its wanted columns are
-taken out, and the objects are gone before the next piece.
-"""
+"""Reads nuScenes JSON tables piece by piece, and turns their fields into arrays."""
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +15,117 @@ from streampetr_vit.errors import MissingFileError, UserError
 
 Row = dict[str, Any]
 
+# The large tables hold 2.6 million records, several gigabytes of Python objects if parsed at once.
+# The wanted columns are taken out of one piece, whose objects are gone before the next one.
 PIECE_BYTES = 16 * 2**20
 
 
 class TableError(UserError, ValueError):
     """A nuScenes table holds something that the data set format does not allow."""
+
+
+class Rows(list[Row]):
+    """Records of a table, or of a piece of it, read by column. Attribute: path, of the table.
+
+    Every method raises a TableError that names the file, the record and the field.
+    """
+
+    def __init__(self, records: Iterable[Row], path: Path):
+        super().__init__(records)
+        self.path = path
+
+    def where(self, wanted: Iterable[Any]) -> Rows:
+        """The records whose entry of `wanted` is true."""
+        return Rows((row for row, keep in zip(self, wanted, strict=True) if keep), self.path)
+
+    def column(self, field: str) -> list[Any]:
+        """One field of every record."""
+        try:
+            return [row[field] for row in self]
+        except (KeyError, TypeError):
+            for row in self:  # find the record only now: the loop above is the hot one
+                if not isinstance(row, dict):
+                    raise TableError(f"{self.path}: {str(row)[:60]!r} is not a record") from None
+                if field not in row:
+                    raise TableError(
+                        f"{self.path}: record {row.get('token', row)!r} has no field {field!r}; "
+                        f"it has {sorted(row)}. The table is not in nuScenes format, or of another "
+                        "version"
+                    ) from None
+            raise
+
+    def numbers(self, field: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """One field of finite numbers of a shape as (len(self), *shape) float64."""
+        if not self:
+            return np.zeros((0, *shape))
+        values = self.column(field)
+        try:
+            array = np.array(values, dtype=np.float64).reshape(len(self), *shape)
+            bad = ~np.isfinite(array).reshape(len(self), -1).all(axis=1)
+        except (ValueError, TypeError):  # no number, or lists of several lengths
+            bad = np.array([_shape_of(value) != shape for value in values])
+        if bad.any():
+            worst = int(bad.argmax())
+            raise TableError(
+                f"{self.path}: field {field!r} of record {self[worst].get('token')!r} is "
+                f"{values[worst]!r}; it must hold finite numbers of shape {shape}"
+            )
+        return array
+
+    def quaternions(self, field: str) -> np.ndarray:
+        """A field of (w, x, y, z) unit quaternions as (len(self), 4) float64."""
+        array = self.numbers(field, (4,))
+        # A reader that does not normalise would make a matrix of it that is not orthonormal.
+        bad = np.abs(np.linalg.norm(array, axis=1) - 1.0) > 1e-3
+        if bad.any():
+            worst = int(bad.argmax())
+            raise TableError(
+                f"{self.path}: field {field!r} of record {self[worst].get('token')!r} is "
+                f"{array[worst].tolist()}, no unit quaternion (w, x, y, z): its rotation is not "
+                "orthonormal; normalise it"
+            )
+        return array
+
+    def poses(self) -> np.ndarray:
+        """Their translation and rotation as (len(self), 7) float64."""
+        return np.hstack((self.numbers("translation", (3,)), self.quaternions("rotation")))
+
+    def index(self) -> dict[str, int]:
+        """Row numbers by token; a token that occurs twice is an error."""
+        return index_by_token(self.column("token"), self.path)
+
+    def references(self, field: str, index: dict[str, int], target: str) -> np.ndarray:
+        """Row numbers in the table `target`, (len(self),) int64; one to nowhere is an error."""
+        return lookup(index, self.column(field), field, self.path, target)
+
+
+def _shape_of(value: Any) -> tuple[int, ...] | None:
+    try:
+        return np.array(value, dtype=np.float64).shape
+    except (ValueError, TypeError):
+        return None
+
+
+def index_by_token(tokens: Sequence[str], path: Path) -> dict[str, int]:
+    """Row numbers by token; one that occurs twice is a TableError."""
+    index = {token: row for row, token in enumerate(tokens)}
+    if len(index) != len(tokens):
+        twice = next(token for row, token in enumerate(tokens) if index[token] != row)
+        raise TableError(f"{path}: token {twice!r} occurs more than once")
+    return index
+
+
+def lookup(
+    index: dict[str, int], tokens: Sequence[str], field: str, path: Path, target: str
+) -> np.ndarray:
+    """Row numbers in the table `target`, (len(tokens),) int64; one to nowhere is a TableError."""
+    try:
+        return np.fromiter((index[token] for token in tokens), np.int64, len(tokens))
+    except KeyError as error:
+        raise TableError(
+            f"{path}: {field} {error.args[0]!r} is not in the table {target}; the tables do not "
+            "belong together"
+        ) from None
 
 
 class TableFolder:
@@ -43,12 +144,12 @@ class TableFolder:
         """The file of a table."""
         return self.folder / f"{table}.json"
 
-    def rows(self, table: str) -> list[Row]:
+    def rows(self, table: str) -> Rows:
         """All records of a small table."""
-        return [row for piece in self.pieces(table) for row in piece]
+        return Rows((row for piece in self.pieces(table) for row in piece), self.path(table))
 
-    def pieces(self, table: str, piece_bytes: int = PIECE_BYTES) -> Iterator[list[Row]]:
-        """Yields the records of a table in file order, in lists of some ten thousand.
+    def pieces(self, table: str, piece_bytes: int = PIECE_BYTES) -> Iterator[Rows]:
+        """Yields the records of a table in file order, some ten thousand at a time, at least once.
 
         Raises:
             MissingFileError: if the table does not exist.
@@ -62,7 +163,7 @@ class TableFolder:
             )
         total, done = path.stat().st_size, 0
         with path.open("rb") as file:
-            text = b""
+            text = b""  # read, not yet parsed
             while not text and (block := file.read(piece_bytes)):
                 text = block.lstrip()
             if text[:1] != b"[":
@@ -71,28 +172,27 @@ class TableFolder:
             while block := file.read(piece_bytes):
                 done = file.tell()
                 self._progress(path.name, done, total)
-                rows, text = _complete_records(text)
-                if rows:
-                    yield rows
+                records, text = _complete_records(text)
+                if records:
+                    yield Rows(records, path)
                 text += block
-        yield _last_records(text, path)
+        yield Rows(_last_records(text, path), path)
         self._progress(path.name, total, total)
 
 
 def _complete_records(text: bytes) -> tuple[list[Row], bytes]:
-    """Splits `{..}, {..}, {.` into its complete records and the unread rest.
-
-    The cut is a "}" that a comma follows, as late as possible. A cut inside a string or a nested
-    object leaves invalid JSON before it, so that a piece which parses was cut between two records.
-    If no late cut does, the caller reads on and tries again with more text.
-    """
+    """Splits `{..}, {..}, {.` into its complete records and the unread rest."""
     cut = len(text)
+    # If no late cut parses, the caller reads on and tries again with more text.
     for _ in range(4):
+        # A cut is a "}" that a comma follows, as late as possible.
         cut = text.rfind(b"}", 0, cut)
         while cut >= 0 and text[cut + 1 : cut + 64].lstrip()[:1] != b",":
             cut = text.rfind(b"}", 0, cut)
         if cut < 0:
             break
+        # A cut inside a string or a nested object leaves invalid JSON before it: a piece that
+        # parses was cut between two records.
         with suppress(json.JSONDecodeError):
             rows = json.loads(b"[" + text[: cut + 1] + b"]")
             return rows, text[text.index(b",", cut) + 1 :]
@@ -119,104 +219,3 @@ def garbage_collection_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def column(rows: Sequence[Row], field: str, path: Path) -> list[Any]:
-    """One field of every record.
-
-    Raises:
-        TableError: naming the file, the record and the field, if a record lacks it.
-    """
-    try:
-        return [row[field] for row in rows]
-    except (KeyError, TypeError):
-        for row in rows:
-            if not isinstance(row, dict):
-                raise TableError(f"{path}: {str(row)[:60]!r} is not a record") from None
-            if field not in row:
-                raise TableError(
-                    f"{path}: record {row.get('token', row)!r} has no field {field!r}; it has "
-                    f"{sorted(row)}. The table is not in nuScenes format, or of another version"
-                ) from None
-        raise
-
-
-def numbers(rows: Sequence[Row], field: str, path: Path, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """One numeric field of every record as (len(rows), *shape) float64.
-
-    Raises:
-        TableError: naming the file, the record and the field, if a value has another shape or is
-            not finite.
-    """
-    if not rows:
-        return np.zeros((0, *shape))
-    values = column(rows, field, path)
-    try:
-        array = np.array(values, dtype=np.float64).reshape(len(rows), *shape)
-        bad = ~np.isfinite(array).reshape(len(rows), -1).all(axis=1)
-    except (ValueError, TypeError):
-        bad = np.array([_shape_of(value) != shape for value in values])
-    if bad.any():
-        worst = int(bad.argmax())
-        raise TableError(
-            f"{path}: field {field!r} of record {rows[worst].get('token')!r} is "
-            f"{values[worst]!r}; it must hold finite numbers of shape {shape}"
-        )
-    return array
-
-
-def _shape_of(value: Any) -> tuple[int, ...] | None:
-    try:
-        return np.array(value, dtype=np.float64).shape
-    except (ValueError, TypeError):
-        return None
-
-
-def quaternions(rows: Sequence[Row], field: str, path: Path) -> np.ndarray:
-    """A field of (w, x, y, z) quaternions as (len(rows), 4) float64.
-
-    Raises:
-        TableError: if one is not of unit length, so that its matrix would not be orthonormal for a
-            reader that does not normalise.
-    """
-    array = numbers(rows, field, path, (4,))
-    bad = np.abs(np.linalg.norm(array, axis=1) - 1.0) > 1e-3
-    if bad.any():
-        worst = int(bad.argmax())
-        raise TableError(
-            f"{path}: field {field!r} of record {rows[worst].get('token')!r} is "
-            f"{array[worst].tolist()}, no unit quaternion (w, x, y, z): its rotation is not "
-            "orthonormal; normalise it"
-        )
-    return array
-
-
-def index_by_token(tokens: Sequence[str], path: Path) -> dict[str, int]:
-    """Row numbers by token.
-
-    Raises:
-        TableError: if a token occurs twice.
-    """
-    index = {token: row for row, token in enumerate(tokens)}
-    if len(index) != len(tokens):
-        seen: set[str] = set()
-        twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-        raise TableError(f"{path}: token {twice!r} occurs more than once")
-    return index
-
-
-def lookup(
-    index: dict[str, int], tokens: Sequence[str], field: str, path: Path, target: str
-) -> np.ndarray:
-    """Row numbers of references to another table, (len(tokens),) int64.
-
-    Raises:
-        TableError: if a reference points nowhere.
-    """
-    try:
-        return np.fromiter((index[token] for token in tokens), np.int64, len(tokens))
-    except KeyError as error:
-        raise TableError(
-            f"{path}: {field} {error.args[0]!r} is not in the table {target}; the tables do not "
-            "belong together"
-        ) from None

@@ -1,0 +1,213 @@
+"""Joins the tables of the sensors into arrays: pictures, times, calibration and poses.
+
+Only key frames of the channels that a `DatasetSpec` names are kept. Shape letters: S samples in
+the order of the frames, N cameras, K channels (the lidar, where there is one, then the cameras), R
+calibration records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streampetr_vit.data.nuscenes.columns import Samples
+from streampetr_vit.data.nuscenes.tables import Rows, TableError, TableFolder
+from streampetr_vit.structures import DatasetSpec
+
+
+@dataclass(frozen=True)
+class SensorData:
+    """Key-frame sensor records by sample and channel: the reference, then N cameras.
+
+    The reference is the lidar, or the frame that stands for it where there is none.
+
+    Attributes:
+        paths: (S, 1 + N) file names, relative to the data root; "" of a reference that is no
+            sensor.
+        timestamp_us: (S, 1 + N) int64.
+        image_size: (S, 1 + N, 2) int32, (width, height); zero for the reference.
+        sensor_to_ego, ego_to_global: (S, 1 + N, 7) float64, translation then quaternion (w, x, y,
+            z); the ego pose is that of the record's own time.
+        intrinsics: (S, 1 + N, 3, 3) float64; zero for the reference.
+    """
+
+    paths: np.ndarray
+    timestamp_us: np.ndarray
+    image_size: np.ndarray
+    sensor_to_ego: np.ndarray
+    ego_to_global: np.ndarray
+    intrinsics: np.ndarray
+
+
+def read_sensor_data(tables: TableFolder, samples: Samples, spec: DatasetSpec) -> SensorData:
+    """Reads `sensor`, `calibrated_sensor`, `sample_data` and `ego_pose`.
+
+    Raises:
+        TableError: if a channel is not in the tables, or a sample lacks one of them.
+    """
+    channels = spec.cameras if spec.lidar is None else (spec.lidar, *spec.cameras)
+    calibrations = _read_calibrations(tables, channels, len(spec.cameras))
+    found = _KeyFrames(samples, calibrations, channels)
+    for piece in tables.pieces("sample_data"):
+        found.add(piece)
+    found.check(len(spec.cameras))
+    sensors = SensorData(
+        paths=found.paths,
+        timestamp_us=found.timestamp_us,
+        image_size=found.image_size,
+        sensor_to_ego=calibrations.sensor_to_ego[found.calibration],  # (R, 7) -> (S, K, 7)
+        ego_to_global=_read_poses(tables, found.pose_tokens),
+        intrinsics=calibrations.intrinsics[found.calibration],  # (R, 3, 3) -> (S, K, 3, 3)
+    )
+    return sensors if spec.lidar else _with_reference(sensors, samples.timestamp_us, spec)
+
+
+@dataclass(frozen=True)
+class _Calibrations:
+    """The table `calibrated_sensor`.
+
+    Attributes:
+        row_of_token: row of each record.
+        slot: (R,) int64, index into the channels; -1 for sensors that are not used.
+        sensor_to_ego: (R, 7) float64.
+        intrinsics: (R, 3, 3) float64; zero for what is no camera of the spec.
+    """
+
+    row_of_token: dict[str, int]
+    slot: np.ndarray
+    sensor_to_ego: np.ndarray
+    intrinsics: np.ndarray
+
+
+def _read_calibrations(
+    tables: TableFolder, channels: Sequence[str], num_cameras: int
+) -> _Calibrations:
+    sensors, records = tables.rows("sensor"), tables.rows("calibrated_sensor")
+    names = sensors.column("channel")
+    absent = [channel for channel in channels if channel not in names]
+    if absent:
+        raise TableError(
+            f"{sensors.path} has no {', '.join(absent)}; it has {', '.join(sorted(set(names)))}. "
+            "Name the cameras of this data set in dataset_spec.cameras, and its lidar, or null, in "
+            "dataset_spec.lidar"
+        )
+    slots = {name: slot for slot, name in enumerate(channels)}
+    slot_of_sensor = np.array([slots.get(name, -1) for name in names], dtype=np.int64)
+    slot = slot_of_sensor[records.references("sensor_token", sensors.index(), "sensor")]
+    # The cameras are the last channels. Of other sensors the table may hold anything.
+    is_camera = slot >= len(channels) - num_cameras
+    intrinsics = np.zeros((len(records), 3, 3))
+    intrinsics[is_camera] = records.where(is_camera).numbers("camera_intrinsic", (3, 3))
+    return _Calibrations(records.index(), slot, records.poses(), intrinsics)
+
+
+class _KeyFrames:
+    """What `sample_data` says of each sample and channel, filled in piece by piece.
+
+    Attributes:
+        paths, pose_tokens: (S, K) texts.
+        timestamp_us: (S, K) int64.
+        image_size: (S, K, 2) int32, (width, height).
+        calibration: (S, K) int64, row of the calibration record.
+    """
+
+    def __init__(self, samples: Samples, calibrations: _Calibrations, channels: Sequence[str]):
+        shape = (len(samples.tokens), len(channels))
+        self._samples, self._calibrations, self._channels = samples, calibrations, channels
+        self._frame_of_token = {token: row for row, token in enumerate(samples.tokens)}
+        self._count = 0
+        self.paths, self.pose_tokens = (np.full(shape, "", dtype=object) for _ in range(2))
+        self.timestamp_us, self.calibration = (np.zeros(shape, np.int64) for _ in range(2))
+        self.image_size = np.zeros((*shape, 2), np.int32)
+
+    def add(self, piece: Rows) -> None:
+        """Takes the key frames of the channels out of a piece of the table."""
+        self._path = piece.path
+        rows = self._calibrations.row_of_token
+        calibration = piece.references("calibrated_sensor_token", rows, "calibrated_sensor")
+        slot = self._calibrations.slot[calibration]
+        wanted = np.array(piece.column("is_key_frame"), dtype=bool) & (slot >= 0)
+        kept = piece.where(wanted)
+        self._count += len(kept)
+        frame = kept.references("sample_token", self._frame_of_token, "sample")
+        place = (frame, slot[wanted])
+        self.paths[place] = kept.column("filename")
+        self.pose_tokens[place] = kept.column("ego_pose_token")
+        self.timestamp_us[place] = kept.numbers("timestamp")
+        self.calibration[place] = calibration[wanted]
+        self.image_size[place] = np.stack((kept.numbers("width"), kept.numbers("height")), axis=1)
+
+    def check(self, num_cameras: int) -> None:
+        """Raises a TableError unless each place has one record, and each camera's a size."""
+        missing = self.paths == ""
+        if missing.any():
+            frame, slot = np.argwhere(missing)[0]
+            scene = self._samples.scene_names[self._samples.scene_of_frame[frame]]
+            raise TableError(
+                f"{self._path}: sample {self._samples.tokens[frame]!r} (scene {scene}) has no key "
+                f"frame of {self._channels[slot]}; {int(missing.sum())} are missing in all. Every "
+                f"sample needs {', '.join(self._channels)}"
+            )
+        if self._count != self.paths.size:
+            raise TableError(
+                f"{self._path}: {self._count} key frames of {', '.join(self._channels)} for "
+                f"{self.paths.size} places; some sample has two of one channel. Mark one of them "
+                "as no key frame"
+            )
+        bad = (self.image_size <= 0).any(axis=-1)
+        bad[:, :-num_cameras] = False  # a lidar has no picture
+        if bad.any():
+            frame, slot = np.argwhere(bad)[0]
+            raise TableError(
+                f"{self._path}: {self.paths[frame, slot]!r} of sample "
+                f"{self._samples.tokens[frame]!r} has width and height "
+                f"{self.image_size[frame, slot].tolist()}; they must be the picture's size in "
+                "pixels"
+            )
+
+
+def _read_poses(tables: TableFolder, tokens: np.ndarray) -> np.ndarray:
+    """Ego poses of sensor records: (S, K) tokens -> (S, K, 7) float64."""
+    unique, inverse = np.unique(tokens.ravel().astype(str), return_inverse=True)
+    wanted = {token: row for row, token in enumerate(unique.tolist())}
+    poses = np.full((len(unique), 7), np.nan)
+    for piece in tables.pieces("ego_pose"):
+        kept = piece.where(token in wanted for token in piece.column("token"))
+        poses[[wanted[row["token"]] for row in kept]] = kept.poses()
+    missing = np.isnan(poses[:, 0])
+    if missing.any():
+        raise TableError(
+            f"{tables.path('ego_pose')}: {int(missing.sum())} ego poses that sample_data names are "
+            f"missing, the first is {unique[int(missing.argmax())]!r}; the tables do not belong "
+            "together"
+        )
+    return poses[inverse].reshape(*tokens.shape, 7)  # (S * K, 7) -> (S, K, 7)
+
+
+def _with_reference(cameras: SensorData, timestamp_us: np.ndarray, spec: DatasetSpec) -> SensorData:
+    """Puts the stated frame in the place of a lidar, with the vehicle's pose at the sample's time.
+
+    Args:
+        cameras: records of the cameras only, (S, N, ...).
+        timestamp_us: (S,) times of the samples.
+        spec: states the frame.
+    """
+    # The tables have poses for sensor records only: the one nearest in time stands for the sample.
+    nearest = np.abs(cameras.timestamp_us - timestamp_us[:, None]).argmin(axis=1)
+    pose = np.take_along_axis(cameras.ego_to_global, nearest[:, None, None], axis=1)  # (S, 1, 7)
+    reference = {
+        "paths": np.full_like(cameras.paths[:, :1], ""),
+        "timestamp_us": timestamp_us[:, None],
+        "image_size": np.zeros_like(cameras.image_size[:, :1]),
+        "sensor_to_ego": np.broadcast_to(np.array(spec.lidar_to_ego), pose.shape),
+        "ego_to_global": pose,
+        "intrinsics": np.zeros_like(cameras.intrinsics[:, :1]),
+    }
+    # (S, 1, ...), (S, N, ...) -> (S, 1 + N, ...)
+    joined = {
+        name: np.concatenate((first, getattr(cameras, name)), axis=1)
+        for name, first in reference.items()
+    }
+    return SensorData(**joined)
