@@ -9,6 +9,7 @@ from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.nuscenes.tables import TableError
 from streampetr_vit.engine import ConfigError, NonFiniteTrainingError
 from streampetr_vit.errors import (
+    FolderTakenError,
     InputError,
     MissingFileError,
     OutputError,
@@ -20,6 +21,7 @@ BUILT_IN = {
     BadImageError: RuntimeError,
     CheckpointError: RuntimeError,
     ConfigError: ValueError,
+    FolderTakenError: FileExistsError,
     InputError: ValueError,
     MissingFileError: FileNotFoundError,
     NonFiniteTrainingError: FloatingPointError,
