@@ -1,7 +1,5 @@
 #!/usr/bin/env python
-"""Proves that a change of the code leaves every loss of a training as it was, to the last bit.
-
-Both traces must come from one machine, with the same torch and the same data.
+"""Proves that a change of the code leaves a training as it was, to the last bit.
 
 examples:
   python tools/compare_losses.py record --config-file configs/quickstart.py before.json
@@ -27,22 +25,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="train some steps and write their losses")
-    recording.add_argument("--config-file", required=True, help="a recipe of configs/")
-    recording.add_argument("--steps", type=int, default=200, help="default: 200")
-    recording.add_argument("output", help="JSON file to write")
+    recording.add_argument("--config-file", required=True)
+    recording.add_argument("--steps", type=int, default=200)
+    recording.add_argument("output", help="JSON file")
     recording.add_argument("opts", nargs="*", help="overrides, path.key=value")
     comparing = commands.add_parser("compare", help="exit status 1 unless two traces are equal")
-    comparing.add_argument("one", help="JSON file of `record`")
-    comparing.add_argument("other", help="JSON file of `record`")
-    comparing.add_argument(
-        "--rtol", type=float, default=0.0, help="relative difference that is allowed (default: 0)"
-    )
+    comparing.add_argument("one")
+    comparing.add_argument("other")
+    comparing.add_argument("--rtol", type=float, default=0.0, help="allowed, relative (default 0)")
     return parser.parse_args(argv)
 
 
 @one_line_errors()
 def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status, 1 if the traces differ."""
+    """Runs the tool; the exit status."""
     args = parse_arguments(argv)
     if args.command == "record":
         trace = record(load_config(args.config_file, args.opts), args.steps)
@@ -53,10 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     difference = compare(one, other, args.rtol)
     print(difference or f"equal: {len(one.total_loss)} steps")
     if difference and (one.arithmetic, one.data) != (other.arithmetic, other.data):
-        print(
-            "The two traces come from machines or versions of torch with other arithmetic, or from "
-            "other pictures. Record both on one machine, or allow a difference with --rtol."
-        )
+        print("the traces were made by other arithmetic or from other pictures: see --rtol")
     return 1 if difference else 0
 
 

@@ -1,4 +1,4 @@
-"""Makes a synthetic data set in nuScenes format: the pictures of six cameras and all tables.
+"""Makes a synthetic data set in nuScenes format: pictures of six cameras, and all tables.
 
 Example:
     python tools/make_synthetic_nuscenes.py --preset quickstart --out datasets/synthetic
@@ -46,7 +46,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--scale-tables",
         action="store_true",
-        help="make tables of the real data set's size (--scenes, default 850) and no pictures",
+        help="instead: tables of the real data set's size (--scenes, default 850) and no pictures",
     )
     return parser.parse_args(argv)
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> str:
-    """Makes the data set; returns a line that describes it."""
+    """Does what was asked for; returns the line that says so."""
     if arguments.scale_tables:
         scenes, seed = arguments.scenes or 850, arguments.seed or 0
         return f"{write_scale_tables(arguments.out, scenes, seed)}: {scenes} scenes, tables only"

@@ -1,8 +1,8 @@
 """The losses of every step of a short training, for "same loss before and after".
 
-A change that must not change the numbers is proven by two traces that are equal in every bit. One
-machine gives equal traces with one thread in float32. Other processors and other versions of torch
-add in another order; `Trace.arithmetic` tells whether two traces can be compared bit for bit.
+A change that must not change the numbers is proven by two traces that are equal to the last bit.
+Two runs are, on one machine with one thread in float32; other processors and versions of torch add
+in another order. A trace tells whether it may be compared so: see `Trace.arithmetic`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _NAMES = ("total_loss", "grad_norm")
 
 @dataclass(frozen=True)
 class Trace:
-    """The losses of a short training, and what they depend on beside the code.
+    """What a training of some steps gave.
 
     Attributes:
-        arithmetic: fingerprint of what torch computes here. It differs with the processor, the
-            version of torch and the number of threads.
-        data: fingerprint of the data set's pictures.
-        total_loss, grad_norm: one value for each step.
+        arithmetic: changes where the same operations of torch give other bits: another processor,
+            another version, another number of threads.
+        data: changes with the pictures of the first frames.
+        total_loss, grad_norm: of each step.
     """
 
     arithmetic: str
@@ -47,47 +47,43 @@ class Trace:
 
         Raises:
             MissingFileError: no such file.
-            InputError: the file is no trace.
+            InputError: it is no trace.
         """
         if not Path(path).is_file():
-            raise MissingFileError(f"no trace at {path}: make one with `record ... {path}`")
+            raise MissingFileError(f"no trace {path}: make one with the sub-command record")
         try:
             return Trace(**json.loads(Path(path).read_text()))
         except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{path} is no trace of this tool ({error}): make one with `record ... {path}`"
-            ) from error
+            raise InputError(f"{path} is no trace of this tool ({error})") from error
 
     def write(self, path: str | Path) -> None:
-        """Writes JSON."""
-        # Python writes the shortest decimal that reads back as the same float: no bit is lost.
+        """Writes JSON; floats keep all their bits."""
         Path(path).write_text(json.dumps(asdict(self)) + "\n")
 
 
 class _Recorder(HookBase):
-    """Keeps the scalars of each step."""
+    """Keeps the scalars of each step, as they are and not smoothed."""
 
     def __init__(self) -> None:
         self.steps: dict[str, list[float]] = {name: [] for name in _NAMES}
 
     def after_step(self) -> None:
-        latest = self.trainer.storage.latest()  # as they are; the log smooths them
+        latest = self.trainer.storage.latest()
         for name, values in self.steps.items():
             values.append(latest[name][0])
 
 
 def record(cfg: DictConfig, steps: int) -> Trace:
-    """Trains in float32 on one CPU thread, without evaluation, in a temporary folder.
+    """Trains in float32 on one CPU thread, without evaluation, in a folder of its own.
 
     Args:
-        cfg: the whole configuration; it is changed.
-        steps: length of the training and of its schedule.
+        cfg: the whole configuration; changed.
+        steps: of the training; the schedule ends with them.
     """
-    # A limit of time would make the learning rate depend on the clock.
     cfg.train.update(max_iter=steps, max_seconds=None, precision="float32", device="cpu", seed=0)
     cfg.dataloader.evaluator = cfg.report = None
-    torch.set_num_threads(1)  # the number of threads changes the order of sums
-    torch.manual_seed(0)  # of the weights
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
     recorder = _Recorder()
     with tempfile.TemporaryDirectory() as folder:
         cfg.train.output_dir = folder
@@ -100,9 +96,9 @@ def compare(one: Trace, other: Trace, rtol: float = 0.0, steps: int | None = Non
     """The first difference of two traces; None if there is none.
 
     Args:
-        one, other: the traces.
+        one, other: of the same length.
         rtol: relative difference that is allowed; 0 for equality in every bit.
-        steps: how many steps to compare; None for all.
+        steps: compare so many; None for all.
     """
     if len(one.total_loss) != len(other.total_loss):
         return f"{len(one.total_loss)} steps against {len(other.total_loss)}"
@@ -117,21 +113,19 @@ def compare(one: Trace, other: Trace, rtol: float = 0.0, steps: int | None = Non
 
 def _first_difference(a: Sequence[float], b: Sequence[float], rtol: float) -> str | None:
     for step, (x, y) in enumerate(zip(a, b, strict=True)):
-        # Not "if difference > ...": NaN must be a difference, and no comparison with it is true.
+        # Written so that NaN is a difference.
         if not abs(x - y) <= rtol * max(abs(x), abs(y)):
             return f"of step {step}: {x!r} against {y!r}"
     return None
 
 
 def arithmetic_print() -> str:
-    """16 hex digits that stand for the bits of what some operations of torch give here."""
-    # A generator of its own, so that nothing is drawn from the training's numbers.
+    """16 hex digits of what some operations of torch give here, bit for bit."""
     generator = torch.Generator().manual_seed(0)
 
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    # The operations and sizes of the quick start, whose kernels differ between processors.
     x, weight = numbers(250, 128), numbers(320, 128)
     tokens = numbers(1, 4, 100, 32)
     results = [
@@ -148,7 +142,7 @@ def arithmetic_print() -> str:
 
 
 def data_print(root: str) -> str:
-    """16 hex digits that stand for some of the pictures of a data set."""
+    """16 hex digits of the first pictures of a data set."""
     pictures = sorted(Path(root).glob("samples/CAM_*/*.jpg"))
     return _digest(path.read_bytes() for path in pictures[:: max(1, len(pictures) // 20)])
 
