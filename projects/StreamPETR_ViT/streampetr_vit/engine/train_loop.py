@@ -276,7 +276,7 @@ def _resume_or_start(
     resuming = resume and _can_resume(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
     if not resuming:
-        # Only now: without its start weights this run would fail, and leave the other's files.
+        # Not before the weights are loaded: a run that fails there must leave the other's files.
         _set_aside(cfg.train.output_dir)
         return 0
     start_iter = trainer.iter + 1  # a checkpoint holds the iteration that was just done

@@ -73,7 +73,7 @@ class LayerDecay:
             return 0
         block = block_index(name)
         if block is None:
-            return self.num_layers + 1
+            return self.num_layers + 1  # the pyramid, and the ViT's last norm if it has one
         if block >= self.num_layers:
             raise InputError(
                 f"{name} is in block {block}, but num_layers={self.num_layers}: set "
@@ -89,6 +89,7 @@ class LayerDecay:
         if layer > self.num_layers:
             # By default the pyramid trains like the heads: it is as new as they are.
             return self.head_factor if self.pyramid_factor is None else self.pyramid_factor
+        # The last block has the factor decay_rate, the patch embedding decay_rate ** (blocks + 1).
         return self.decay_rate ** (self.num_layers + 1 - layer)
 
 

@@ -41,7 +41,7 @@ def group_parameters(model: nn.Module, rule: GroupRule) -> list[dict[str, Any]]:
             continue
         # Few large groups: a fused optimiser launches its kernels once for each.
         settings = rule(name, parameter)
-        key = tuple(sorted(settings.items()))
+        key = tuple(sorted(settings.items()))  # a dict cannot be a key
         groups.setdefault(key, {"params": [], **settings})["params"].append(parameter)
     if not groups:
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True")
@@ -143,7 +143,7 @@ def names_below(model: nn.Module, prefix: str, setting: str, otherwise: str) -> 
     Raises:
         InputError: no parameter has the prefix.
     """
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters()]  # frozen ones too: they have the prefix
     found = [name for name in names if name.startswith(prefix)]
     if not found:
         modules = sorted({name.split(".")[0] for name in names})

@@ -91,5 +91,6 @@ def batch_lr_factor(global_batch: int, lr_batch: int) -> float:
 def _published_lr(batch: int) -> float:
     for (low, low_lr), (high, high_lr) in pairwise(PUBLISHED_LR):
         if batch <= high:
+            # `batch` lies between two published ones, or at the upper one.
             return low_lr + (high_lr - low_lr) * (batch - low) / (high - low)
     return PUBLISHED_LR[-1][1]  # nothing is published beyond
