@@ -8,8 +8,8 @@ train = dict(
     output_dir="./output",
     # Weights to start from, or to evaluate with --eval-only; "" starts from random weights.
     init_checkpoint="",
-    # True leaves out tensors of init_checkpoint whose shape is not that of the model (another set of
-    # classes, say); False makes them an error. Evaluation and --resume never leave them out.
+    # True leaves out tensors of init_checkpoint whose shape is not that of the model (another set
+    # of classes, say); False makes them an error. Evaluation and --resume never leave them out.
     init_allow_wrong_shape=False,
     # True starts a training from an init_checkpoint with only some of the ViT's tensors, the others
     # random; False makes it an error.
