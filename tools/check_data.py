@@ -1,8 +1,8 @@
 """Checks a nuScenes-format data set: counts, times, pictures, and boxes drawn on the pictures.
 
-For some frames it writes two PNG files: NAME_stored.png, the pictures as stored with a view from
-above, and NAME_network.png, what the network sees in training, resized, cropped, flipped, in a
-rotated and scaled lidar frame. The boxes must lie on the objects in both.
+For some frames it writes two PNG files. NAME_stored.png has the stored pictures and a view from
+above. NAME_network.png has what the network sees in training: resized, cropped and flipped pictures
+in a rotated and scaled lidar frame. The boxes must lie on the objects in both.
 
 Example:
     python tools/check_data.py --root datasets/synthetic --version v1.0-trainval --split val \\
@@ -74,6 +74,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def training_mapper(arguments: argparse.Namespace, record: FrameRecord) -> NuScenesMapper:
     """A mapper with the augmentation of training."""
+    # (1, 1): the scale at which the stored picture fills the input; the recipes draw around it.
     fill = ImageAugmentation(arguments.input_size, (1.0, 1.0))
     width, height = record.image_sizes[0].tolist()
     scale = fill.fixed((width, height)).scale
@@ -91,6 +92,7 @@ def draw_network_input(mapper: NuScenesMapper, record: FrameRecord, seed: int) -
     images = sample.images.permute(0, 2, 3, 1).contiguous().numpy()  # (N, 3, H, W) -> (N, H, W, 3)
     truth = None
     if sample.gt_boxes is not None and sample.gt_labels is not None:
+        # Drawn like detections: ground truth has no scores.
         truth = Detections(sample.gt_boxes, torch.ones(len(sample.gt_boxes)), sample.gt_labels)
     panels = draw_cameras(list(images), sample.lidar_to_image.numpy(), record.spec, truth)
     return camera_grid(panels, record.spec.cameras)
@@ -115,7 +117,7 @@ def draw_frames(arguments: argparse.Namespace, records: FrameRecords) -> list[Pa
 
 @one_line_errors()
 def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status: 1 if pictures are broken."""
+    """Runs the tool; returns the exit status, 1 if pictures are broken."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     spec = NUSCENES

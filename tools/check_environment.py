@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says whether this environment can run the project and, with --repair, mends a missing CUDA."""
+"""Checks whether this environment can run the project; --repair replaces a CPU build of torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ examples:
   .venv/bin/python tools/check_environment.py --repair   # what `make setup` runs
 """
 
-# Newer than the tested pair (constraints.txt), so that a CPU build of the tested version, from
-# whatever place pip was told to look in first, does not satisfy it again.
+# Newer than the tested pair (constraints.txt): pip may be configured for an index of CPU builds,
+# and a CPU build of the tested version must not satisfy this again.
 CUDA_PAIR = ("torch>2.13.0,<2.16", "torchvision", "numpy<2")
 
-# In a process of its own: a repair changes the torch that is imported.
+# Runs in a process of its own, because a repair changes the torch that is imported.
 PROBE = """
 import json, platform
 import torch
@@ -67,27 +67,24 @@ class Environment:
 
 
 def probe() -> Environment:
-    """Import the project's foundations in a process of its own.
+    """Imports what the project needs in a process of its own.
 
     Raises:
-        EnvironmentFault: when one of them cannot be imported.
+        EnvironmentFault: something cannot be imported.
     """
     run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     answers = [line for line in run.stdout.splitlines() if line.startswith("PROBE ")]
     if run.returncode != 0 or not answers:
         raise EnvironmentFault(
             f"{sys.executable} cannot import what the project needs:\n{run.stderr.strip()}\n"
-            "Run `make setup`; if that is what failed, remove .venv and run it again."
+            "Run `make setup`; if `make setup` itself failed here, remove .venv and run it again."
         )
     return Environment(**json.loads(answers[-1].removeprefix("PROBE ")))
 
 
 def installed_gpus() -> list[str]:
-    """The NVIDIA GPUs that the driver's own tool lists; none where CUDA_VISIBLE_DEVICES hides all.
-
-    Returns:
-        One line for each GPU.
-    """
+    """The NVIDIA GPUs that nvidia-smi lists, one line for each."""
+    # nvidia-smi does not follow CUDA_VISIBLE_DEVICES. A user who hides all GPUs wants the CPU.
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return []
     try:
@@ -98,10 +95,10 @@ def installed_gpus() -> list[str]:
 
 
 def install_cuda_pair() -> None:
-    """Replace a CPU build of torch by a CUDA pair from pip's index.
+    """Replaces a CPU build of torch and torchvision by a CUDA build from pip's index.
 
     Raises:
-        EnvironmentFault: when pip fails.
+        EnvironmentFault: pip failed.
     """
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     run = subprocess.run([*command, "--upgrade", *CUDA_PAIR], capture_output=True, text=True)
@@ -114,10 +111,10 @@ def install_cuda_pair() -> None:
 
 
 def require_usable_gpu(environment: Environment, gpus: list[str]) -> None:
-    """Refuse an environment whose torch does not see a GPU that is there.
+    """Refuses an environment whose torch does not see a GPU that is there.
 
     Raises:
-        EnvironmentFault: with what was found and the ways out.
+        EnvironmentFault: it does not; the message has the cause and the fixes.
     """
     if not gpus or environment.gpu:
         return
@@ -137,7 +134,7 @@ def require_usable_gpu(environment: Environment, gpus: list[str]) -> None:
 
 
 def check(repair: bool) -> Environment:
-    """Probe, repair if asked to and needed, and probe again.
+    """Probes the environment, repairs it if asked to and needed, and probes again.
 
     Args:
         repair: replace a CPU build of torch on a machine with an NVIDIA GPU.
@@ -146,7 +143,7 @@ def check(repair: bool) -> Environment:
         The environment as it is at the end.
 
     Raises:
-        EnvironmentFault: when it cannot run the project or does not see a GPU that is there.
+        EnvironmentFault: it cannot run the project, or does not see a GPU that is there.
     """
     environment, gpus = probe(), installed_gpus()
     if repair and gpus and not environment.gpu and environment.cuda_build is None:
@@ -159,11 +156,7 @@ def check(repair: bool) -> Environment:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run.
-
-    Returns:
-        The exit status: 0 when the environment is sound.
-    """
+    """Runs the tool; returns the exit status, 0 if the environment is sound."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,

@@ -12,8 +12,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-# The only archive of the official v0.6 sources on the package index; its Python files are
-# identical to the v0.6 tag's, its C++ sources are missing. The hash is what makes it trusted.
+# The only archive of the official v0.6 sources on the package index. Its Python files are identical
+# to those of the v0.6 tag, its C++ sources are missing. The hash makes it trustworthy.
 SDIST_NAME = "pb1-detectron2"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 VERSION = "0.6"
@@ -32,8 +32,8 @@ PROJECTS = {
     "projects/Panoptic-DeepLab/panoptic_deeplab": "detectron2/projects/panoptic_deeplab",
 }
 
-# v0.6's own list without what only old Pythons and caffe2 needed (dataclasses, future), iopath
-# without its upper bound and black without its pin: it formats printed configs, any version does.
+# v0.6's own list, without what only old Pythons and caffe2 needed (dataclasses, future), without
+# the upper bound of iopath and without the pin of black: any version of it can format a config.
 REQUIREMENTS = (
     "Pillow>=7.1",
     "matplotlib",
@@ -74,11 +74,12 @@ class Mend:
     reason: str
 
     def apply(self, text: str) -> str:
-        """Return ``text`` with the replacement made.
+        """Returns `text` with the replacement made.
 
         Raises:
-            WheelError: when ``old`` does not occur exactly once.
+            WheelError: `old` does not occur exactly once.
         """
+        # A replacement that finds nothing would leave the fault in the wheel without a word.
         found = text.count(self.old)
         if found != 1:
             raise WheelError(
@@ -141,10 +142,10 @@ MENDS = (
 
 
 def check_hash(sdist: Path, sha256: str = SDIST_SHA256) -> None:
-    """Refuse an archive whose contents are not the expected ones.
+    """Refuses an archive whose contents are not the expected ones.
 
     Raises:
-        WheelError: on a mismatch, naming both digests.
+        WheelError: the digests differ; the message names both.
     """
     found = hashlib.sha256(sdist.read_bytes()).hexdigest()
     if found != sha256:
@@ -155,22 +156,20 @@ def check_hash(sdist: Path, sha256: str = SDIST_SHA256) -> None:
 
 
 def read_sdist(sdist: Path) -> dict[str, bytes]:
-    """Read the files that belong in the wheel, at their places in the wheel.
-
-    Nothing is extracted to disk and nothing is executed; links and files outside the package and
-    its three projects are left out.
+    """Reads the files that belong in the wheel. Nothing is written to disk or executed.
 
     Args:
-        sdist: a ``.tar.gz`` whose members lie under one top folder.
+        sdist: a `.tar.gz` whose members lie under one top folder.
 
     Returns:
-        Contents by path in the wheel, unmended; ``LICENSE`` under its bare name.
+        Path in the wheel -> unmended content; `LICENSE` under its bare name.
     """
     files: dict[str, bytes] = {}
     with tarfile.open(sdist, "r:gz") as archive:
         for member in archive:
-            if not member.isfile():
+            if not member.isfile():  # links could point outside the archive
                 continue
+            # Without the top folder, which names the package and its version.
             path = str(PurePosixPath(*PurePosixPath(member.name).parts[1:]))
             for source, target in PROJECTS.items():
                 if path.startswith(source + "/"):
@@ -183,10 +182,10 @@ def read_sdist(sdist: Path) -> dict[str, bytes]:
 
 
 def mend(files: dict[str, bytes], mends: tuple[Mend, ...] = MENDS) -> dict[str, bytes]:
-    """Apply every mend and add the modules that the mends refer to.
+    """Applies every mend and adds the modules that the mends import.
 
     Raises:
-        WheelError: when a file or the text to be replaced is not there.
+        WheelError: a file or the text to be replaced is not there.
     """
     mended = dict(files)
     for item in mends:
@@ -219,15 +218,16 @@ def _record_line(path: str, content: bytes) -> str:
 
 
 def write_wheel(files: dict[str, bytes], folder: Path) -> Path:
-    """Write the wheel; the same files give the same bytes.
+    """Writes the wheel; the same files give the same bytes.
 
     Args:
-        files: contents by path in the wheel, with ``LICENSE`` under its bare name.
-        folder: where the wheel is put; made if missing.
+        files: path in the wheel -> content, with `LICENSE` under its bare name.
+        folder: of the wheel; made if missing.
 
     Returns:
         The wheel's path.
     """
+    # The parts of a wheel: PEP 427. RECORD lists all files, and itself without a hash.
     info = f"detectron2-{VERSION}.dist-info"
     contents = {path: content for path, content in files.items() if path != "LICENSE"}
     contents[f"{info}/LICENSE"] = files["LICENSE"]
@@ -241,7 +241,7 @@ def write_wheel(files: dict[str, bytes], folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / WHEEL_NAME
-    unfinished = wheel.with_suffix(".tmp")
+    unfinished = wheel.with_suffix(".tmp")  # an interrupted run must not leave half a wheel
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in contents.items():
             entry = zipfile.ZipInfo(path)  # its default date makes the bytes reproducible
@@ -253,18 +253,18 @@ def write_wheel(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def build_wheel(sdist: Path, folder: Path, sha256: str = SDIST_SHA256) -> Path:
-    """Check the archive, then make the wheel from it.
+    """Checks the archive, then makes the wheel from it.
 
     Args:
         sdist: the source archive.
-        folder: where the wheel is put.
+        folder: of the wheel.
         sha256: the digest that the archive must have.
 
     Returns:
         The wheel's path.
 
     Raises:
-        WheelError: when the hash differs or a mend does not fit.
+        WheelError: the hash differs, or a mend does not fit.
     """
     check_hash(sdist, sha256)
     return write_wheel(mend(read_sdist(sdist)), folder)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes detectron2 importable: accepts the one that is there, or installs v0.6 in pure Python."""
+"""Makes detectron2 importable: accepts an installed one, or installs v0.6 in pure Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ examples:
   python -m pip install --no-deps wheels/detectron2-0.6-py3-none-any.whl
 """
 
-# What the project imports of detectron2; run in a process of its own, because a failed import
+# What the project imports of detectron2. It runs in a process of its own, because a failed import
 # leaves half-imported modules behind.
 PROBE = """
 import sys
@@ -46,9 +46,9 @@ print("PROBE " + json.dumps({
 }))
 """
 
-# pip asks a source archive for its metadata even when it only downloads it, and would run
-# detectron2's setup.py, which imports torch and collects C++ sources. This stands in for the
-# build backend that pip would ask; the archive's own code is never run.
+# pip asks a source archive for its metadata even when it only downloads it. It would run
+# detectron2's setup.py, which imports torch and collects C++ sources. This module takes the place
+# of the build backend that pip asks, so that no code of the archive runs.
 STAND_IN_BACKEND = f'''
 import pathlib, sys
 def get_requires_for_build_wheel(config_settings=None):
@@ -96,13 +96,13 @@ class Installed:
 
 
 def probe() -> Installed | None:
-    """Import what the project needs of detectron2, in a process of its own.
+    """Imports what the project needs of detectron2, in a process of its own.
 
     Returns:
-        What was found, or None where there is no detectron2.
+        What was found; None if there is no detectron2.
 
     Raises:
-        InstallError: when a detectron2 is there but cannot be used.
+        InstallError: there is a detectron2, but it cannot be used.
     """
     run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     answers = [line for line in run.stdout.splitlines() if line.startswith("PROBE ")]
@@ -110,23 +110,27 @@ def probe() -> Installed | None:
         found = Installed(**json.loads(answers[-1].removeprefix("PROBE ")))
         major, minor = (int(part) for part in found.version.split(".")[:2])
         if (major, minor) < (0, 6):
-            raise InstallError(f"{found} is too old: v0.6 or newer is needed. Use --replace.")
+            raise InstallError(
+                f"{found} is too old: v0.6 or newer is needed. Update it, or replace it by the "
+                "pure-Python v0.6 with --replace."
+            )
         return found
     last_line = (run.stderr.strip().splitlines() or ["no message"])[-1]
     if last_line == "ModuleNotFoundError: No module named 'detectron2'":
         return None
+    # A detectron2 that fails must not be replaced unasked: it may be the user's own build.
     raise InstallError(
         f"a detectron2 is there but cannot be imported by {sys.executable}:\n  {last_line}\n"
-        "Install the module that it names, repair that detectron2, or replace it by the "
+        "Install the module that this line names, repair that detectron2, or replace it by the "
         "pure-Python one with --replace."
     )
 
 
 def pip(*arguments: str, environment: dict[str, str] | None = None) -> None:
-    """Run pip of this interpreter.
+    """Runs pip of this interpreter.
 
     Raises:
-        InstallError: with pip's own output when it fails.
+        InstallError: pip failed; the message has its output.
     """
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     run = subprocess.run(
@@ -141,16 +145,16 @@ def pip(*arguments: str, environment: dict[str, str] | None = None) -> None:
 
 
 def download_sdist(folder: Path) -> Path:
-    """Get the source archive through pip, from whatever index pip is configured to use.
+    """Gets the source archive through pip, from the index that pip is configured to use.
 
     Args:
         folder: an empty folder for the archive and for what pip needs meanwhile.
 
     Returns:
-        The archive's path; pip has checked its hash already.
+        The archive's path; pip has checked its hash.
 
     Raises:
-        InstallError: when pip cannot get it.
+        InstallError: pip cannot get it.
     """
     backend = folder / "stand_in" / "setuptools"
     backend.mkdir(parents=True)
@@ -170,11 +174,11 @@ def download_sdist(folder: Path) -> Path:
 
 
 def make_wheel(sdist: Path | None, folder: Path) -> Path:
-    """Make the wheel, downloading the archive unless it was given.
+    """Makes the wheel.
 
     Args:
-        sdist: the source archive, or None to download it.
-        folder: where the wheel is put.
+        sdist: the source archive; None to download it.
+        folder: of the wheel.
 
     Returns:
         The wheel's path.
@@ -193,21 +197,21 @@ def make_wheel(sdist: Path | None, folder: Path) -> Path:
 
 
 def install(sdist: Path | None, wheel_dir: Path | None, replace: bool) -> str:
-    """Do what the command line asks.
+    """Does what the command line asks.
 
     Args:
-        sdist: the source archive, or None to download it.
-        wheel_dir: folder in which the wheel is kept, or None.
-        replace: install ours whatever is there.
+        sdist: the source archive; None to download it.
+        wheel_dir: folder in which the wheel is kept; None does not keep it.
+        replace: install the pure-Python wheel even if there is a detectron2.
 
     Returns:
         One sentence for the user: what is there now.
 
     Raises:
-        InstallError: when detectron2 cannot be made importable.
+        InstallError: detectron2 cannot be made importable.
     """
     found = None if replace else probe()
-    accepted = found is not None and not found.outdated
+    accepted = found is not None and not found.outdated  # a wheel of an older recipe is replaced
     if accepted and wheel_dir is None:
         return f"accepted {found}; nothing was installed"
     with tempfile.TemporaryDirectory() as scratch:
@@ -219,11 +223,7 @@ def install(sdist: Path | None, wheel_dir: Path | None, replace: bool) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run.
-
-    Returns:
-        The exit status: 0 when detectron2 is importable at the end.
-    """
+    """Runs the tool; returns the exit status, 0 if detectron2 is importable at the end."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--sdist", type=Path, help="use this source archive instead of downloading it"
     )
     parser.add_argument(
-        "--replace", action="store_true", help="install the pure-Python wheel whatever is there"
+        "--replace", action="store_true", help="install the pure-Python wheel even if there is one"
     )
     options = parser.parse_args(arguments)
     try:

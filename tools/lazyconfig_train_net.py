@@ -43,7 +43,8 @@ examples:
 
 @one_line_errors()
 def main(args: argparse.Namespace) -> None:
-    """One process of the job. Each says itself what a user has to mend."""
+    """One process of the job."""
+    # Each process reads the configuration: only the command line is sent to it.
     cfg = load_config(args.config_file, args.opts)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
@@ -64,7 +65,8 @@ def invoke_main() -> None:
         help="print name, shape, lr and weight decay of every parameter and stop; reads no data",
     )
     args = parser.parse_args()
-    cfg = load_config(args.config_file, args.opts)  # a wrong override fails here, once
+    # A wrong override fails here once, and not in every process.
+    cfg = load_config(args.config_file, args.opts)
     if args.print_param_groups:
         print(param_group_table(cfg))
         return

@@ -1,8 +1,8 @@
 """Reads the tables of a nuScenes-format data set once, caches them, and says what is in them.
 
-Training and evaluation do this by themselves when they need it; run it beforehand to see that the
-data set is complete, or to prepare a root that will be read-only. Data sets of one version share
-its cache.
+Training and evaluation do this by themselves when they need it. Run it first to see whether the
+data set is complete, or to prepare a root that will be read-only. The splits of one version share a
+cache.
 
 Example:
     python tools/prepare_nuscenes.py --dataset nuscenes_trainval_train nuscenes_trainval_val
@@ -47,8 +47,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     described = (arguments.root, arguments.version, arguments.split, arguments.cache_dir)
     if arguments.dataset and any(described):
         parser.error(
-            "--dataset names data sets that are described already: leave out --root, --version, "
-            "--split and --cache-dir"
+            "--dataset names registered data sets, which have a root, version, split and cache: "
+            "leave out --root, --version, --split and --cache-dir"
         )
     if not arguments.dataset and not (arguments.root and arguments.version):
         parser.error("give --dataset NAME ..., or --root and --version")
@@ -56,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def data_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, FrameRecords]]:
-    """Opens what the command line names, one after the other, each with a title."""
+    """Opens the data sets that the command line names, one after the other, each with a title."""
     spec = NUSCENES
     if arguments.config_file:
         spec = instantiate(load_config(arguments.config_file).dataset_spec)

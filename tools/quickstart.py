@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Makes the synthetic data set, trains the quick-start model on it, evaluates, writes the report.
+"""Makes the synthetic data set, trains the quick-start model on it, evaluates, writes a report.
 
 examples:
   python tools/quickstart.py
@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", help="recipe (default: by what the machine has)")
+    parser.add_argument("--config-file", help="recipe (default: one for a GPU if there is one)")
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), help="data set (default: as the recipe says)"
     )
-    parser.add_argument("--data", type=Path, help="where it is made (default: as the recipe says)")
+    parser.add_argument("--data", type=Path, help="its folder (default: as the recipe says)")
     parser.add_argument("opts", nargs="*", help="overrides of the recipe, path.key=value")
     args = parser.parse_args(argv)
     start = time.monotonic()
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"[quickstart] data: {data}", flush=True)
     generate(synthetic, data)
     data_seconds = time.monotonic() - start
+    # The recipe names a folder and a version; --data and --preset may have changed them.
     for loader, split in zip(("train", "test"), synthetic.split_names, strict=True):
         dataset = dict(root=str(data), version=synthetic.version, split=split)
         cfg.dataloader[loader].dataset = dataset

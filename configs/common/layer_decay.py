@@ -12,13 +12,13 @@ from .optim import optimizer
 optimizer.params = L(layer_decay_groups)(
     lr="${..lr}",
     weight_decay="${..weight_decay}",
-    # From each block to the one below it.
+    # Factor on the learning rate from each block to the one before it.
     decay_rate=0.9,
-    # Times lr for everything outside the backbone: 4e-4, as in the other recipe.
+    # Factor on lr for everything outside the backbone: 4e-4, as in the other recipe.
     head_factor=4.0,
     # Blocks of the ViT.
     num_layers=24,
-    # Times lr for the pyramid around the ViT; None takes head_factor.
+    # Factor on lr for the pyramid around the ViT; None takes head_factor.
     pyramid_factor=None,
     # Start of the backbone's parameter names.
     backbone_prefix="backbone.",
@@ -27,6 +27,6 @@ optimizer.params = L(layer_decay_groups)(
     # False exempts the backbone's position table.
     decay_pos_embed=True,
 )
-# Of a parameter with factor 1, for schedule.lr_batch frames per step.
+# Learning rate of a parameter with factor 1, for schedule.lr_batch frames per step.
 optimizer.lr = 1e-4
 optimizer.weight_decay = 1e-7

@@ -42,7 +42,7 @@ dataloader = dict(
             point_cloud_range="${model.head.point_cloud_range}",
             # Leave out boxes without a lidar or radar point.
             use_valid_flag=True,
-            # Targets of the 2D head; False where model.image_head is None.
+            # Targets of the 2D head; False if model.image_head is None.
             boxes2d=True,
             # Order of their labels; None is that of the 3D boxes. Released 2D heads have another.
             class_names_2d=None,
@@ -51,7 +51,7 @@ dataloader = dict(
         ),
         # Streams side by side in each process. The published recipes have 16 in all.
         lanes_per_rank=2,
-        # Loading processes for each training process; None shares out the cores there are.
+        # Loading processes for each training process; None divides the cores of the machine.
         num_workers=None,
         # Pieces that each scene is cut into: 2 makes training sequences of about 20 frames.
         sequence_split=2,

@@ -9,11 +9,11 @@ from detectron2.config import LazyCall as L
 from streampetr_vit.solver import backbone_lr_groups
 
 optimizer = L(torch.optim.AdamW)(
-    # The tool adds the model to the arguments of params.
+    # The train loop adds the model to the arguments of params.
     params=L(backbone_lr_groups)(
         lr="${..lr}",
         weight_decay="${..weight_decay}",
-        # Times lr for the pre-trained backbone and its pyramid.
+        # Factor on lr for the pre-trained backbone and its pyramid.
         backbone_lr_factor=0.1,
         # Start of the backbone's parameter names.
         backbone_prefix="backbone.",

@@ -4,7 +4,7 @@ report = dict(
     title="StreamPETR",
     # What a reader must know to judge the numbers, one paragraph each.
     notes=[],
-    # Evaluate once more with the temporal memory off, to stand beside it. Takes as long again.
+    # True evaluates a second time with the temporal memory off, to compare. Takes twice as long.
     memory_off=False,
     # Half the width of the views from above.
     range_m=51.2,

@@ -8,26 +8,26 @@ train = dict(
     output_dir="./output",
     # Weights to start from, or to evaluate with --eval-only; "" starts from random weights.
     init_checkpoint="",
-    # True: tensors of another shape than the model's are left out of init_checkpoint (another set
-    # of classes, say) instead of being an error. Never for evaluation and --resume.
+    # True leaves out tensors of init_checkpoint whose shape is not that of the model (another set
+    # of classes, say); False makes them an error. Evaluation and --resume never leave them out.
     init_allow_wrong_shape=False,
-    # True: an init_checkpoint with some of the ViT's tensors starts a training, the others random,
-    # instead of being an error.
+    # True starts a training from an init_checkpoint with only some of the ViT's tensors, the others
+    # random; False makes it an error.
     init_allow_partial=False,
     # "auto" is the GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1".
     device="auto",
     # "float32", "bf16", or "fp16" with a dynamic loss scale. Geometry, losses and matching are
     # float32 in all three.
     precision="bf16",
-    # Of evaluation; published metrics are float32 (convolutions may still use TF32 on a GPU).
+    # Precision of evaluation. Published metrics are float32; convolutions may use TF32 on a GPU.
     eval_precision="float32",
     # Steps in all; None derives them from schedule.epochs, the data set and the processes.
     max_iter=None,
-    # True adapts optimizer.lr, which is meant for schedule.lr_batch, to the real number of
-    # processes and lanes, by the published rule. (Steps follow them in any case.)
+    # True adapts optimizer.lr, which is meant for schedule.lr_batch, to the number of processes and
+    # lanes of this run, by the published rule. The number of steps follows them in any case.
     auto_scale=True,
-    # Wall time after which training ends, in seconds; None for no limit. The cosine follows
-    # whichever of steps and time is further along.
+    # Wall time in seconds after which training ends; None for no limit. The cosine follows steps or
+    # time, whichever is further along.
     max_seconds=None,
     # L2 norm over all gradients above which they are scaled down; None for no clipping.
     clip_grad_norm=35.0,
@@ -40,14 +40,14 @@ train = dict(
     eval_period=0,
     # Iterations between lines of the log.
     log_period=50,
-    # Of weights, dropout, augmentation and the order of scenes; 0 or more.
+    # Seed of weights, dropout, augmentation and the order of scenes; 0 or more.
     seed=0,
     # CPU threads of each process; None leaves torch's choice.
     num_threads=None,
-    # torch.compile: the same function in fewer, larger kernels. The first step takes long, and so
-    # does each new image size or batch. backbone: the ViT, block by block. decoder: that of the 3D
-    # head, as one. mode: "default", or "max-autotune-no-cudagraphs", which tries more kernels.
+    # torch.compile: fewer, larger kernels. The first step takes long, and so does each new image
+    # size or batch. backbone: the blocks of the ViT, one by one. decoder: that of the 3D head, as a
+    # whole. mode: "default", or "max-autotune-no-cudagraphs", which tries more kernels.
     compile=dict(backbone=False, decoder=False, mode="default"),
-    # Of torch's DistributedDataParallel.
+    # Arguments of torch's DistributedDataParallel. All buffers are constants.
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
 )

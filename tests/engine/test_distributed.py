@@ -16,6 +16,7 @@ import torch
 import torch.multiprocessing as mp
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
 from toy_task import ToyDataset, ToyDetector, build_toy_train_loader
 
 from streampetr_vit.engine.distributed import (
@@ -23,7 +24,6 @@ from streampetr_vit.engine.distributed import (
     reduce_mean,
     resolve_device,
     training_module,
-    wrap_distributed,
 )
 from streampetr_vit.engine.hooks import ScheduleHook
 from streampetr_vit.engine.trainer import StreamingTrainer
@@ -129,8 +129,8 @@ def test_all_ranks_stop_when_the_time_of_rank_0_is_up(tmp_path: Path, monkeypatc
 def test_one_process_reduces_nothing() -> None:
     value = torch.tensor([1.0, 2.0])
     assert reduce_mean(value) is value
-    model = ToyDetector()
-    assert wrap_distributed(model, broadcast_buffers=False) is model
+    module = training_module(ToyDetector(), broadcast_buffers=False)
+    assert not isinstance(module, DistributedDataParallel)
 
 
 def test_the_training_module_calls_the_losses_of_its_model() -> None:

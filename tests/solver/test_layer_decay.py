@@ -12,6 +12,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
+from streampetr_vit.engine.config import instantiate_model, load_config
 from streampetr_vit.modeling.backbone import SimpleFeaturePyramid, ViT
 from streampetr_vit.solver import LayerDecay, layer_decay_groups
 
@@ -56,9 +57,9 @@ def layer_of(name: str) -> int | None:
 @pytest.fixture(scope="module")
 def vit_l() -> nn.Module:
     """The published detector, without memory for its weights."""
-    models = ROOT / "configs" / "models" / "streampetr_vit_l.py"
+    recipe = ROOT / "configs" / "streampetr_eva02_l_800x320_24ep_layer_decay.py"
     with torch.device("meta"):
-        return instantiate(LazyConfig.load(str(models)).model)
+        return instantiate_model(load_config(str(recipe)))
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +209,10 @@ def test_names_as_detectron2_passes_them_for_parameters_of_the_root() -> None:
         ),
         ({"num_layers": 2}, "num_layers=2, but the backbone of ModuleDict has 3 blocks"),
         ({"num_layers": 3, "backbone_prefix": "vit."}, "layer-wise decay, but no parameter"),
-        ({"num_layers": 0}, "num_layers=0: the number of blocks"),
-        ({"decay_rate": 1.5}, "decay_rate=1.5: must be above 0 and at most 1"),
-        ({"head_factor": -1.0}, "head_factor=-1.0: must not be negative"),
-        ({"pyramid_factor": -1.0}, "pyramid_factor=-1.0: must not be negative"),
+        ({"num_layers": 0}, "params.num_layers=0: set it to the number of the ViT's blocks"),
+        ({"decay_rate": 1.5}, "params.decay_rate=1.5: must be above 0 and at most 1"),
+        ({"head_factor": -1.0}, "params.head_factor=-1.0: set it to 0 or more"),
+        ({"pyramid_factor": -1.0}, "params.pyramid_factor=-1.0: set it to 0 or more"),
     ],
 )
 def test_wrong_settings_are_errors(options: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, apart from those that are faults of this program."""
+"""Errors that a user can mend. All other exceptions are faults of this program."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from contextlib import contextmanager
 class UserError(Exception):
     """Something that the user can mend. The message names what is wrong, and the fix.
 
-    The command-line tools print it as one line, without a traceback. Each subclass also derives
-    from the built-in class that fits it, for callers in Python.
+    The command-line tools print it as one line, without a traceback.
     """
+
+    # Each subclass also derives from a built-in class, for callers in Python.
 
 
 class InputError(UserError, ValueError):
@@ -33,7 +34,7 @@ class CheckpointError(UserError, RuntimeError):
 
 
 class FolderTakenError(UserError, FileExistsError):
-    """What is at a place where something shall be made is not to be overwritten."""
+    """A folder in which something is to be made holds something else."""
 
 
 @contextmanager
@@ -41,13 +42,14 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     """Ends the program with `NAME: error: message` and status 1 on a `UserError`.
 
     For the main functions of command-line tools, as a decorator or in a with statement. Every other
-    exception passes, and keeps its traceback.
+    exception passes and keeps its traceback.
 
     Args:
-        others: classes to treat the same way, of packages that do not know this one.
+        others: further classes to treat so, of packages that cannot import this one.
     """
     kinds: tuple[type[Exception], ...] = (UserError, *others)
     try:
         yield
     except kinds as error:
+        # A text as status is printed to stderr; the status is then 1.
         sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")

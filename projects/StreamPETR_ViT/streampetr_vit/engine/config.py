@@ -21,7 +21,7 @@ from streampetr_vit.engine.moved import KEYS, new_name, rename_targets
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.structures import DatasetSpec
 
-# "${count:${dataset_spec.classes}}": the recipes' heads have as many channels as there are classes.
+# "${count:${dataset_spec.classes}}" gives heads as many class channels as there are classes.
 OmegaConf.register_new_resolver("count", len, replace=True)
 
 REQUIRED_SECTIONS = ("model", "optimizer", "schedule", "train", "dataloader")
@@ -43,16 +43,17 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
             does not exist.
     """
     if not path:
-        raise ConfigError("no configuration given; pass --config-file configs/NAME.py")
+        raise ConfigError("no configuration is given: pass --config-file configs/NAME.py")
     if not os.path.isfile(path):
         raise ConfigError(_missing_file(path))
     cfg = _load(path)
     missing = [name for name in REQUIRED_SECTIONS if name not in cfg]
     if missing:
         raise ConfigError(
-            f"{path} has no {', '.join(missing)}: it is a part of a configuration, not a recipe"
+            f"{path} has no {', '.join(missing)}: it is a part of a configuration, not a recipe; "
+            "pass a file such as configs/quickstart.py, or add what is missing"
         )
-    if "dataset_spec" not in cfg:  # of a recipe or a run from before there was one
+    if "dataset_spec" not in cfg:  # earlier versions had none and knew nuScenes only
         cfg.dataset_spec = LazyCall(DatasetSpec)(**NUSCENES.plain())
     for override in overrides:
         check_override(cfg, override)
@@ -60,20 +61,23 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def _load(path: str) -> DictConfig:
-    """A file as LazyConfig loads it, with the present names of what was moved."""
+    """A file as LazyConfig loads it, with classes that were moved under their present names."""
     try:
         cfg = LazyConfig.load(path)
-    except ImportError as error:  # of a recipe; ModuleNotFoundError is one
+    except ImportError as error:  # an import in the recipe
         moved = new_name(error.name or "")
         if moved is None:
             raise
-        raise ConfigError(f"{path} imports {error.name}, which is now {moved}") from error
+        raise ConfigError(
+            f"{path} imports {error.name}, which is now {moved}: change that import"
+        ) from error
     rename_targets(cfg)
     return cfg
 
 
 def call(described: DictConfig, **arguments: Any) -> Any:
-    """Instantiates a LazyCall with arguments that only the running process knows."""
+    """Instantiates a LazyCall with further arguments, which only the running process knows."""
+    # A copy: such arguments (a model, say) are no values of a configuration.
     return instantiate(dict(described) | arguments)
 
 
@@ -84,21 +88,38 @@ def instantiate_model(cfg: DictConfig) -> nn.Module:
         cfg: the whole configuration.
 
     Raises:
-        InputError: settings that do not go together.
+        InputError: settings that do not go together, or a head with another number of classes than
+            `dataset_spec`.
     """
     try:
-        return instantiate(cfg.model)
+        model = instantiate(cfg.model)
     except ValueError as error:
         raise InputError(f"the configuration's model cannot be built: {error}") from error
+    if cfg.get("dataset_spec") is not None:
+        _check_classes(model, [entry.name for entry in cfg.dataset_spec.classes])
+    return model
+
+
+def _check_classes(model: nn.Module, names: list[str]) -> None:
+    """Raises InputError unless the heads have one class channel for each class."""
+    # A head with more channels would train without a word, one with fewer would fail in the loss.
+    for part in ("head", "image_head"):
+        channels = getattr(getattr(model, part, None), "num_classes", len(names))
+        if channels != len(names):
+            raise InputError(
+                f"model.{part}.num_classes is {channels}, but dataset_spec.classes has "
+                f"{len(names)} ({', '.join(names)}): set model.{part}.num_classes={len(names)}, or "
+                f"name {channels} classes in dataset_spec.classes"
+            )
 
 
 def check_override(cfg: DictConfig, override: str) -> None:
     """Raises ConfigError unless an override is well formed and its key exists.
 
-    detectron2 adds unknown keys silently, so that a misspelt override changes nothing. A key
-    counts as existing if the configuration has it, or if it is a named argument of the class or
-    function that its parent describes.
+    A key exists if the configuration has it, or if it is a named argument of the class or function
+    that its parent describes.
     """
+    # detectron2 would add an unknown key silently: a misspelt override would change nothing.
     if override.startswith("-"):
         raise ConfigError(
             f"option {override!r} comes behind a path.key=value and would be taken for one: put "
@@ -111,17 +132,22 @@ def check_override(cfg: DictConfig, override: str) -> None:
             f"override {override!r} is malformed: write path.key=value (quote values that hold "
             f"spaces, commas or brackets). {error}"
         ) from error
-    if parsed.value() in ("None", "none"):
-        raise ConfigError(f"override {override!r} sets a text; for no value write null")
+    if parsed.value() in ("None", "none"):  # hydra reads a string
+        raise ConfigError(
+            f"override {override!r} sets the text {parsed.value()!r}; for no value write null"
+        )
     if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
-        raise ConfigError(f"override {override!r}: only path.key=value is supported")
+        raise ConfigError(
+            f"override {override!r}: only path.key=value is supported; keys cannot be added or "
+            "removed here, edit the recipe"
+        )
     node: Any = cfg
     parts = parsed.key_or_group.split(".")
     for depth, part in enumerate(parts):
         allowed = _keys_of(node)
         if part not in allowed:
             raise ConfigError(_unknown_key(override, parts[:depth], part, allowed))
-        # An argument that only the signature names has no node below it.
+        # An argument that only the signature names has no node: nothing below it can be set.
         node = OmegaConf.select(cfg, ".".join(parts[: depth + 1]), default=None)
 
 
@@ -142,6 +168,7 @@ def _keys_of(node: Any) -> list[str]:
 def _arguments_of(target: Any) -> list[str]:
     """Named arguments of a function or class; with **options also those of the base classes."""
     names: list[str] = []
+    # A class whose __init__ takes **options passes them on to the next class.
     for place in inspect.getmro(target) if inspect.isclass(target) else (target,):
         parameters = inspect.signature(place).parameters.values() if place is not object else ()
         names += [
@@ -159,12 +186,13 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
     where = ".".join(parents) or "the configuration"
     moved = KEYS.get(".".join((*parents, part)))
     if moved is not None:
-        return f"override {override!r}: set {moved} instead, from which all parts take it"
+        return f"override {override!r}: this key is gone; set {moved} instead, which all parts read"
     if not allowed:
         return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
     near = difflib.get_close_matches(part, allowed, n=3, cutoff=0.5)
     prefix = "".join(f"{parent}." for parent in parents)
     hint = f"did you mean {' or '.join(prefix + name for name in near)}? " if near else ""
+    # "_target_" can be set, but is no setting that a user looks for.
     shown = [key for key in allowed if key != "_target_"]
     return f"override {override!r}: {where} has no key {part!r}; {hint}It has: {', '.join(shown)}"
 
@@ -172,6 +200,7 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
 def _missing_file(path: str) -> str:
     folder = Path(path).parent
     beside = sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []
+    # Without a similar name, some of what is there shows whether the folder is the right one.
     near = difflib.get_close_matches(Path(path).name, beside, n=3, cutoff=0.5) or beside[:10]
     hint = f"that folder has: {', '.join(near)}" if near else f"no configurations in {folder}"
     return f"configuration {path!r} does not exist (current folder: {os.getcwd()}); {hint}"

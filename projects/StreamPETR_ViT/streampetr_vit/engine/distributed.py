@@ -1,8 +1,4 @@
-"""Processes, devices and the few reductions over ranks that training needs.
-
-detectron2's `launch` (v0.6) requires a GPU; the launcher here also starts processes on CPUs and
-joins the ones that `torchrun` has started.
-"""
+"""Processes, devices and the few reductions over ranks that training needs."""
 
 from __future__ import annotations
 
@@ -28,20 +24,22 @@ logger = logging.getLogger(__name__)
 
 
 def reduce_mean(value: Tensor) -> Tensor:
-    """Mean of a tensor over all ranks; the tensor itself when there is one process.
+    """Mean of a tensor over all ranks, without gradient; the tensor itself with one process.
 
     Args:
-        value: any shape, the same on every rank; float. Not modified, no gradient flows back.
+        value: float, of any shape that is the same on every rank. It is not modified.
     """
     if comm.get_world_size() == 1:
         return value
+    # A sum and a division: gloo has no mean.
     mean = value.detach().clone()
     dist.all_reduce(mean)
     return mean / comm.get_world_size()
 
 
 def loss_reduction() -> Callable[[Tensor], Tensor]:
-    """`reduce_mean`, for configurations: they can name a call, but hold no function."""
+    """Returns `reduce_mean`, for configurations."""
+    # A LazyConfig describes calls, and its YAML form cannot hold a function as a value.
     return reduce_mean
 
 
@@ -49,22 +47,18 @@ def broadcast_float(value: float) -> float:
     """Rank 0's value, on every rank."""
     if comm.get_world_size() == 1:
         return value
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"  # each backend sends its own kind
     shared = torch.tensor(value, dtype=torch.float64, device=device)
     dist.broadcast(shared, src=0)
     return shared.item()
 
 
-def local_rank() -> int:
-    """Index of this process on its machine; 0 when there is one process."""
-    return comm.get_local_rank() if comm.get_world_size() > 1 else 0
-
-
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device this process computes on.
+    """The device that this process computes on.
 
     Args:
-        name: "auto" (this process's GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+        name: "auto" (this process's GPU if there is one, else the CPU), "cpu", "cuda" (this
+            process's GPU) or "cuda:N".
 
     Raises:
         InputError: a GPU is asked for and there is none.
@@ -76,14 +70,17 @@ def resolve_device(name: str = "auto") -> torch.device:
         name = "cuda" if available and not on_cpu else "cpu"
     if name.startswith("cuda") and not available:
         raise InputError(
-            f"train.device={name!r}, but torch {torch.__version__} sees no GPU; use "
+            f"train.device={name!r}, but torch {torch.__version__} sees no GPU: set "
             "train.device=cpu, or install a CUDA build of torch and check the driver"
         )
-    return torch.device("cuda", local_rank()) if name == "cuda" else torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    # A group of one process that others have made lacks detectron2's group of this machine.
+    return torch.device("cuda", comm.get_local_rank() if comm.get_world_size() > 1 else 0)
 
 
 class _Losses(nn.Module):
-    """Calls a model's `losses`: DistributedDataParallel acts where a module's forward is called."""
+    """Calls a model's `losses` from its `forward`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -94,29 +91,21 @@ class _Losses(nn.Module):
 
 
 def training_module(model: nn.Module, **options: Any) -> nn.Module:
-    """What the trainer calls with (batch, memory): a model's `losses`, for any number of processes.
+    """The module that the trainer calls with (batch, memory), for any number of processes.
 
     Args:
         model: with `losses(batch, memory) -> (losses, memory)`; on its device.
-        options: of `DistributedDataParallel`, see `wrap_distributed`.
+        options: of `DistributedDataParallel`, which wraps it if there are several processes. It
+            does not move inputs: the model does that, as in a single process.
     """
-    return wrap_distributed(_Losses(model), **options)
-
-
-def wrap_distributed(model: nn.Module, **options: Any) -> nn.Module:
-    """The model, wrapped for data-parallel training when there is more than one process.
-
-    Args:
-        model: on its device already.
-        options: of `DistributedDataParallel`. Inputs are not moved: the model does that itself,
-            the same way as in a single process.
-    """
+    # DistributedDataParallel prepares its reductions where `forward` is called.
+    module = _Losses(model)
     if comm.get_world_size() == 1:
-        return model
+        return module
     with warnings.catch_warnings():
         # torch 2.13 renames broadcast_buffers; 2.10 does not know the new name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return DistributedDataParallel(model, **options)
+        return DistributedDataParallel(module, **options)
 
 
 def launch(
@@ -129,17 +118,16 @@ def launch(
     dist_url: str = "env://",
     use_gpu: bool | None = None,
 ) -> None:
-    """Runs `main(*args)` in as many processes as asked for, with a process group between them.
+    """Runs `main(*args)` in one or more processes, with a process group between them.
 
-    Under `torchrun` (RANK and WORLD_SIZE in the environment) this process is one of them and the
-    numbers given here are not used.
+    Under `torchrun` this process is one of the group, and the numbers given here are not used.
 
     Args:
-        main: importable by name, since other processes are started anew.
+        main: importable by name, because the other processes are new interpreters.
         args: its arguments, picklable.
         num_processes: on each machine; 0 counts as 1. A single process is this one.
-        num_machines: that take part.
-        machine_rank: of this machine.
+        num_machines: machines that take part.
+        machine_rank: index of this machine.
         dist_url: where rank 0 listens, for example "tcp://10.0.0.1:29500".
         use_gpu: None uses the GPUs if there are any.
 
@@ -147,7 +135,9 @@ def launch(
         InputError: more processes than GPUs.
         SystemExit: one of several processes ended by itself, and has said why.
     """
+    # Not detectron2's `launch`: v0.6 requires a GPU, and knows nothing of torchrun.
     use_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
+    # torchrun sets these.
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         env = {key: int(os.environ[key]) for key in ("RANK", "WORLD_SIZE")}
         on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", env["WORLD_SIZE"]))
@@ -161,8 +151,8 @@ def launch(
         return
     if use_gpu and num_processes > torch.cuda.device_count():
         raise InputError(
-            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}; use as "
-            "many or fewer, or --num-gpus 0 for the CPU"
+            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
+            "that many or fewer, or --num-gpus 0 for the CPU"
         )
     first_rank = machine_rank * num_processes
     group = (first_rank, world_size, num_processes, dist_url, use_gpu)
@@ -171,7 +161,7 @@ def launch(
     except mp.ProcessExitedException as error:
         if error.exit_code < 0:  # killed by a signal
             raise
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code)  # the process has printed its error already
 
 
 def _spawned(
@@ -193,10 +183,9 @@ def _run_and_leave(main: Callable[..., None], args: tuple) -> None:
 
 
 def _leave() -> None:
-    """Destroys the groups, also where detectron2 or a wrapped model still hold them.
-
-    A gloo group that is alive when Python ends aborts the process now and then.
-    """
+    """Destroys the process groups."""
+    # A gloo group that is alive when Python ends aborts the process now and then. detectron2 keeps
+    # two groups, and a wrapped model in a reference cycle keeps another.
     comm._get_global_gloo_group.cache_clear()
     comm._LOCAL_PROCESS_GROUP = None
     gc.collect()
@@ -204,8 +193,9 @@ def _leave() -> None:
 
 
 def _join(rank: int, world_size: int, on_machine: int, dist_url: str, use_gpu: bool) -> None:
-    """Joins the process group and makes detectron2's per-machine group."""
+    """Joins the process group and makes detectron2's group of this machine's processes."""
     if use_gpu:
+        # Before the group is made: NCCL takes the current device.
         torch.cuda.set_device(rank % on_machine)
     start = time.monotonic()
     dist.init_process_group(
@@ -220,7 +210,8 @@ def _create_local_group(rank: int, world_size: int, on_machine: int) -> None:
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(on_machine)
         return
-    # detectron2 v0.6 has no function for this; its own launcher sets the same variable.
+    # detectron2 v0.6 has no function for this; its own launcher sets the same variable. Every rank
+    # takes part in making every group, its own or not.
     for first in range(0, world_size, on_machine):
         group = dist.new_group(list(range(first, first + on_machine)))
         if first <= rank < first + on_machine:

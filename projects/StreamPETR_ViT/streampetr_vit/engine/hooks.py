@@ -1,4 +1,4 @@
-"""Hooks of the training loop beside detectron2's own."""
+"""Hooks of the training loop, beside those of detectron2."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ Schedule = Callable[[int, float], float]
 
 
 class ScheduleHook(HookBase):
-    """Sets each group's learning rate before each step, and keeps the time budget.
+    """Sets each group's learning rate before each step, and ends training when its time is up.
 
-    The factor depends on the iteration and on the progress, which is iteration / max_iter or, if
-    a time budget is given and further along, elapsed / max_seconds. Nothing but the elapsed time
-    has to be restored on resume, so a changed max_iter or base rate acts at once.
+    The schedule reads the iteration and the progress: iteration / max_iter, or elapsed time /
+    max_seconds if that is further along.
 
     Args:
         schedule: factor on the base rates.
-        optimizer: its groups' rates at this moment are the base rates.
-        max_seconds: wall time after which training ends (after the step at hand), time before a
-            resume included; None for no limit. With a limit, a run is not reproducible.
-        clock: seconds; replaced in tests.
+        optimizer: the rates that its groups have now are the base rates.
+        max_seconds: wall time after which training ends, time before a resume included; None for no
+            limit. A run with a limit is not reproducible.
+        clock: gives seconds; tests replace it.
+
+    Raises:
+        InputError: the limit is not positive.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class ScheduleHook(HookBase):
     ) -> None:
         if max_seconds is not None and max_seconds <= 0:
             raise InputError(
-                f"train.max_seconds={max_seconds}: must be positive, or null for no limit"
+                f"train.max_seconds={max_seconds}: give a number above 0, or null for no limit"
             )
         self._schedule = schedule
         self._optimizer = optimizer
         self._max_seconds = max_seconds
         self._clock = clock
+        # Taken from the configuration and not restored: a changed rate acts after a resume, too.
         self._base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self._elapsed_s = 0.0
         self._start_s = 0.0
@@ -56,36 +59,38 @@ class ScheduleHook(HookBase):
 
     @property
     def elapsed_s(self) -> float:
-        """Wall time of training so far, in seconds, before a resume included."""
+        """Wall time of training so far in seconds, time before a resume included."""
         return self._elapsed_s
 
     def before_train(self) -> None:
-        """Starts the clock; ends at once if the budget was used up before a resume."""
+        """Starts the clock. Ends training at once if the time was up before a resume."""
+        # max_iter may be lowered later, which must not change the progress.
         self._planned_iters = self.trainer.max_iter
         self._start_s = self._clock() - self._elapsed_s
         if self._out_of_time():
             self.trainer.max_iter = self.trainer.iter
 
     def before_step(self) -> None:
-        """Sets the learning rates of the step at hand."""
+        """Sets the learning rates of this step."""
         iteration = self.trainer.iter
         factor = self._schedule(iteration, self._progress(iteration))
         for group, base_lr in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base_lr * factor
+        # One number stands for all groups in the log: the rate of the fastest.
         self.trainer.storage.put_scalar("lr", max(self._base_lrs) * factor, smoothing_hint=False)
 
     def after_step(self) -> None:
-        """Makes the step just done the last one if the time is used up."""
+        """Makes this step the last one if the time is up."""
         self._elapsed_s = self._clock() - self._start_s
         if self._max_seconds is None:
             return
-        # All ranks must stop at the same step: rank 0's clock counts.
+        # All ranks must stop at the same step, or the others wait for ever: rank 0's clock counts.
         self._elapsed_s = broadcast_float(self._elapsed_s)
         if self._out_of_time():
             self.trainer.max_iter = self.trainer.iter + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The time used so far."""
+        """The elapsed time; all else follows from the configuration."""
         return {"elapsed_s": self._elapsed_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -103,23 +108,23 @@ class ScheduleHook(HookBase):
 
 
 class CheckpointHook(hooks.PeriodicCheckpointer):
-    """detectron2's periodic checkpoints, also when training ends before its planned last step."""
+    """detectron2's periodic checkpoints, also if training ends before its planned last step."""
 
     def after_step(self) -> None:
         """Saves every period, and after the last step."""
+        # detectron2 reads max_iter once, before training; `ScheduleHook` may have lowered it.
         self.max_iter = self.trainer.max_iter
         super().after_step()
 
 
 class BatchHook(HookBase):
-    """Keeps a run on its schedule: iterations of another batch are other parts of an epoch.
+    """Compares the batch of a resumed run with that of its checkpoint.
 
     Args:
-        global_batch: of this run, lanes of all processes.
+        global_batch: lanes of all processes of this run.
         epoch_iters: its steps per epoch.
         max_iter: its steps in all.
-        is_given: whether `max_iter` was asked for, and not derived from epochs. Then another batch
-            than the checkpoint's is a warning.
+        is_given: whether train.max_iter is set. Then another batch is a warning, not an error.
     """
 
     def __init__(self, global_batch: int, epoch_iters: int, max_iter: int, is_given: bool) -> None:
@@ -127,15 +132,17 @@ class BatchHook(HookBase):
         self._max_iter, self._is_given = max_iter, is_given
 
     def state_dict(self) -> dict[str, Any]:
-        """What an iteration of this run is."""
+        """The batch, and how many steps of it are an epoch."""
         return {"global_batch": self._batch, "epoch_iters": self._epoch_iters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compares with an earlier run.
+        """Compares with the checkpoint.
 
         Raises:
-            InputError: another batch, and the number of steps was not asked for.
+            InputError: another batch, and the number of steps was derived from epochs.
         """
+        # Progress is counted in iterations. With another batch they are another part of an epoch,
+        # and the run would end too early or too late.
         theirs = state_dict["global_batch"]
         if theirs == self._batch:
             return
@@ -151,29 +158,28 @@ class BatchHook(HookBase):
             return
         rest = max(1, round(self._max_iter - epochs * self._epoch_iters))
         raise InputError(
-            f"cannot resume: {message}. Choose dataloader.train.lanes_per_rank such that lanes "
-            f"times processes is {theirs}; or pass train.max_iter={done + rest}, which trains the "
-            "rest of the epochs with the batch of this run"
+            f"cannot resume: {message}. Set dataloader.train.lanes_per_rank so that lanes times "
+            f"processes is {theirs}; or pass train.max_iter={done + rest} to train the rest of the "
+            "epochs with the batch of this run"
         )
 
 
 class StreamStateHook(HookBase):
-    """Puts the position of the training streams into checkpoints, and goes on from there.
-
-    The memories of the streams are not saved: the first batch after a resume starts each stream
-    anew at its frame.
+    """Saves the position of the training streams in checkpoints, and restores it.
 
     Args:
         loader: with `state_dict` and `load_state_dict`; not iterated before a checkpoint is loaded.
     """
 
+    # The memories are not saved: after a resume each stream starts anew at its frame.
+
     def __init__(self, loader: Any) -> None:
         self._loader = loader
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's."""
+        """The loader's position."""
         return dict(self._loader.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The loader's."""
+        """Moves the loader to a saved position."""
         self._loader.load_state_dict(state_dict)

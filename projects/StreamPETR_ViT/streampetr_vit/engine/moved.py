@@ -24,7 +24,7 @@ _MODULES = {
     "modeling.temporal.rig_code": "modeling.image.rig_code",
     "modeling.temporal.transformer": "modeling.decoder.decoder",
 }
-# The class that configurations name as model.
+# Class that configurations name as `model` -> the class that detectron2's own loops can call.
 _CLASSES = {"modeling.detector.StreamPETR": "inference.bare_model.BareStreamPETR"}
 # Key of an earlier version -> what to set instead.
 KEYS = {
@@ -34,7 +34,7 @@ KEYS = {
 
 
 def new_name(name: str) -> str | None:
-    """Where a module, or a class of it, is now; None if it was not moved.
+    """The present name of a module or class; None if it was not moved.
 
     Args:
         name: dotted, as Python imports it or as `_target_` has it.
@@ -51,12 +51,13 @@ def new_name(name: str) -> str | None:
 
 
 def rename_targets(node: Any) -> None:
-    """Gives every `_target_` of a configuration from YAML its present name, in place."""
+    """Gives every `_target_` of a configuration its present name, in place."""
     if isinstance(node, DictConfig):
         target = node.get("_target_")
+        # A target is a name in YAML, and the class itself in a recipe.
         if isinstance(target, str) and (renamed := new_name(target)):
             node["_target_"] = renamed
-        # Not .values(): an interpolation is looked at where it leads, and may lead nowhere yet.
+        # Not .values(): that resolves interpolations, which may lead nowhere before overrides.
         children = [node._get_node(key) for key in node]
     elif isinstance(node, ListConfig):
         children = [node._get_node(index) for index in range(len(node))]

@@ -1,4 +1,4 @@
-"""A recipe's parameter groups as text: what trains at which rate, before anything trains."""
+"""A recipe's parameter groups as text, without training: which parameter has which rate."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from streampetr_vit.engine.recipe import step_unit
 
 
 def param_group_table(cfg: DictConfig) -> str:
-    """The parameter groups of a configuration's optimiser, a line for each parameter.
+    """The parameter groups of a configuration's optimiser, one line for each parameter.
 
-    The model is built without memory for its weights, and no data is read.
+    No data is read.
 
     Args:
         cfg: the whole configuration.
 
     Returns:
-        A heading and, group by group, name, shape, learning rate and weight decay of every
-        parameter; then the frozen ones. Rates are those of the configuration, before
-        train.auto_scale and the schedule.
+        A heading; for each group the name, shape, learning rate and weight decay of its parameters;
+        then the frozen parameters. Rates are before train.auto_scale and the schedule.
     """
+    # Without memory for the weights: a ViT-L is listed in seconds.
     with torch.device("meta"):
         model = instantiate_model(cfg)
     groups = call(cfg.optimizer.params, model=model)
@@ -35,7 +35,7 @@ def param_group_table(cfg: DictConfig) -> str:
         lr, decay = (f"{_value(cfg, group, key):.4g}" for key in ("lr", "weight_decay"))
         lines.append(f"\ngroup {index}: {_size(group['params'])}")
         for parameter in group["params"]:
-            name, _ = named.pop(id(parameter))
+            name, _ = named.pop(id(parameter))  # the frozen ones remain in `named`
             shape = "x".join(map(str, parameter.shape)) or "scalar"
             lines.append(f"  {name:<{width}}  {shape:<15} lr {lr:<10} wd {decay}")
     if named:

@@ -1,4 +1,4 @@
-"""What a run will really do, derived from the data set and the processes at hand."""
+"""What a run does in numbers: its length and learning rates for this data set and batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streampetr_vit.solver.schedule import PUBLISHED_LR
 
 @dataclass(frozen=True)
 class Recipe:
-    """The length of a training, and its learning rate beside the configured one.
+    """The length of a training, and the factor on its learning rate.
 
     Attributes:
         num_samples: frames of the training set.
@@ -25,8 +25,8 @@ class Recipe:
         world_size: processes.
         epoch_iters: steps per epoch.
         max_iter: steps in all.
-        lr_batch: frames per step that the configured learning rate is meant for; None where it is
-            taken as it stands.
+        lr_batch: frames per step that the configured learning rate is meant for; None if the rate
+            is not scaled.
         unit: what a lane gives per step, "frames" or "windows", for the log.
     """
 
@@ -48,11 +48,14 @@ class Recipe:
         lr_batch: int | None = None,
         unit: str = "frames",
     ) -> Recipe:
-        """Counts steps from epochs, or takes `max_iter` where it is given."""
+        """Counts steps from epochs, or takes `max_iter` if it is given."""
         epoch_iters = iterations_per_epoch(num_samples, lanes_per_rank * world_size)
         total = round(epochs * epoch_iters) if max_iter is None else max_iter
         if total < 1:
-            raise InputError(f"{total} iterations: raise schedule.epochs or train.max_iter")
+            raise InputError(
+                f"{total} iterations: raise schedule.epochs ({epochs:g}) or train.max_iter "
+                f"({'null' if max_iter is None else max_iter})"
+            )
         return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total, lr_batch, unit)
 
     @staticmethod
@@ -65,14 +68,15 @@ class Recipe:
             world_size: processes.
 
         Raises:
-            InputError: no iterations, or a learning rate to scale that is for no batch.
+            InputError: no iterations, or auto_scale without lr_batch.
         """
-        # A config.yaml of a run from before there was auto_scale trained without it.
+        # The config.yaml of an older run has no auto_scale: that run trained without it.
         scale = cfg.train.get("auto_scale", False)
         if scale and cfg.schedule.get("lr_batch") is None:
             raise InputError(
-                "train.auto_scale=True needs schedule.lr_batch, the frames per step that "
-                "optimizer.lr is meant for; or train.auto_scale=False takes optimizer.lr as it is"
+                "train.auto_scale=True needs schedule.lr_batch, which is null: set it to the "
+                "frames per step that optimizer.lr is meant for, or set train.auto_scale=False to "
+                "take optimizer.lr as it is"
             )
         return Recipe.derive(
             num_samples,
@@ -86,22 +90,23 @@ class Recipe:
 
     @property
     def global_batch(self) -> int:
-        """Frames, or windows, per step, over all processes."""
+        """Frames or windows per step, over all processes."""
         return self.lanes_per_rank * self.world_size
 
     @property
     def lr_factor(self) -> float:
-        """Times the configured learning rates."""
+        """Factor on the configured learning rates."""
         return 1.0 if self.lr_batch is None else batch_lr_factor(self.global_batch, self.lr_batch)
 
     def describe(self, cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-        """The block that the log shows before training.
+        """The text that the log shows before training.
 
         Args:
             cfg: the whole configuration.
             model: not wrapped for distribution.
             optimizer: over its parameters, with the base learning rates.
         """
+        # From the built objects where possible: the text shows what runs, not what was asked for.
         limit = cfg.train.max_seconds
         length = cfg.dataloader.train.get("window_length")
         entry = f"{self.unit} of {length} frames" if length else self.unit
@@ -144,12 +149,13 @@ def build_optimizer(
     Args:
         cfg: the optimizer section; its `params` is called with model=model.
         model: on its device, not wrapped for distribution.
-        lr_factor: times the learning rate of every group.
+        lr_factor: factor on the learning rate of every group.
     """
     optimizer = call(cfg, params=call(cfg.params, model=model))
+    # Scaled here and not in cfg: config.yaml keeps the rate that was asked for.
     for settings in (*optimizer.param_groups, optimizer.defaults):
         settings["lr"] = settings["lr"] * lr_factor
-        # Tuples of a configuration arrive as omegaconf lists, which checkpoints must not hold.
+        # Tuples arrive as omegaconf lists, which a checkpoint that loads weights_only cannot hold.
         for name, value in settings.items():
             if isinstance(value, ListConfig):
                 settings[name] = tuple(value)
@@ -157,7 +163,8 @@ def build_optimizer(
 
 
 def _rates_by_part(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """The learning rates of each top-level module, from the smallest to the largest."""
+    """The smallest and the largest learning rate of each top-level module."""
+    # A group holds parameters of several modules, and a module parameters of several groups.
     part_of = {id(p): name.split(".")[0] for name, p in model.named_parameters()}
     rates: dict[str, set[float]] = defaultdict(set)
     for group in optimizer.param_groups:
@@ -178,7 +185,7 @@ def _sizes_by_weight_decay(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _kernels(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """What computes attention and the optimiser's step, and where."""
+    """The kernels of attention and of the optimiser, torch's version and the device."""
     attention = sorted({m.kernel for m in model.modules() if hasattr(m, "kernel")})
     fused = "fused " if optimizer.defaults.get("fused") else ""
     device = next(model.parameters()).device.type
@@ -189,6 +196,6 @@ def _kernels(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
 
 
 def _recomputed(model: nn.Module) -> str:
-    """Modules that keep fewer activations and compute them again in the backward pass."""
+    """Names of the modules that use activation checkpointing."""
     names = [k for k, m in model.named_modules() if getattr(m, "use_act_checkpoint", False)]
     return f"{', '.join(names) or 'nothing'} (activation checkpointing)"

@@ -1,4 +1,12 @@
-"""The whole job: set up, train, evaluate. What the command-line tools call."""
+"""The whole job: set up, train, evaluate. The command-line tools call these functions.
+
+`train` builds the model, the loader, the optimiser and the trainer, registers the hooks, resumes a
+checkpoint or loads the start weights, and then runs the steps. Around each step the hooks act: the
+learning rate is set before it; checkpoint, evaluation and log come after it, in this order. The
+trainer owns the memory of the training streams and carries it from step to step. An evaluation owns
+nothing of the training: each one makes a `Stream`, which owns the memory of inference, and drops it
+at its end. So an evaluation between two steps leaves the training as it is.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +48,7 @@ Metrics = dict[str, Any]
 
 
 def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
-    """Output folder, log files, config.yaml, seeds and threads, for this process.
+    """Sets up this process: output folder, log files, config.yaml, seeds and threads.
 
     Args:
         cfg: the whole configuration.
@@ -48,18 +56,23 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
     """
     args = args or argparse.Namespace(config_file="", eval_only=False)
     default_setup(cfg, args)
+    # detectron2 sets up loggers for itself and fvcore, not for this package.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="streampetr_vit")
     if cfg.train.num_threads is not None:
         torch.set_num_threads(cfg.train.num_threads)
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """Builds the model on this process's device, compiled where the configuration says so."""
+    """Builds the model on this process's device and compiles the parts that train.compile names.
+
+    Raises:
+        InputError: settings that do not go together, see `instantiate_model`.
+    """
     model = instantiate_model(cfg).to(resolve_device(cfg.train.device))
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
     logger.info("%s: parameters %s", type(model).__name__, parts)
-    compile_parts(model, **(cfg.train.get("compile") or {}))  # older config.yaml lack it
+    compile_parts(model, **(cfg.train.get("compile") or {}))  # an older config.yaml lacks it
     return model
 
 
@@ -70,10 +83,10 @@ def evaluate(
 
     Args:
         cfg: the whole configuration.
-        model: with its weights, not wrapped for distribution. A `StreamPETR` runs in streams that
-            begin here; another model is called with batches, as detectron2 does.
-        output_dir: folder for the results; None for the one of the configuration.
-        memory: False makes every frame a stream of its own.
+        model: with its weights, not wrapped for distribution. A `StreamPETR` runs in a new
+            `Stream`; any other model is called with batches, as detectron2 does.
+        output_dir: folder for the results; None for dataloader.evaluator.output_dir.
+        memory: False turns the temporal memory off: every frame is a stream of its own.
 
     Returns:
         {task: {metric: value}} on rank 0, empty on other ranks.
@@ -94,10 +107,9 @@ def evaluate(
 
 
 def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any], Any]:
-    """What detectron2's evaluation loop calls with each batch.
-
-    The precision is that of the network alone: the loader may prepare samples in this process.
-    """
+    """The function that detectron2's evaluation loop calls with each batch."""
+    # Autocast is set here and not around the loop: with num_workers=0 the loader prepares samples
+    # in this process, and they must stay float32.
     if isinstance(model, StreamPETR):
         stream = Stream(model, precision, memory=memory)
         return lambda batch: [{"detections": found} for found in stream(batch)]
@@ -111,15 +123,15 @@ def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any]
 
 
 def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
-    """Evaluates, and writes report.html where the configuration has a report.
+    """Evaluates, and writes report.html if the configuration has a report.
 
     Args:
-        cfg: the whole configuration. With report.memory_off the test set runs once more with the
-            temporal memory off, for comparison.
-        model: as `evaluate` takes it.
+        cfg: the whole configuration. With report.memory_off the test set runs a second time, with
+            the temporal memory off, for comparison.
+        model: as in `evaluate`.
 
     Returns:
-        Metrics of the first evaluation, as `evaluate` returns them.
+        Metrics of the first evaluation, as in `evaluate`.
     """
     memory = cfg.model.get("memory_at_test", True)
     results = evaluate(cfg, model, memory=memory)
@@ -127,6 +139,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
         return results
     other_runs: dict[str, Path] = {}
     if cfg.report.memory_off and memory:
+        # A folder of its own: the evaluator would overwrite the results with memory.
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
         evaluate(cfg, model, folder, memory=False)
         other_runs[MEMORY_OFF] = Path(folder)
@@ -161,19 +174,22 @@ def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
 
     Args:
         cfg: the whole configuration.
-        resume: take the output folder's last checkpoint instead.
+        resume: evaluate the last checkpoint of train.output_dir instead, if there is one.
 
     Raises:
         CheckpointError: no checkpoint, or one that is not a whole detector.
+        InputError: settings that do not go together, see `instantiate_model`.
     """
     model = build_model(cfg)
+    # require_all: a backbone file would load, and its random head would give mAP 0.
     checkpointer = SafeCheckpointer(model, cfg.train.output_dir, require_all=True)
     last = checkpointer.get_checkpoint_file() if resume else ""
     path = last or cfg.train.init_checkpoint
     if not path:
         raise CheckpointError(
-            "--eval-only has no weights to evaluate: pass train.init_checkpoint=FILE, or --resume "
-            f"for the last checkpoint in train.output_dir={cfg.train.output_dir!r}"
+            "--eval-only has no weights: train.init_checkpoint is empty, and there is no last "
+            f"checkpoint to take. Pass train.init_checkpoint=FILE; or pass --resume, with a run's "
+            f"folder as train.output_dir (now {cfg.train.output_dir!r})"
         )
     checkpointer.load(path)
     return evaluate_and_report(cfg, model)
@@ -184,34 +200,25 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
 
     Args:
         cfg: the whole configuration. `dataloader.train` is called with rank and world_size beside
-            its own arguments; it gives an endless iterable of batches with a `dataset` that has a
-            length, `state_dict` and `load_state_dict`.
-        resume: continue from the output folder's last checkpoint if there is one.
-        more_hooks: of detectron2's kind, called after the loop's own.
+            its own arguments. It gives an endless iterable of batches that has `state_dict`,
+            `load_state_dict` and a `dataset` with a length.
+        resume: continue from the last checkpoint of train.output_dir, if there is one.
+        more_hooks: of detectron2's kind; they act after the loop's own and before the log.
 
     Returns:
         Metrics of the evaluation at the end, on rank 0; empty on other ranks.
+
+    Raises:
+        InputError: settings that do not go together, or not with the checkpoint.
+        CheckpointError: weights or checkpoint are missing or do not fit.
+        NonFiniteTrainingError: too many steps in a row were not finite.
     """
     model = build_model(cfg)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
-    trainer = StreamingTrainer(
-        training_module(model, **cfg.train.ddp),
-        optimizer,
-        loader,
-        precision=cfg.train.precision,
-        clip_grad_norm=cfg.train.clip_grad_norm,
-        max_consecutive_skips=cfg.train.max_consecutive_skips,
-    )
-    checkpointer = SafeCheckpointer(
-        model,
-        cfg.train.output_dir,
-        trainer=trainer,
-        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
-        allow_partial=cfg.train.get("init_allow_partial", False),  # older config.yaml lack it
-    )
-    resuming = resume and _can_resume(checkpointer)
+    trainer = _build_trainer(cfg, model, optimizer, loader)
+    checkpointer = _build_checkpointer(cfg, model, trainer)
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
@@ -219,34 +226,86 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
         results.update(evaluate_and_report(cfg, model))
         return results
 
-    # The order in which a step needs them; all are there before a checkpoint restores them.
-    trainer.register_hooks(
-        [
-            hooks.IterationTimer(),
-            ScheduleHook(_schedule(cfg), optimizer, cfg.train.max_seconds),
-            StreamStateHook(loader),
-            BatchHook(
-                recipe.global_batch,
-                recipe.epoch_iters,
-                recipe.max_iter,
-                is_given=cfg.train.max_iter is not None,
-            ),
-            _checkpoint_hook(cfg, recipe, checkpointer),
-            hooks.EvalHook(cfg.train.eval_period, evaluate_now),
-        ]
-    )
+    # A checkpoint restores the state of the hooks that are there when it is loaded.
+    trainer.register_hooks(_hooks(cfg, recipe, trainer, checkpointer, evaluate_now))
     logger.info(recipe.describe(cfg, model, optimizer))
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
-    if not resuming:
-        _set_aside(cfg.train.output_dir)  # now that nothing can fail any more for want of weights
+    start_iter = _resume_or_start(cfg, trainer, checkpointer, resume)
+    # Last: its writers open metrics.json, which had to be moved aside first, and they write what
+    # the other hooks have put into the step's scalars.
     trainer.register_hooks([*more_hooks, _log_hook(cfg, recipe)])
-    # A checkpoint holds the iteration that was just done.
-    start_iter = trainer.iter + 1 if resuming else 0
-    if resuming:
-        # Not the noise of the first iterations once more.
-        seed_all_rng(cfg.train.seed + comm.get_rank() + start_iter)
     trainer.train(start_iter, recipe.max_iter)
     return results
+
+
+def _build_trainer(
+    cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Any
+) -> StreamingTrainer:
+    return StreamingTrainer(
+        training_module(model, **cfg.train.ddp),
+        optimizer,
+        loader,
+        precision=cfg.train.precision,
+        clip_grad_norm=cfg.train.clip_grad_norm,
+        max_consecutive_skips=cfg.train.max_consecutive_skips,
+    )
+
+
+def _build_checkpointer(
+    cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer
+) -> SafeCheckpointer:
+    return SafeCheckpointer(
+        model,  # not the wrapped one: names in the file carry no "module." prefix
+        cfg.train.output_dir,
+        trainer=trainer,
+        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
+        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
+    )
+
+
+def _hooks(
+    cfg: DictConfig,
+    recipe: Recipe,
+    trainer: StreamingTrainer,
+    checkpointer: SafeCheckpointer,
+    evaluate_now: Callable[[], Metrics],
+) -> list[HookBase | None]:
+    """The loop's own hooks, but for the log, in the order in which they act."""
+    return [
+        hooks.IterationTimer(),
+        ScheduleHook(_schedule(cfg), trainer.optimizer, cfg.train.max_seconds),
+        StreamStateHook(trainer.data_loader),
+        BatchHook(
+            recipe.global_batch,
+            recipe.epoch_iters,
+            recipe.max_iter,
+            is_given=cfg.train.max_iter is not None,
+        ),
+        _checkpoint_hook(cfg, recipe, checkpointer),
+        hooks.EvalHook(cfg.train.eval_period, evaluate_now),
+    ]
+
+
+def _resume_or_start(
+    cfg: DictConfig, trainer: StreamingTrainer, checkpointer: SafeCheckpointer, resume: bool
+) -> int:
+    """Restores the last checkpoint, or loads the start weights.
+
+    Returns:
+        The iteration to begin with.
+
+    Raises:
+        CheckpointError: see `_can_resume` and `SafeCheckpointer.load`.
+    """
+    resuming = resume and _can_resume(checkpointer)
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
+    if not resuming:
+        # Not before the weights are loaded: a run that fails there must leave the other's files.
+        _set_aside(cfg.train.output_dir)
+        return 0
+    start_iter = trainer.iter + 1  # a checkpoint holds the iteration that was just done
+    # Other random numbers than those of the first iterations.
+    seed_all_rng(cfg.train.seed + comm.get_rank() + start_iter)
+    return start_iter
 
 
 def _schedule(cfg: DictConfig) -> Any:
@@ -255,7 +314,7 @@ def _schedule(cfg: DictConfig) -> Any:
 
 
 def _can_resume(checkpointer: SafeCheckpointer) -> bool:
-    """Whether there is something to resume.
+    """Whether there is a last checkpoint.
 
     Raises:
         CheckpointError: there are checkpoints, but not the file that names the last one.
@@ -268,30 +327,31 @@ def _can_resume(checkpointer: SafeCheckpointer) -> bool:
     if left:
         raise CheckpointError(
             f"--resume: {folder} has no last_checkpoint, but {', '.join(left[-3:])} of an earlier "
-            "run. To go on with that, write the name of its newest checkpoint into "
-            f"{folder / 'last_checkpoint'} (last_checkpoint.old has it, if a new run was begun "
-            "there); to start anew, leave out --resume"
+            "run. To continue that run, write the name of its newest checkpoint into "
+            f"{folder / 'last_checkpoint'} (if a later run was begun there, last_checkpoint.old "
+            "holds the name). To start anew, leave out --resume"
         )
     logger.warning("nothing to resume in %s: starting anew", folder)
     return False
 
 
 def _set_aside(folder: str) -> None:
-    """Keeps an earlier run's curves, and its checkpoints on a later --resume, out of this run's."""
+    """Renames what an earlier run left and this run would mix with its own."""
     if not comm.is_main_process():
         return
+    # Curves would be appended to; a later --resume would take the other run's checkpoint.
     for name in ("metrics.json", "last_checkpoint"):
         path = os.path.join(folder, name)
         if os.path.exists(path):
             os.replace(path, f"{path}.old")
-            logger.warning("of an earlier run, moved to %s.old", path)
+            logger.warning("%s is of an earlier run: moved to %s.old", path, path)
 
 
 def _checkpoint_hook(
     cfg: DictConfig, recipe: Recipe, checkpointer: SafeCheckpointer
 ) -> CheckpointHook | None:
     if not comm.is_main_process():
-        return None
+        return None  # all ranks have the same weights, one writes them
     options = dict(cfg.train.checkpointer)
     options["period"] = options["period"] or recipe.epoch_iters
     return CheckpointHook(checkpointer, **options)
@@ -300,7 +360,8 @@ def _checkpoint_hook(
 def _log_hook(cfg: DictConfig, recipe: Recipe) -> hooks.PeriodicWriter | None:
     if not comm.is_main_process():
         return None
-    # A remaining time estimated from iterations would mislead where the time is the limit.
+    # With a limit of time, the writer's estimate of the remaining time would be wrong: it counts
+    # iterations. None leaves it out.
     expected_iters = None if cfg.train.max_seconds else recipe.max_iter
     writers = default_writers(cfg.train.output_dir, expected_iters)
     return hooks.PeriodicWriter(writers, period=cfg.train.log_period)

@@ -27,16 +27,13 @@ class NonFiniteTrainingError(UserError, FloatingPointError):
 class StreamingTrainer(TrainerBase):
     """detectron2's training loop with precision, gradient clipping and a guard against NaN.
 
-    The sum of the model's losses is minimised. A step whose losses or gradient norm are not finite
-    on any rank leaves the weights as they are on all ranks; it is counted in the scalar
-    `skipped_steps`. (With "fp16" an occasional skip belongs to the search for the loss scale.)
-
-    A step is three parts, `forward`, `backward` and `update`. The trainer owns the memory that the
-    model carries from step to step.
+    A step minimises the sum of the model's losses in three parts: `forward`, `backward`, `update`.
+    The trainer owns the memory that goes from step to step. If losses or gradient norm are not
+    finite on any rank, all ranks skip the step: the weights stay, and `skipped_steps` counts it.
 
     Args:
         model: called with (batch, memory), gives (dict of scalar losses, memory), see
-            `distributed.training_module`; on its device, wrapped for distribution.
+            `distributed.training_module`; on its device.
         optimizer: over the model's parameters.
         data_loader: yields batches without end; may be set later, before `train`.
         precision: "float32", "bf16" or "fp16" (with torch's GradScaler).
@@ -45,7 +42,9 @@ class StreamingTrainer(TrainerBase):
         max_consecutive_skips: non-finite steps in a row after which training fails.
 
     Attributes:
-        memory: of the last step; None where there is none to go on with.
+        memory: after the last step; None before the first step, and after a skipped one whose
+            losses were not finite.
+        skipped_steps: number of skipped steps.
     """
 
     def __init__(
@@ -66,6 +65,7 @@ class StreamingTrainer(TrainerBase):
         self.skipped_steps = 0
         self._consecutive_skips = 0
         self._max_consecutive_skips = max_consecutive_skips
+        # With an infinite limit, clipping scales nothing and still gives the norm.
         self._clip_norm = math.inf if clip_grad_norm is None else float(clip_grad_norm)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._device_type = self._parameters[0].device.type
@@ -77,8 +77,7 @@ class StreamingTrainer(TrainerBase):
     def train(self, start_iter: int, max_iter: int) -> None:
         """Runs steps `start_iter` to `max_iter` - 1.
 
-        As detectron2's, but a hook may lower `max_iter` on the way to end training early; hooks
-        that act after the last step then see that it is the last one.
+        A hook may lower `max_iter` to end training early.
         """
         logger.info("training from iteration %d to %d", start_iter, max_iter)
         self.iter = self.start_iter = start_iter
@@ -86,26 +85,28 @@ class StreamingTrainer(TrainerBase):
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
+                # detectron2 counts with range(), which does not see a lowered max_iter.
                 while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
                     self.after_step()
                     self.iter += 1
             except Exception as error:
-                # What a user can mend is said once, by the tool, without a traceback.
+                # The tool prints what a user can mend in one line: no traceback here.
                 logger.error(
                     "training failed at iteration %d",
                     self.iter,
                     exc_info=not isinstance(error, UserError),
                 )
-                # The hooks' last round would take this step for the last one, and evaluate.
+                # In after_train hooks must not take this step for the last one: EvalHook would
+                # evaluate, and the checkpoint hook would save model_final.
                 self.max_iter = self.iter + 2
                 raise
             finally:
                 self.after_train()
 
     def run_step(self) -> None:
-        """One batch: losses, gradients, and the optimiser's step if all of them are finite."""
+        """One step: losses of a batch, gradients, and the optimiser's step if all are finite."""
         start = time.perf_counter()
         batch = self.next_batch()
         self.storage.put_scalar("data_time", time.perf_counter() - start)
@@ -118,45 +119,49 @@ class StreamingTrainer(TrainerBase):
         if self._batches is None:
             if self.data_loader is None:
                 raise ValueError("StreamingTrainer.data_loader is not set")
+            # Not before the first step: a checkpoint may set the loader's position until then.
             self._batches = iter(self.data_loader)
         return next(self._batches)
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of a batch and their sum, "total_loss". Goes on with the memory."""
+        """The losses of a batch and their sum, "total_loss"; replaces the memory."""
         with autocast(self._precision, self._device_type):
             losses, self.memory = self.model(batch, self.memory)
         return {"total_loss": _total(losses), **losses}
 
     def backward(self, losses: dict[str, Tensor]) -> Tensor:
-        """Computes the gradients of the sum, unscaled and clipped; gives their norm before that."""
+        """Computes unscaled and clipped gradients of the sum.
+
+        Returns:
+            (), their L2 norm before clipping.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(losses["total_loss"]).backward()
-        # detectron2's current hooks have this moment, v0.6's do not
+        # Hooks of detectron2's main branch have this moment, those of v0.6 do not.
         for hook in self._hooks:
             getattr(hook, "after_backward", _nothing)()
-        self._scaler.unscale_(self.optimizer)
-        # Over what the optimiser sees; scales nothing when the limit is infinite.
+        self._scaler.unscale_(self.optimizer)  # the limit is for true gradients
+        # The optimiser's parameters: frozen ones have no gradient.
         return nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
 
     def update(
         self, losses: dict[str, Tensor], grad_norm: Tensor
     ) -> tuple[dict[str, float], list[str]]:
-        """Takes the optimiser's step unless a scalar is not finite on some rank.
+        """Takes the optimiser's step unless a scalar is not finite on any rank.
 
         Returns:
             The step's scalars, means over ranks, and the names of those that are not finite.
         """
-        # All scalars in one tensor: one reduction over ranks and one copy to the host.
         scalars = _mean_over_ranks({**losses, "grad_norm": grad_norm})
         bad = [name for name, value in scalars.items() if not math.isfinite(value)]
         if bad:
             self.optimizer.zero_grad(set_to_none=True)
             if "total_loss" in bad:
-                # A NaN in a memory would reach all later frames of its stream.
+                # Memory may hold NaN, which would reach all later frames of its stream.
                 self.memory = None
         else:
             self._scaler.step(self.optimizer)
-        self._scaler.update()
+        self._scaler.update()  # after a skip too: with fp16 it lowers the loss scale
         return scalars, bad
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,10 +176,10 @@ class StreamingTrainer(TrainerBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` holds.
 
-        Settings of the optimiser (weight decay, betas and so on) stay those of this run.
+        The optimiser keeps the settings of this run (weight decay, betas and so on).
 
         Raises:
-            ValueError: the optimiser's groups differ from the checkpoint's.
+            InputError: the optimiser's groups differ from the checkpoint's.
         """
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(_with_settings_of(self.optimizer, state_dict["optimizer"]))
@@ -194,26 +199,26 @@ class StreamingTrainer(TrainerBase):
         self.storage.put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
         if self._consecutive_skips >= self._max_consecutive_skips:
             raise NonFiniteTrainingError(
-                f"{self._consecutive_skips} steps in a row were not finite, the last at iteration "
-                f"{self.iter}: {', '.join(bad)}. The weights are those before the first of them. "
-                "Lower optimizer.lr, use train.precision=float32 or bf16, or check the data; "
-                "train.max_consecutive_skips is the limit."
+                f"{self._consecutive_skips} steps in a row were not finite "
+                f"(train.max_consecutive_skips={self._max_consecutive_skips}), the last at "
+                f"iteration {self.iter}: {', '.join(bad)}. The weights are those before the first "
+                "of them. Lower optimizer.lr, set train.precision=float32 or bf16, or check the "
+                "data"
             )
 
 
 def _with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's saved state, with the settings of another for each group.
-
-    They must be in place before it is loaded: torch puts the state where they ask for it (fused).
-    """
+    """An optimiser's saved state with the settings of this run's groups."""
+    # Before it is loaded and not after: torch puts the state on the CPU or the device according to
+    # the settings (fused).
     groups = optimizer.param_groups
     sizes, ours = ([len(group["params"]) for group in g] for g in (saved["param_groups"], groups))
     if sizes != ours:
         raise InputError(
             "cannot resume: the checkpoint's optimiser has other parameter groups than this run "
             f"({sum(sizes)} tensors in {len(sizes)} groups, here {sum(ours)} in {len(ours)}). "
-            "Resume with the model and optimizer.params of the checkpoint, or start anew from its "
-            "weights with train.init_checkpoint and without --resume."
+            "Resume with the model and optimizer.params of the checkpoint; or start a new training "
+            "from its weights, with train.init_checkpoint and without --resume"
         )
     merged = [
         {**group, "params": old["params"]}
@@ -228,15 +233,18 @@ def _total(losses: Any) -> Tensor:
         raise TypeError(
             f"in training the model must return a dict of losses, got {type(losses).__name__}"
         )
+    # Float32 whatever the precision: a sum of many bf16 values loses the small ones.
     return torch.stack([value.float() for value in losses.values()]).sum()
 
 
 def _mean_over_ranks(scalars: dict[str, Tensor]) -> dict[str, float]:
     """Means over ranks as numbers. NaN or infinity on one rank shows on every rank."""
+    # One tensor for all: one reduction over ranks, and one copy to the host, which waits for the
+    # device. Sorted, so that all ranks agree on the order.
     names = sorted(scalars)
     values = torch.stack([scalars[name].detach().float() for name in names])
     return dict(zip(names, reduce_mean(values).tolist(), strict=True))
 
 
 def _nothing() -> None:
-    """What is done where nothing was asked for."""
+    """Stands in for a moment that a hook does not have."""

@@ -1,4 +1,4 @@
-"""StreamPETR for detectron2's own loops, which know neither memories nor streams."""
+"""StreamPETR for detectron2's own loops, which keep no memory and no streams."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from streampetr_vit.structures import Sample
 
 
 class BareStreamPETR(StreamPETR):
-    """The detector with detectron2's contract: a bare model is called with samples alone.
-
-    It keeps the memories that SimpleTrainer and inference_on_dataset do not keep. This project's
-    own trainer and `Stream` do not use them.
+    """The detector with detectron2's contract: a model is called with samples alone.
 
     Args:
         backbone, head, options: see `StreamPETR`.
         memory_at_test: False makes every frame of inference a stream of its own.
     """
+
+    # The two memories below are for SimpleTrainer and inference_on_dataset. This project's trainer
+    # calls `losses` and its evaluation makes a `Stream`: both leave them alone.
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class BareStreamPETR(StreamPETR):
     ) -> None:
         super().__init__(backbone, head, **options)
         self._memory: TemporalMemory | None = None
-        self._stream = Stream(self, memory=memory_at_test)
+        self._stream = Stream(self, memory=memory_at_test)  # inference only
 
     def reset_streams(self) -> None:
         """Forgets all streams, of training and of inference."""
@@ -43,17 +43,21 @@ class BareStreamPETR(StreamPETR):
         self._stream.reset()
 
     def train(self, mode: bool = True) -> BareStreamPETR:
-        """Sets the mode. Streams of inference end where training begins."""
+        """Sets the mode. Training mode ends the streams of inference."""
         if mode:
+            # The weights will change: what a stream keeps was computed from the old ones.
             self._stream.reset()
         return super().train(mode)
 
     def forward(self, samples: Sequence[Any]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Losses in training, else {"detections": Detections} for each stream.
+        """Losses in training mode, else a dict {"detections": Detections} for each stream.
 
         Args:
-            samples: for each stream a `Sample` or a dict of its values; in training also a window
-                of them.
+            samples: one entry for each of B streams: a `Sample`, or a dict of its values. In
+                training an entry may be a window: a list of T of them in temporal order.
+
+        Raises:
+            InputError: an entry is no sample, or it lacks a value.
         """
         if not self.training:
             batch = [Sample.of(sample) for sample in samples]
@@ -61,6 +65,6 @@ class BareStreamPETR(StreamPETR):
         one = (Sample, Mapping)
         batch = [Sample.of(x) if isinstance(x, one) else [Sample.of(s) for s in x] for x in samples]
         if self._memory is not None and len(self._memory.embedding) != len(batch):
-            self._memory = None
+            self._memory = None  # another number of streams: all start anew
         losses, self._memory = self.losses(batch, self._memory)
         return losses

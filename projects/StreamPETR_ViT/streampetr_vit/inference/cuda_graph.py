@@ -1,4 +1,7 @@
-"""A frame of inference as a CUDA graph: captured once, replayed with new inputs."""
+"""A frame of inference as a CUDA graph: it is captured once and replayed with new inputs.
+
+Shape letters: B streams.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from streampetr_vit.structures.tensors import map_tensors, pinned, tensors_of
 
 logger = logging.getLogger(__name__)
 
-_WARM_UP_CALLS = 3  # in the first ones libraries choose their kernels, and allocate
+_WARM_UP_CALLS = 3  # in the first calls libraries choose their kernels and allocate memory
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class StepInputs:
 
     Attributes:
         frame: of B streams.
-        memory: with exactly as many entries as the head keeps.
+        memory: with as many entries as the head keeps, for all of B.
         rig_code: of the frame's rig.
     """
 
@@ -39,7 +42,7 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """What the device part of a frame gives."""
+    """What the device part of a frame gives: detections, and the memory after the frame."""
 
     detections: PaddedDetections
     memory: TemporalMemory
@@ -49,14 +52,14 @@ Run = Callable[[StepInputs], StepOutputs]
 
 
 class GraphStep:
-    """Runs frames through a graph, which is captured for the shapes of the first one.
+    """Runs frames through a graph that is captured for the shapes of the first one.
 
-    Other shapes are captured anew (a line of the log says so); another rig only fills a buffer.
-    What it returns is the caller's: later calls never write into it.
+    Other shapes are captured anew, and the log says so. Later calls never write into what an
+    earlier one returned.
 
     Args:
-        run: the device part of a frame. It must read nothing that changes but its inputs and the
-            weights, which may change in place.
+        run: the device part of a frame. Nothing that it reads may change, except its inputs and,
+            in place, the weights.
         detector: that `run` calls, on a GPU.
 
     Raises:
@@ -71,7 +74,7 @@ class GraphStep:
     def __call__(self, inputs: StepInputs) -> StepOutputs:
         """The outputs of a frame."""
         if self._captured is None or not self._captured.buffers.fit(inputs):
-            self._captured = None  # its memory may serve the new one
+            self._captured = None  # frees its memory before the next capture takes some
             shape = tuple(inputs.frame.images.shape)
             logger.info("capturing a CUDA graph of a frame with images %s", shape)
             self._captured = CapturedStep(self._run, inputs, self._detector)
@@ -79,7 +82,7 @@ class GraphStep:
 
 
 class InputBuffers:
-    """Memory that a graph reads, filled with the inputs of frame after frame.
+    """Memory that a graph reads, filled with the inputs of one frame after the other.
 
     Args:
         inputs: of the first frame.
@@ -87,7 +90,9 @@ class InputBuffers:
     """
 
     def __init__(self, inputs: StepInputs, device: torch.device) -> None:
-        with torch.inference_mode(False):  # whoever calls may be in it, and not for ever
+        # A caller may be in inference mode now and not later; a tensor made in that mode could not
+        # be written outside it.
+        with torch.inference_mode(False):
             self.inputs = map_tensors(
                 inputs, lambda value: torch.empty(value.shape, dtype=value.dtype, device=device)
             )
@@ -95,15 +100,16 @@ class InputBuffers:
         self.fill(inputs)
 
     def fit(self, inputs: StepInputs) -> bool:
-        """Whether inputs have the shapes and types of the buffers."""
+        """Whether inputs have the shapes and dtypes of the buffers."""
         pairs = zip(tensors_of(self.inputs), tensors_of(inputs), strict=True)
         return all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
 
     def fill(self, inputs: StepInputs) -> None:
-        """Copies inputs that fit, from the CPU or the device, without waiting for the device."""
+        """Copies inputs that fit, from the CPU or the device. Does not wait for the device."""
         _copy(inputs.frame, self.inputs.frame)
         _copy(inputs.memory, self.inputs.memory)
-        if inputs.rig_code is not self._code:  # the largest of all; the same for many frames
+        # The largest of the three, and the same object for all frames of a rig.
+        if inputs.rig_code is not self._code:
             _copy(inputs.rig_code, self.inputs.rig_code)
             self._code = inputs.rig_code
 
@@ -120,35 +126,37 @@ class CapturedStep:
     def __init__(self, run: Run, inputs: StepInputs, detector: nn.Module) -> None:
         self.buffers = InputBuffers(inputs, next(detector.parameters()).device)
         self._launch, self._outputs = capture(run, self.buffers.inputs)
-        # The graph reads their tensors, which a ViT forgets when it meets other sizes.
+        # The graph reads the tensors of these plans. A ViT drops its plans when it meets other
+        # sizes: the references keep their memory from being used again.
         self._plans = [vit.plans for vit in detector.modules() if isinstance(vit, ViT)]
 
     def replay(self, inputs: StepInputs) -> StepOutputs:
-        """The outputs for inputs that fit the buffers, in memory of their own."""
+        """The outputs for inputs that fit the buffers."""
         self.buffers.fill(inputs)
         self._launch()
-        return map_tensors(self._outputs, torch.clone)
+        return map_tensors(self._outputs, torch.clone)  # the next launch overwrites the originals
 
 
 def capture(run: Run, inputs: StepInputs) -> tuple[Callable[[], None], StepOutputs]:
     """Captures a call in a CUDA graph.
 
     Args:
-        run: the function.
-        inputs: what it is called with, on a GPU; read again by each launch.
+        run: the function to capture.
+        inputs: its argument, on a GPU; each launch reads it again.
 
     Returns:
-        What launches the graph, and the outputs that each launch writes.
+        A function that launches the graph, and the outputs that each launch writes.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(inputs.frame.images.device):
-        side = torch.cuda.Stream()  # capture wants the first calls beside the default stream
+        # torch asks for warm-up calls on a stream other than the default one.
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP_CALLS):
                 run(inputs)
         torch.cuda.current_stream().wait_stream(side)
-        # A loader may pin memory in a thread of its own meanwhile.
+        # Only calls of this thread count: a loader may pin memory in another thread meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = run(inputs)
     return graph.replay, outputs

@@ -1,4 +1,4 @@
-"""Frame after frame through a detector: the one place that remembers between frames of inference.
+"""One frame after the other through a detector: the one place with memory during inference.
 
 Shape letters: B streams, each of its own scene.
 """
@@ -29,10 +29,10 @@ from streampetr_vit.structures.tensors import move_tensor, tensors_of
 
 @dataclass(frozen=True)
 class _KnownRig:
-    """The last rig and its code."""
+    """The last rig and its code, with the (height, width) in pixels that the code is for."""
 
     rig: CameraRig
-    values: list[Tensor] | None  # copies of its tensors if they are on the CPU
+    values: list[Tensor] | None  # copies of the rig's tensors; None if they are on a device
     image_size: tuple[int, int]
     code: RigCode
 
@@ -40,9 +40,8 @@ class _KnownRig:
 class Stream:
     """B streams of frames through a detector, with all that is kept from frame to frame.
 
-    That is the memory, the place in the scene, the code of the last rig, and the captured graph.
-    The weights must not change while a stream runs; `reset` forgets all that was computed from
-    them.
+    It keeps the memory, the scene and time of the last frame, the code of the last rig, and the
+    captured graph. The weights must not change while a stream runs; call `reset` if they do.
 
     Args:
         detector: in evaluation mode, on its device.
@@ -53,8 +52,8 @@ class Stream:
             changes the detector, see `cast_weights`.
 
     Raises:
-        InputError: a precision that is unknown or that the device does not have; `cuda_graph` where
-            there can be none, see `GraphStep`.
+        InputError: the precision is unknown or the device does not have it; or a graph cannot be
+            captured, see `GraphStep`.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class Stream:
         self._known: _KnownRig | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> list[Detections]:
-        """Detects in the next sample of each stream; waits for the boxes.
+        """Detects in the next sample of each stream, and waits for the boxes.
 
-        A row whose scene is another than in the call before starts anew, and so do all where the
-        number of rows changes.
+        A row starts anew if its scene is another than in the call before. All rows start anew if
+        their number changes.
 
         Args:
             samples: B of them, on the CPU.
@@ -99,7 +98,9 @@ class Stream:
         position = [(s.scene_token, float(s.timestamp_s)) for s in samples]
         continues = self._continues(position)
         if not all(continues):
-            self._known = None  # a new scene may have another calibration, or other weights
+            # A new scene may come with another calibration, or after the weights were changed.
+            self._known = None
+        # Pictures go to the device at once; the rig stays on the CPU, where it can be compared.
         frame = Frame.collate(samples, images_to=self._detector.device)
         found = self.push(replace(frame, continues_stream=torch.tensor(continues)))
         self._position = position
@@ -109,13 +110,13 @@ class Stream:
         """Detects in the next frame, and returns before the device has done so.
 
         Args:
-            frame: of B streams, on the CPU or on the detector's device. Its `continues_stream` is
-                followed, as far as there is something to continue. A rig on the CPU is compared
-                with the last one by value. One on the device cannot be without waiting: the same
-                object counts as the same rig, and must not change.
+            frame: of B streams, on the CPU or on the detector's device. Its `continues_stream`
+                decides which streams go on, unless there is no memory of B streams. A rig on the
+                CPU is compared with the last one by value. On the device, the same object counts as
+                the same rig and must not change.
 
         Returns:
-            Detections on the device, whose `unpad` waits for them. Later frames do not change them.
+            Detections on the device; their `unpad` waits for them. Later frames do not change them.
 
         Raises:
             ValueError: the detector is in training mode.
@@ -126,9 +127,11 @@ class Stream:
         memory, rows = self.memory, len(frame.timestamp_s)
         if memory is None or len(memory.embedding) != rows:
             memory = detector.empty_memory(rows)
+            # Without a memory no stream goes on, whatever the frame says.
             anew = torch.zeros_like(frame.continues_stream)
             frame = replace(frame, continues_stream=anew)
-        # Without the entries that this frame drops, all memories have one shape.
+        # (B, M + new entries, ...) -> (B, M, ...): the entries that this frame drops are cut off
+        # first, so that all frames have inputs of one shape, which a graph needs.
         memory = memory.map(lambda value: value[:, : detector.head.memory_length])
         outputs = self._step(StepInputs(frame, memory, self._code(frame)))
         self.memory = outputs.memory if self._remembers else None
@@ -140,20 +143,21 @@ class Stream:
         frame = inputs.frame
         images = move_tensor(frame.images, detector.device)
         frame = packed_to(replace(frame, images=images), detector.device)
-        # Weights that autocast keeps must not outlive a capture, in whose memory they would lie.
+        # Autocast keeps the weights that it casts. During a capture they would lie in the memory of
+        # the graph, and must not outlive it.
         with autocast(self._precision, detector.device.type, cache_enabled=not self._cuda_graph):
             return StepOutputs(*detector.detect(frame, inputs.memory, inputs.rig_code))
 
     @torch.no_grad()
     def _code(self, frame: Frame) -> RigCode:
-        """The code of the frame's rig, computed if it is another than the last one."""
+        """The code of the frame's rig, computed only if the rig is not the last one."""
         size = self._detector.padded_size(frame.image_size)
         known = self._known
         if known is None or known.image_size != size or not _is_same(known, frame.rig):
-            self._known = None  # its memory may serve the new one
+            self._known = None  # frees the old code before the new one takes memory
             values = tensors_of(frame.rig)
             on_cpu = all(value.device.type == "cpu" for value in values)
-            # Copies: the caller may write the next calibration into the same memory.
+            # Copies, because the caller may write the next calibration into the same memory.
             copies = [value.clone() for value in values] if on_cpu else None
             rig = packed_to(frame.rig, self._detector.device)
             code = self._detector.head.encode_rig(rig, size)
@@ -161,7 +165,7 @@ class Stream:
         return known.code
 
     def _continues(self, position: list[tuple[str, float]]) -> list[bool]:
-        """Whether each row goes on in the scene of the call before."""
+        """For each row, whether it goes on in the scene of the call before."""
         if len(position) != len(self._position):
             return [False] * len(position)
         flags = []
@@ -169,7 +173,7 @@ class Stream:
             if self._remembers and scene == last_scene and time < last_time:
                 raise ValueError(
                     f"frames of scene {scene} are out of order: timestamp_s {time:.6f} comes after "
-                    f"{last_time:.6f}; sort them by time, or call reset() to start over"
+                    f"{last_time:.6f}; sort the frames by time, or call reset() to start anew"
                 )
             flags.append(scene == last_scene)
         return flags
@@ -177,7 +181,7 @@ class Stream:
 
 def _is_same(known: _KnownRig, rig: CameraRig) -> bool:
     if known.values is None:
-        return rig is known.rig
+        return rig is known.rig  # to compare values on a device would wait for it
     pairs = zip(tensors_of(rig), known.values, strict=True)
     return all(new.device.type == "cpu" and torch.equal(new, old) for new, old in pairs)
 
@@ -185,9 +189,8 @@ def _is_same(known: _KnownRig, rig: CameraRig) -> bool:
 def cast_weights(backbone: nn.Module, dtype: torch.dtype) -> None:
     """Casts the weights and biases of linear and convolutional layers, in place.
 
-    For inference under autocast to the same type, which would cast them in every call and gives the
-    same bits with them. Norms and other parameters stay float32. What was cast cannot be trained or
-    called in float32 any more.
+    For inference under autocast to the same dtype, with the same results. The layers can no longer
+    be trained or called in float32.
 
     Args:
         backbone: in evaluation mode.
@@ -201,6 +204,7 @@ def cast_weights(backbone: nn.Module, dtype: torch.dtype) -> None:
             "the backbone is in training mode: cast_weights is for inference, call eval()"
         )
     for layer in backbone.modules():
+        # The layers that autocast would cast in every call. Norms stay float32.
         if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             for parameter in layer.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)

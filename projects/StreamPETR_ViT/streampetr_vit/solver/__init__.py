@@ -1,4 +1,4 @@
-"""What the optimiser is told: parameter groups and the learning rate over time."""
+"""Parameter groups and the learning rate over time."""
 
 from streampetr_vit.solver.layer_decay import LayerDecay, layer_decay_groups
 from streampetr_vit.solver.param_groups import backbone_lr_groups, factor_groups, group_parameters

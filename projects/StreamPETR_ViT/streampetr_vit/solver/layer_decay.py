@@ -1,13 +1,7 @@
-"""Layer-wise learning-rate decay: the deeper a block of the ViT lies, the smaller its steps.
+"""Layer-wise learning-rate decay: the nearer a ViT block is to the image, the smaller its rate.
 
-The parameters of a detector belong to layers. Layer 0 holds the patch embedding and the position
-table, layer i + 1 the block i, layer `num_layers` + 1 what else is in the backbone (the pyramid);
-heads, decoder and neck are outside. The factor of a layer is
-`decay_rate ** (num_layers + 1 - layer)`; pyramid and outside have factors of their own.
-
-Source: StreamPETR's documentation of its ViT-L models has the settings; the rule behind them was
-published by the same author in a later project, and equals BEiT's and detectron2's ViTDet but for
-the factor of the heads.
+Source: StreamPETR's documentation of its ViT-L models has the settings. Its author published the
+rule in a later project; it equals that of BEiT and of detectron2's ViTDet, except for the heads.
 """
 
 from __future__ import annotations
@@ -25,17 +19,20 @@ from streampetr_vit.solver.param_groups import factor_groups, names_below
 class LayerDecay:
     """Factor on the learning rate of a parameter, from its name.
 
-    An instance is a `lr_factor_func` of detectron2's current `get_default_optimizer_params`, and
-    of `factor_groups`, which gives the same rates on every version.
+    An instance can be the `lr_factor_func` of `factor_groups`, and on detectron2's main branch of
+    `get_default_optimizer_params`.
 
     Attributes:
-        decay_rate: from one layer to the one below it, in (0, 1].
-        head_factor: of everything outside the backbone.
+        decay_rate: factor from one layer to the one before it, in (0, 1].
+        head_factor: factor of everything outside the backbone.
         num_layers: blocks of the ViT.
-        pyramid_factor: of the backbone's remaining parameters; None takes `head_factor`, since
-            these layers are as new as the heads. The pure rule is 1.
-            Quirk: the published code gave them 4 or 1, whichever module came first.
+        pyramid_factor: factor of the backbone's remaining parameters; None takes `head_factor`. The
+            pure rule is 1.
+            Quirk: the published code gave them 4 or 1, depending on which module came first.
         backbone_prefix: start of the backbone's parameter names.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     decay_rate: float = 0.9
@@ -46,28 +43,37 @@ class LayerDecay:
 
     def __post_init__(self) -> None:
         if not 0 < self.decay_rate <= 1:
-            raise InputError(f"decay_rate={self.decay_rate}: must be above 0 and at most 1")
+            raise InputError(
+                f"optimizer.params.decay_rate={self.decay_rate}: must be above 0 and at most 1"
+            )
         if self.num_layers < 1:
-            raise InputError(f"num_layers={self.num_layers}: the number of blocks, 1 or more")
+            raise InputError(
+                f"optimizer.params.num_layers={self.num_layers}: set it to the number of the ViT's "
+                "blocks, 1 or more"
+            )
         for name in ("head_factor", "pyramid_factor"):
             value = getattr(self, name)
             if value is not None and value < 0:
-                raise InputError(f"{name}={value}: must not be negative")
+                raise InputError(f"optimizer.params.{name}={value}: set it to 0 or more")
 
     def layer(self, name: str) -> int | None:
-        """The layer that a parameter belongs to, 0 to num_layers + 1; None outside the backbone.
+        """The layer that a parameter belongs to.
+
+        Returns:
+            0 for the patch embedding and the position table, i + 1 for block i, num_layers + 1 for
+            the rest of the backbone (the pyramid), None outside it (heads, decoder, neck).
 
         Raises:
-            InputError: the name is of a block that `num_layers` does not have.
+            InputError: the name belongs to a block that `num_layers` does not have.
         """
         if not name.startswith(self.backbone_prefix):
             return None
-        parts = name.split(".")
+        parts = name.split(".")  # whole parts, so that "rel_pos_embed" is no position table
         if "pos_embed" in parts or "patch_embed" in parts:
             return 0
         block = block_index(name)
         if block is None:
-            return self.num_layers + 1
+            return self.num_layers + 1  # the pyramid, and the ViT's last norm if it has one
         if block >= self.num_layers:
             raise InputError(
                 f"{name} is in block {block}, but num_layers={self.num_layers}: set "
@@ -81,7 +87,9 @@ class LayerDecay:
         if layer is None:
             return self.head_factor
         if layer > self.num_layers:
+            # By default the pyramid trains like the heads: it is as new as they are.
             return self.head_factor if self.pyramid_factor is None else self.pyramid_factor
+        # The last block has the factor decay_rate, the patch embedding decay_rate ** (blocks + 1).
         return self.decay_rate ** (self.num_layers + 1 - layer)
 
 
@@ -101,41 +109,40 @@ def layer_decay_groups(
 
     Args:
         model: the detector, not wrapped for distribution.
-        lr: base learning rate, of a parameter with factor 1.
+        lr: learning rate of a parameter with factor 1.
         weight_decay: decoupled weight decay.
         decay_rate, head_factor, num_layers, pyramid_factor, backbone_prefix: see `LayerDecay`.
         decay_one_dimensional, decay_pos_embed: see `factor_groups`.
             Quirk: the published rule meant to exempt the position table and did not.
 
     Returns:
-        Groups for a `torch.optim` optimiser; 52 for the published ViT-L without a pyramid: 25
+        Groups for a `torch.optim` optimiser. The published ViT-L without a pyramid has 52: 25
         layers and the heads, each with and without weight decay.
 
     Raises:
-        InputError: a setting is out of range, nothing has the prefix, or the ViT has another
+        InputError: a setting is out of range, no parameter has the prefix, or the ViT has another
             number of blocks.
     """
     factor = LayerDecay(decay_rate, head_factor, num_layers, pyramid_factor, backbone_prefix)
     names = names_below(
         model, backbone_prefix, "layer-wise decay", "or take the groups of configs/common/optim.py"
     )
+    # A wrong number of blocks would shift all rates without a word.
     depth = 1 + max((b for b in map(block_index, names) if b is not None), default=-1)
     if depth != num_layers:
         raise InputError(
             f"num_layers={num_layers}, but the backbone of {type(model).__name__} has {depth} "
             "blocks (parameters named *.blocks.N.*): set optimizer.params.num_layers to the depth "
-            "of the ViT; a backbone without blocks takes the groups of configs/common/optim.py"
+            "of the ViT; for a backbone without blocks use the groups of configs/common/optim.py"
         )
     return factor_groups(model, lr, weight_decay, factor, decay_one_dimensional, decay_pos_embed)
 
 
 def block_index(name: str) -> int | None:
-    """N of a parameter named "*.blocks.N.*"; None for others.
-
-    The convolutional bottleneck that ViTDet may put behind a block is new, and not of the block.
-    """
+    """N of a parameter named "*.blocks.N.*"; None for others."""
     parts = name.split(".")
+    # "residual": the convolutions that ViTDet may put behind a block are new, unlike the block.
     if "blocks" not in parts or "residual" in parts:
         return None
-    follower = "".join(parts[parts.index("blocks") + 1 :][:1])
+    follower = "".join(parts[parts.index("blocks") + 1 :][:1])  # "" if "blocks" is the last part
     return int(follower) if follower.isdigit() else None

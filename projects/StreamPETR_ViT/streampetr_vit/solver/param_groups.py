@@ -1,12 +1,8 @@
-"""Parameter groups: which learning rate and weight decay each parameter trains with.
+"""Parameter groups: the learning rate and weight decay of each parameter.
 
-Two rules make them: the learning rate of a parameter follows from its name (`LrFactor`), its weight
-decay from its shape. `factor_groups` applies both, and merges parameters with equal settings, so
-that the optimiser works on few large groups. Recipes describe one of the functions built on it,
-`backbone_lr_groups` here or `layer_decay_groups` in `layer_decay.py`.
-
-detectron2's `get_default_optimizer_params` is not called, so that all versions give the same: v0.6
-has no learning rate by name. Where it has one, its groups equal these (tests/solver).
+The learning rate follows from a parameter's name, the weight decay from its shape: `factor_groups`
+applies both rules. Recipes use one of the functions built on it, `backbone_lr_groups` here or
+`layer_decay_groups` in `layer_decay.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +16,8 @@ from streampetr_vit.errors import InputError
 
 GroupRule = Callable[[str, nn.Parameter], dict[str, float]]
 
-# Full name of a parameter -> factor on the base learning rate; what detectron2's current
-# get_default_optimizer_params takes as lr_factor_func.
+# Full name of a parameter -> factor on the base learning rate. The same type as lr_factor_func of
+# get_default_optimizer_params on detectron2's main branch.
 LrFactor = Callable[[str], float]
 
 
@@ -30,21 +26,22 @@ def group_parameters(model: nn.Module, rule: GroupRule) -> list[dict[str, Any]]:
 
     Args:
         model: not wrapped for distribution, so that names carry no "module." prefix.
-        rule: hyper-parameters (for example {"lr": 4e-4, "weight_decay": 0.01}) of one parameter.
+        rule: gives the settings of one parameter, such as {"lr": 4e-4, "weight_decay": 0.01}.
 
     Returns:
-        Groups in the form `torch.optim` takes, in the order of their first parameter. A parameter
-        that the model holds under two names is listed once; frozen parameters are left out.
+        Groups for a `torch.optim` optimiser, in the order of their first parameter. A parameter
+        with two names is listed once; frozen parameters are left out.
 
     Raises:
         ValueError: the model has no trainable parameter.
     """
     groups: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters():  # lists a shared parameter once
         if not parameter.requires_grad:
             continue
+        # Few large groups: a fused optimiser launches its kernels once for each.
         settings = rule(name, parameter)
-        key = tuple(sorted(settings.items()))
+        key = tuple(sorted(settings.items()))  # a dict cannot be a key
         groups.setdefault(key, {"params": [], **settings})["params"].append(parameter)
     if not groups:
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True")
@@ -65,7 +62,7 @@ def factor_groups(
         model: the detector, not wrapped for distribution.
         lr: base learning rate.
         weight_decay: decoupled weight decay.
-        lr_factor_func: times `lr`, for a parameter's name.
+        lr_factor_func: factor on `lr` for a parameter's name.
         decay_one_dimensional: False exempts norms and biases from weight decay: parameters of one
             dimension, and those whose name ends with ".bias".
         decay_pos_embed: False exempts the table of absolute positions, `*.pos_embed`, too.
@@ -73,8 +70,11 @@ def factor_groups(
     Returns:
         Groups for a `torch.optim` optimiser; each has its own "lr" and "weight_decay".
     """
+    # Not detectron2's get_default_optimizer_params: v0.6 has no learning rate by name. Where it has
+    # one, its groups equal these (tests/solver).
 
     def rule(name: str, parameter: nn.Parameter) -> dict[str, float]:
+        # A bias may have more than one dimension.
         one_dimensional = parameter.ndim <= 1 or name.endswith(".bias")
         decays = (decay_one_dimensional or not one_dimensional) and (
             decay_pos_embed or name.rpartition(".")[2] != "pos_embed"
@@ -100,10 +100,10 @@ def backbone_lr_groups(
 
     Args:
         model: the detector, not wrapped for distribution.
-        lr: of every parameter outside the backbone.
+        lr: learning rate outside the backbone.
         weight_decay: decoupled weight decay.
-        backbone_lr_factor: times `lr` for parameters whose name starts with `backbone_prefix`
-            (the feature pyramid inside the backbone included).
+        backbone_lr_factor: factor on `lr` for parameters whose name starts with `backbone_prefix`,
+            the pyramid inside the backbone included.
         backbone_prefix: start of the backbone's parameter names.
         decay_one_dimensional, decay_pos_embed: see `factor_groups`.
             Quirk: the published recipes decay all parameters.
@@ -112,12 +112,12 @@ def backbone_lr_groups(
         Groups for a `torch.optim` optimiser; each has its own "lr" and "weight_decay".
 
     Raises:
-        InputError: the factor is not 1 and no trainable parameter has the prefix, so that the
-            factor would silently do nothing although the backbone trains under another name.
+        InputError: the factor is not 1 and no parameter has the prefix.
 
     Source: the released StreamPETR recipes, 0.1 for the EVA-02 backbone with its pyramid.
     """
     if backbone_lr_factor != 1:
+        # With a wrong prefix the backbone would train at the full rate without a word.
         names_below(
             model,
             backbone_prefix,
@@ -137,19 +137,19 @@ def names_below(model: nn.Module, prefix: str, setting: str, otherwise: str) -> 
     Args:
         model: the detector.
         prefix: start of the backbone's parameter names.
-        setting: what needs them, for the message.
-        otherwise: the other way out, for the message.
+        setting: what needs them, for the error.
+        otherwise: a second fix, for the error.
 
     Raises:
-        InputError: there are none.
+        InputError: no parameter has the prefix.
     """
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters()]  # frozen ones too: they have the prefix
     found = [name for name in names if name.startswith(prefix)]
     if not found:
         modules = sorted({name.split(".")[0] for name in names})
         raise InputError(
             f"{setting}, but no parameter of {type(model).__name__} starts with "
             f"backbone_prefix={prefix!r} (top-level modules: {', '.join(modules)}). Correct "
-            f"optimizer.params.backbone_prefix {otherwise}."
+            f"optimizer.params.backbone_prefix, {otherwise}"
         )
     return found

@@ -1,4 +1,4 @@
-"""The learning rate over time and over batch sizes, as pure functions."""
+"""The learning rate as a function of time and of the batch size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from streampetr_vit.errors import InputError
 
-# (frames per step, learning rate) of the published recipes, and nothing for nothing.
+# (frames per step, learning rate) of the published recipes. The first pair makes the rate below 8
+# frames proportional to the batch.
 PUBLISHED_LR = ((0, 0.0), (8, 2e-4), (16, 4e-4), (32, 6e-4))
 
 
@@ -23,8 +24,8 @@ def warmup_cosine(
 
     Args:
         iteration: 0 for the first step.
-        progress: part of the training that lies behind this step, 0 to 1; iteration / max_iter in
-            the published recipes.
+        progress: part of the training that is done, 0 to 1; iteration / max_iter in the published
+            recipes.
         warmup_iters: steps after which the warm-up factor is 1; 0 for no warm-up.
         warmup_factor: warm-up factor of the first step.
         end_factor: value of the cosine at progress 1.
@@ -34,15 +35,17 @@ def warmup_cosine(
 
     Source: the released StreamPETR recipes.
     """
+    # A step after the time limit may have a progress above 1.
     phase = math.pi * min(max(progress, 0.0), 1.0)
     cosine = end_factor + 0.5 * (1 - end_factor) * (1 + math.cos(phase))
     if iteration >= warmup_iters:
-        return cosine
+        return cosine  # before the division: warmup_iters may be 0
+    # The cosine runs from the first step on: the warm-up multiplies it and does not delay it.
     return cosine * (1 - (1 - iteration / warmup_iters) * (1 - warmup_factor))
 
 
 def iterations_per_epoch(num_samples: int, global_batch: int) -> int:
-    """Steps in which the lanes of all ranks together see about every sample once.
+    """Steps in which the lanes of all ranks together see each sample about once.
 
     Args:
         num_samples: frames of the training set.
@@ -56,14 +59,14 @@ def iterations_per_epoch(num_samples: int, global_batch: int) -> int:
             f"the training set has {num_samples} samples, fewer than the {global_batch} lanes of "
             "all processes together: lower dataloader.train.lanes_per_rank or use fewer processes"
         )
+    # Rounded down, as in the published recipes: 28130 // 16 = 1758.
     return num_samples // global_batch
 
 
 def batch_lr_factor(global_batch: int, lr_batch: int) -> float:
-    """How much larger the learning rate is for one batch than for another.
+    """Factor on a recipe's learning rate for another batch.
 
-    Between the published batches the rate lies on a straight line. Beyond the largest nothing is
-    published, and the rate stays.
+    Between the published batches the rate lies on a straight line; beyond the largest it stays.
 
     Args:
         global_batch: lanes per rank times the number of ranks.
@@ -79,7 +82,8 @@ def batch_lr_factor(global_batch: int, lr_batch: int) -> float:
     """
     if global_batch < 1 or lr_batch < 1:
         raise InputError(
-            f"batch {global_batch}, schedule.lr_batch={lr_batch}: both must be 1 or more"
+            f"batch {global_batch} (lanes times processes), schedule.lr_batch={lr_batch}: both "
+            "must be 1 or more"
         )
     return _published_lr(global_batch) / _published_lr(lr_batch)
 
@@ -87,5 +91,6 @@ def batch_lr_factor(global_batch: int, lr_batch: int) -> float:
 def _published_lr(batch: int) -> float:
     for (low, low_lr), (high, high_lr) in pairwise(PUBLISHED_LR):
         if batch <= high:
+            # `batch` lies between two published ones, or at the upper one.
             return low_lr + (high_lr - low_lr) * (batch - low) / (high - low)
-    return PUBLISHED_LR[-1][1]
+    return PUBLISHED_LR[-1][1]  # nothing is published beyond

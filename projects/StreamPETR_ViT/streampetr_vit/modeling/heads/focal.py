@@ -43,6 +43,7 @@ class FocalHead(nn.Module):
         self.stride = stride
         self.class_tower = _tower(in_channels, embed_dim, num_groups)
         self.box_tower = _tower(in_channels, embed_dim, num_groups)
+        self.num_classes = num_classes
         self.class_logits = nn.Conv2d(embed_dim, num_classes, 1)
         self.centerness = nn.Conv2d(embed_dim, 1, 1)
         self.box_sides = nn.Conv2d(embed_dim, 4, 1)

@@ -57,6 +57,7 @@ class YOLOXHead(nn.Module):
             return nn.ModuleList(nn.Conv2d(embed_dim, channels, 1) for _ in self.strides)
 
         self.class_towers, self.box_towers = towers(), towers()
+        self.num_classes = num_classes
         self.level_class_logits = predictors(num_classes)
         self.level_boxes = predictors(4)
         self.level_objectness = predictors(1)
