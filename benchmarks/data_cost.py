@@ -191,7 +191,7 @@ def open_records(root: Path) -> dict[str, float]:
         "cpu_s": time.process_time() - cpu,
         "peak_gib": memory.gib() or math.nan,
         "frames": len(found),
-        "boxes": int(found.boxes_per_class(10).sum()),
+        "boxes": int(found.boxes_per_class().sum()),
         "file_mb": found.path.stat().st_size / 1e6,
         "pickled_kb": len(pickle.dumps(found)) / 1e3,
     }
