@@ -57,7 +57,7 @@ def pictures(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     files = [_jpeg(seed) for seed in range(PICTURES)]
     augmentation = ImageAugmentation(args.input_size, args.resize, flip_probability=0.0)
-    draws = [augmentation.draw(SIZE, np.random.default_rng(k)) for k in range(PICTURES)]
+    draws = [augmentation.draw([SIZE], np.random.default_rng(k))[0] for k in range(PICTURES)]
     decode: dict[str, Way] = {
         "OpenCV (reference)": lambda k: cv2.imdecode(np.frombuffer(files[k], np.uint8), 1),
         "Pillow": lambda k: np.asarray(Image.open(io.BytesIO(files[k])))[:, :, ::-1],

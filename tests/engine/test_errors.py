@@ -9,7 +9,6 @@ from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.nuscenes.tables import TableError
 from streampetr_vit.engine import ConfigError, NonFiniteTrainingError
 from streampetr_vit.errors import (
-    FolderTakenError,
     InputError,
     MissingFileError,
     OutputError,
@@ -21,7 +20,6 @@ BUILT_IN = {
     BadImageError: RuntimeError,
     CheckpointError: RuntimeError,
     ConfigError: ValueError,
-    FolderTakenError: FileExistsError,
     InputError: ValueError,
     MissingFileError: FileNotFoundError,
     NonFiniteTrainingError: FloatingPointError,

@@ -33,10 +33,6 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint file is missing, unreadable, or does not fit the model."""
 
 
-class FolderTakenError(UserError, FileExistsError):
-    """A folder in which something is to be made holds something else."""
-
-
 @contextmanager
 def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     """Ends the program with `NAME: error: message` and status 1 on a `UserError`.
