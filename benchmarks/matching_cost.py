@@ -29,7 +29,7 @@ from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
 from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput
 from streampetr_vit.modeling.ops.precision import autocast
-from streampetr_vit.structures.targets import FrameTargets
+from streampetr_vit.structures import FrameTargets
 
 
 def layer_by_layer(

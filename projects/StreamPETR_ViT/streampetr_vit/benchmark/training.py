@@ -22,7 +22,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
-from streampetr_vit.structures.targets import FrameTargets
+from streampetr_vit.structures import FrameTargets
 
 PARTS = ("data", "forward", "loss", "loss_backward", "backward", "optimizer")
 # Name of a policy -> what `ViT.use_act_checkpoint` is set to.

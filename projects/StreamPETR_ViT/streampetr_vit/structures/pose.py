@@ -30,7 +30,7 @@ class Pose:
         return Pose(values[:3], values[3:])
 
     def matrix(self) -> np.ndarray:
-        """The 4x4 float64 matrix of the transform (column-vector convention)."""
+        """The 4x4 float64 matrix, for column vectors."""
         matrix = np.eye(4)
         matrix[:3, :3] = self.rotation().as_matrix()
         matrix[:3, 3] = self.translation_m
@@ -38,7 +38,7 @@ class Pose:
 
     def rotation(self) -> Rotation:
         """The rotation part; normalises the quaternion."""
-        # scipy has the scalar last
+        # scipy has the scalar last: w x y z -> x y z w
         return Rotation.from_quat(np.asarray(self.rotation_wxyz)[[1, 2, 3, 0]])
 
 
