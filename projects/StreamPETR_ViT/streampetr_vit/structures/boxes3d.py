@@ -53,7 +53,7 @@ def box_corners(boxes: Tensor, rotation: Tensor | None = None) -> Tensor:
 def rotate_scale_translate_boxes(
     boxes: Tensor, yaw_rad: float, scale: float = 1.0, translation_m: Tensor | None = None
 ) -> Tensor:
-    """A copy of boxes (n, 9), turned counter-clockwise about +z, then scaled, then moved (3,)."""
+    """A copy of boxes (n, 9), turned by the yaw, then scaled, then moved by a translation (3,)."""
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
     # Transposed: rows of boxes are multiplied from the left.
     rotation_t = boxes.new_tensor([[cos, sin], [-sin, cos]])

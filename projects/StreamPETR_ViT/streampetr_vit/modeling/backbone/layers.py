@@ -84,7 +84,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor, layout: WindowLayout | None = None) -> Tensor:
-        """x, (B, ...), or (n, C) in the window order of `layout`, without the dropped images.
+        """Drops images of x, (B, ...), or (n, C) in the window order of `layout`.
 
         Returns:
             The same shape; float32 at least when a draw is made.

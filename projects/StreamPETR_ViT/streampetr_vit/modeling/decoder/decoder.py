@@ -146,10 +146,11 @@ class Decoder(nn.Module):
 class TemporalDecoder(Decoder):
     """StreamPETR's: attention to all image tokens, and a norm at the end.
 
+    For what is not named here see `DecoderLayer` and `Decoder`.
+
     Args:
         cross_attention_dropout, cross_attention_precision: see `MultiHeadAttention`. The published
             training and evaluation used "fp16".
-        the others: see `DecoderLayer` and `Decoder`.
     """
 
     def __init__(
@@ -182,9 +183,7 @@ class TemporalDecoder(Decoder):
 class SamplingDecoder(Decoder):
     """RepDETR3D's: queries sample the image at projected points, and there is no norm at the end.
 
-    Args:
-        num_levels, num_points, num_groups, sampling_kernel: see `CameraSampling`.
-        the others: see `DecoderLayer` and `Decoder`.
+    For the arguments see `CameraSampling`, `DecoderLayer` and `Decoder`.
     """
 
     def __init__(
