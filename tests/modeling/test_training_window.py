@@ -308,8 +308,9 @@ def test_wrong_settings_of_training_are_named() -> None:
         TrainingWindow(num_frame_losses=2)
     with pytest.raises(ValueError, match=r"num_frame_backbone_grads \(0\)"):
         TrainingWindow(num_frame_backbone_grads=0)
-    with pytest.raises(ValueError, match=r"token_ratio \(1.5\)"):
-        make_detector(token_ratio=1.5)
+    for ratio in (0.0, 1.5):
+        with pytest.raises(ValueError, match=rf"token_ratio \({ratio}\)"):
+            make_detector(token_ratio=ratio)
     without_boxes2d = make_sample(0, boxes2d=None)
     with pytest.raises(ValueError, match="mapper.boxes2d=True"):
         make_detector().train().losses([without_boxes2d])

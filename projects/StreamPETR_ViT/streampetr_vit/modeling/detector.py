@@ -43,13 +43,10 @@ class StreamPETR(nn.Module):
 
     Args:
         backbone: maps (B * N, 3, H, W) to a dict of features.
-        head: the 3D head, of StreamPETR or RepDETR3D.
-        neck: maps the backbone's dict to another one; None for none.
+        neck: maps the backbone's dict to another one.
         image_head: the 2D head. It trains the features and, where `token_ratio` is below 1, chooses
             the tokens that the 3D head sees.
-        criterion: training losses; needed in training only.
-        denoising: noise of the denoising queries in training; None trains without them.
-        grid_mask: hides stripes of the pictures in training; None for none.
+        criterion, denoising, grid_mask: for training only; None leaves out what it does.
         in_feature: key of the neck's or backbone's output that the heads read; a list of keys, the
             finest level first, for heads that read several.
         pixel_mean, pixel_std: on the 0..255 scale, in the order of `input_format`.
@@ -134,12 +131,10 @@ class StreamPETR(nn.Module):
         denoising: DenoisingQueries | None = None,
         rig_code: RigCode | None = None,
     ) -> tuple[HeadOutput, TemporalMemory]:
-        """One frame of B streams.
+        """One frame of B streams, on this module's device.
 
         Args:
-            frame: on this module's device.
             memory: what the previous call returned, or `empty_memory(B)`.
-            denoising: extra queries in training.
             rig_code: of `head.encode_rig` for the frame's rig and padded size; None computes it.
 
         Returns:
@@ -155,22 +150,14 @@ class StreamPETR(nn.Module):
     def detect(
         self, frame: Frame, memory: TemporalMemory, rig_code: RigCode | None = None
     ) -> tuple[PaddedDetections, TemporalMemory]:
-        """One frame of inference, up to the boxes on the device; arguments as in `step`.
-
-        Returns:
-            Detections, and the memory for the next frame.
-        """
+        """Detections, on the device, and the memory for the next frame; arguments as in `step`."""
         # With `rig_code` nothing here waits for the device, and no shape depends on values, so that
         # a graph can capture all of it. (The sampling kernel "gather" does both.)
         output, memory = self.step(frame, memory, rig_code=rig_code)
         return self.head.decode(output), memory
 
     def image_features(self, images: Tensor, grid: GridDraw | None = None) -> Features:
-        """Normalises, pads and embeds images (B, N, 3, H, W), uint8 or normalised float32.
-
-        Args:
-            images: the pictures.
-            grid: stripes to hide, the same in all of them.
+        """Normalises, pads, masks and embeds images (B, N, 3, H, W), uint8 or normalised float32.
 
         Returns:
             (B, N, C, h, w), or a list of them where `in_feature` is one.
@@ -205,17 +192,11 @@ class StreamPETR(nn.Module):
         image_size: tuple[int, int],
         output: ImageOutput | YOLOXOutput | None = None,
     ) -> Tensor | None:
-        """(B, K) int64 tokens that the 3D head sees, or None for all.
-
-        Args:
-            features: of `image_features`.
-            image_size: (height, width) of the padded pictures in pixels.
-            output: of the 2D head, where it ran already.
-        """
+        """(B, K) int64 tokens that the 3D head sees in pictures of a padded size; None for all."""
         if self.token_ratio == 1:
             return None
         assert isinstance(self.image_head, FocalHead) and isinstance(features, Tensor)
-        if output is None:
+        if output is None:  # the 2D head has not run yet
             output = self.image_head(features, image_size)
         assert isinstance(output, ImageOutput)
         return self.image_head.token_indexes(output, len(features), self.token_ratio)
@@ -259,12 +240,7 @@ class StreamPETR(nn.Module):
         return self.criterion(results, targets[-len(results) :]), memory
 
     def draw(self, image_size: tuple[int, int], targets: Sequence[FrameTargets]) -> TrainingDraws:
-        """Draws for one step.
-
-        Args:
-            image_size: (height, width) of the pictures in pixels.
-            targets: of the frames that the heads see with gradients.
-        """
+        """Draws for one step: `targets` are those of the frames that the heads train on."""
         height, _ = self.padded_size(image_size)
         # The mask by torch's CPU generator, then the noise by the device's: the order is part of
         # what makes a training repeatable.
@@ -281,12 +257,7 @@ class StreamPETR(nn.Module):
     def play(
         self, frames: Sequence[Frame], memory: TemporalMemory, draws: TrainingDraws
     ) -> tuple[list[FrameResult], TemporalMemory]:
-        """Plays a training window.
-
-        Args:
-            frames: T frames of B streams in temporal order, on this module's device.
-            memory: before the first frame.
-            draws: of `draw`.
+        """Plays a training window: T frames of B streams in temporal order, on this device.
 
         Returns:
             Results of the frames that have losses, and the memory after the last frame.

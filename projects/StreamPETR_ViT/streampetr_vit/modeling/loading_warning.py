@@ -13,9 +13,10 @@ logger = logging.getLogger(__name__)
 def warn_of_partial_loading(model: nn.Module) -> None:
     """Makes `model.load_state_dict(strict=False)` warn if weights of `model.backbone` are missing.
 
-    detectron2's checkpointer loads what fits by name; a backbone that stays random is then one
-    line among hundreds of its log. Copies of the model keep the warning.
+    Copies of the model keep the warning.
     """
+    # detectron2's checkpointer loads what fits by name; a backbone that stays random is then one
+    # line among hundreds of its log.
     model.register_load_state_dict_post_hook(_warn)
 
 

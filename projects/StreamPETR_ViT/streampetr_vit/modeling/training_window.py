@@ -29,14 +29,13 @@ class TrainingDraws:
 class TrainingWindow:
     """The last frames of a window train; those before fill the memory as in evaluation.
 
-    A step of streaming training is a window of one frame.
-
     Attributes:
         num_frame_losses: the last so many frames have losses.
         num_frame_head_grads: the heads see so many in training mode, with gradients.
         num_frame_backbone_grads: the backbone does so many.
     """
 
+    # One frame of all: a step of streaming training.
     num_frame_losses: int = 1
     num_frame_head_grads: int = 1
     num_frame_backbone_grads: int = 1

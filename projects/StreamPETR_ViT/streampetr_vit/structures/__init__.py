@@ -1,21 +1,18 @@
 """Value types that flow through the package: frames, poses, boxes, detections, memories."""
 
-from streampetr_vit.structures.boxes2d import Boxes2D
 from streampetr_vit.structures.boxes3d import (
     box_corners,
     boxes_from_bottom_center,
     boxes_to_bottom_center,
     rotate_scale_translate_boxes,
 )
-from streampetr_vit.structures.camera_rig import CameraRig
-from streampetr_vit.structures.collation import collate_windows
+from streampetr_vit.structures.collation import FrameTargets, collate_windows
 from streampetr_vit.structures.dataset_spec import DatasetSpec, ObjectClass
 from streampetr_vit.structures.detections import Detections, PaddedDetections
-from streampetr_vit.structures.frame import Frame
+from streampetr_vit.structures.frame import CameraRig, Frame
 from streampetr_vit.structures.packed_copy import packed_to
 from streampetr_vit.structures.pose import Pose, invert_rigid
-from streampetr_vit.structures.sample import Sample
-from streampetr_vit.structures.targets import FrameTargets
+from streampetr_vit.structures.sample import Boxes2D, Sample
 
 __all__ = [
     "Boxes2D",

@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def boxes_from_bottom_center(boxes: Tensor) -> Tensor:
-    """Boxes (..., 7 or more) with z moved from the bottom face to the gravity centre; a copy."""
+    """A copy of boxes (..., 7 or more), z moved from the bottom face to the gravity centre."""
     moved = boxes.clone()
     moved[..., 2] += 0.5 * boxes[..., 5]  # column 2 is z, column 5 the height
     return moved
 
 
 def boxes_to_bottom_center(boxes: Tensor) -> Tensor:
-    """Moves z from the gravity centre to the bottom face; inverse of `boxes_from_bottom_center`."""
+    """The way back of `boxes_from_bottom_center`."""
     moved = boxes.clone()
     moved[..., 2] -= 0.5 * boxes[..., 5]
     return moved
@@ -53,14 +53,7 @@ def box_corners(boxes: Tensor, rotation: Tensor | None = None) -> Tensor:
 def rotate_scale_translate_boxes(
     boxes: Tensor, yaw_rad: float, scale: float = 1.0, translation_m: Tensor | None = None
 ) -> Tensor:
-    """Rotates boxes (n, 9) about +z, then scales, then translates them; gives new ones.
-
-    Args:
-        boxes: (n, 9).
-        yaw_rad: counter-clockwise rotation.
-        scale: factor on centre, size and velocity.
-        translation_m: (3,) or None.
-    """
+    """A copy of boxes (n, 9), turned by the yaw, then scaled, then moved by a translation (3,)."""
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
     # Transposed: rows of boxes are multiplied from the left.
     rotation_t = boxes.new_tensor([[cos, sin], [-sin, cos]])
@@ -68,8 +61,8 @@ def rotate_scale_translate_boxes(
     moved[:, 0:2] = boxes[:, 0:2] @ rotation_t
     moved[:, 7:9] = boxes[:, 7:9] @ rotation_t  # a velocity is a direction of the scene too
     moved[:, 6] += yaw_rad  # not wrapped: the losses read its sine and cosine
-    moved[:, :6] *= scale
-    moved[:, 7:9] *= scale
+    moved[:, :6] *= scale  # centre and size
+    moved[:, 7:9] *= scale  # velocity
     if translation_m is not None:
         moved[:, :3] += translation_m.to(boxes)
     return moved

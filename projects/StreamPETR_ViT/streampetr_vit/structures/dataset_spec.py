@@ -68,11 +68,14 @@ class DatasetSpec:
     moving_speed_mps: float = 0.2
 
     def __post_init__(self) -> None:
+        # A config file yields dicts and lists; stored as this class has them, so that equal ones
+        # compare equal.
         classes = [c if isinstance(c, ObjectClass) else _class_of(c) for c in self.classes]
         object.__setattr__(self, "classes", tuple(classes))
         object.__setattr__(self, "cameras", tuple(self.cameras))
         _check_unique("dataset_spec.classes", self.class_names)
         _check_unique("dataset_spec.cameras", self.cameras)
+        # One category of two classes would make the label depend on their order.
         taken = [category for entry in self.classes for category in entry.categories]
         _check_unique("categories of dataset_spec.classes", taken)
         if (self.lidar is None) != (self.lidar_to_ego is not None):
@@ -117,12 +120,7 @@ class DatasetSpec:
 
     def plain(self) -> dict[str, Any]:
         """The arguments that make this value again, as lists, dicts, texts and numbers."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return values | {
-            "classes": [_plain(asdict(entry)) for entry in self.classes],
-            "cameras": list(self.cameras),
-            "lidar_to_ego": None if self.lidar_to_ego is None else list(self.lidar_to_ego),
-        }
+        return _with_lists(asdict(self))
 
 
 def _class_of(described: Mapping[str, Any]) -> ObjectClass:
@@ -136,10 +134,11 @@ def _class_of(described: Mapping[str, Any]) -> ObjectClass:
     return ObjectClass(**described)
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-    }
+def _with_lists(value: Any) -> Any:
+    # A config file has no tuples.
+    if isinstance(value, dict):
+        return {key: _with_lists(entry) for key, entry in value.items()}
+    return [_with_lists(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:

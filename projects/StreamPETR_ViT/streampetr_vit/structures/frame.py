@@ -11,9 +11,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streampetr_vit.structures.camera_rig import CameraRig
 from streampetr_vit.structures.sample import Sample
 from streampetr_vit.structures.tensors import map_tensors, move_tensor
+
+
+@dataclass(frozen=True)
+class CameraRig:
+    """Calibration of the N cameras, for the images that the network sees.
+
+    Attributes:
+        lidar_to_image: (B, N, 4, 4) float32; divide by the third row for pixels (pixel centres at
+            integer coordinates). Includes every image and scene augmentation.
+        intrinsics: (B, N, 4, 4) float32, 3x3 camera matrix after the image augmentation.
+        lidar_to_camera: (B, N, 4, 4) float32, as calibrated (no scene augmentation).
+    """
+
+    lidar_to_image: Tensor
+    intrinsics: Tensor
+    lidar_to_camera: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,14 +62,9 @@ class Frame:
 
     @staticmethod
     def collate(samples: Sequence[Sample], images_to: torch.device | str = "cpu") -> Frame:
-        """Stacks samples, one per stream, into a frame.
-
-        Args:
-            samples: on the CPU.
-            images_to: where the images shall be. All else stays, see `packed_to`.
-        """
-        # The images travel one by one and are stacked there: stacked on the CPU they would no
-        # longer be in page-locked memory, and their copy would wait.
+        """Stacks samples on the CPU, one per stream; only their images move, to `images_to`."""
+        # They travel one by one and are stacked there: stacked on the CPU they would no longer be
+        # in page-locked memory, and their copy would wait. `packed_to` moves the rest at once.
         images = [sample.images.to(images_to, non_blocking=True) for sample in samples]
 
         def stack(name: str) -> Tensor:

@@ -1,8 +1,4 @@
-"""Many small tensors to the device in one copy.
-
-A training step has dozens of them, a few kB in all. Each copy of its own would cost a call of the
-driver, and from pageable memory a wait as well.
-"""
+"""Many small tensors to the device in one copy."""
 
 from __future__ import annotations
 
@@ -24,18 +20,16 @@ _ALIGNMENT = 256
 
 
 def packed_to(values: T, device: torch.device) -> T:
-    """The same values on another device, all their tensors in one asynchronous copy.
+    """Equal values (see `tensors`) on another device, their tensors in one asynchronous copy.
 
-    Args:
-        values: as in `tensors`. What is not on the CPU must be on `device` already.
-        device: where to.
-
-    Returns:
-        Equal values. Their tensors share memory: nobody may write to them in place.
+    What is not on the CPU must be on `device` already. The tensors share memory: nobody may write
+    to them in place.
     """
     # On the CPU nothing is packed, and nothing copied.
     if device.type == "cpu":
         return map_tensors(values, lambda tensor: tensor.to(device))
+    # A training step has dozens of tensors, a few kB in all. Each copy of its own would cost a call
+    # of the driver, and from pageable memory a wait as well.
     return carried(
         values, lambda packed: packed.to(device, non_blocking=True), pin=device.type == "cuda"
     )
@@ -47,7 +41,7 @@ def carried(values: T, carry: Callable[[Tensor], Tensor], pin: bool = False) -> 
     Args:
         values: as for `packed_to`.
         carry: maps bytes on the CPU to equal bytes.
-        pin: pack into page-locked memory.
+        pin: packs into page-locked memory.
     """
     on_host = [tensor for tensor in tensors_of(values) if tensor.device.type == "cpu"]
     # A fresh buffer each time: torch keeps freed page-locked memory for the next step, and holds it
@@ -60,11 +54,8 @@ def carried(values: T, carry: Callable[[Tensor], Tensor], pin: bool = False) -> 
 
 
 def pack(tensors: Sequence[Tensor], pin: bool = False) -> Tensor:
-    """The bytes of CPU tensors of any shapes and dtypes, one after the other, as (n,) uint8.
-
-    Each tensor begins at a multiple of 256 bytes, and n is one too.
-    """
-    starts = _starts(tensors)
+    """The bytes of CPU tensors of any shapes and dtypes, one after the other, as (n,) uint8."""
+    starts = _starts(tensors)  # multiples of 256 bytes, and so is n
     packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=pin)
     for tensor, place in zip(tensors, _places(packed, tensors, starts), strict=True):
         place.copy_(tensor)
@@ -72,11 +63,7 @@ def pack(tensors: Sequence[Tensor], pin: bool = False) -> Tensor:
 
 
 def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Undoes `pack`, on any device.
-
-    Returns:
-        Views of `packed`, contiguous, in the order, shapes and dtypes of `like`.
-    """
+    """Undoes `pack`, on any device: contiguous views in the order, shapes and dtypes of `like`."""
     return _places(packed, like, _starts(like))
 
 

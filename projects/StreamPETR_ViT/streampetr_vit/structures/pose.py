@@ -30,7 +30,7 @@ class Pose:
         return Pose(values[:3], values[3:])
 
     def matrix(self) -> np.ndarray:
-        """The 4x4 float64 matrix of the transform (column-vector convention)."""
+        """The 4x4 float64 matrix, for column vectors."""
         matrix = np.eye(4)
         matrix[:3, :3] = self.rotation().as_matrix()
         matrix[:3, 3] = self.translation_m

@@ -12,8 +12,30 @@ from typing import Any
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures.boxes2d import Boxes2D
 from streampetr_vit.structures.pose import Pose
+
+
+@dataclass(frozen=True)
+class Boxes2D:
+    """Objects as they appear in one picture: the targets of the auxiliary 2D head.
+
+    Attributes:
+        corners: (n, 4) float32 x1, y1, x2, y2 in pixels.
+        centers: (n, 2) float32, projected 3D centres in pixels.
+        labels: (n,) int64.
+        depths: (n,) float32, camera z of the 3D centres in metres.
+    """
+
+    corners: Tensor
+    centers: Tensor
+    labels: Tensor
+    depths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> Boxes2D:
+        return Boxes2D(self.corners[rows], self.centers[rows], self.labels[rows], self.depths[rows])
 
 
 @dataclass(frozen=True)
@@ -25,7 +47,7 @@ class Sample:
         intrinsics, lidar_to_camera, lidar_to_image: (N, 4, 4) float32, see `CameraRig`.
         lidar_to_global, global_to_lidar: (4, 4) float32, see `Frame`.
         timestamp_s: () float64.
-        continues_stream: () bool. Training reads it; in inference a stream compares scenes.
+        continues_stream: () bool.
         scene_token, sample_token, scene_name: of the tables.
         image_paths: N absolute paths.
         lidar_to_ego, ego_to_global: as recorded, without augmentation.
@@ -42,7 +64,7 @@ class Sample:
     lidar_to_global: Tensor
     global_to_lidar: Tensor
     timestamp_s: Tensor
-    continues_stream: Tensor
+    continues_stream: Tensor  # training reads it; in inference a stream compares scenes
     scene_token: str = ""
     sample_token: str = ""
     scene_name: str = ""

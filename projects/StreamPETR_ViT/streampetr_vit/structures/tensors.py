@@ -49,10 +49,8 @@ def tensors_of(values: Any) -> list[Tensor]:
 
 
 def pinned(value: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor as it must lie to be copied to a device without waiting for it.
-
-    On the way from pageable memory to a GPU that is a copy in pinned memory, else itself.
-    """
+    """The tensor as it must lie to be copied to a device without waiting for it."""
+    # The driver copies from page-locked memory by itself; from any other the host waits.
     on_the_way_to_gpu = value.device.type == "cpu" and torch.device(device).type == "cuda"
     return value.pin_memory() if on_the_way_to_gpu and not value.is_pinned() else value
 

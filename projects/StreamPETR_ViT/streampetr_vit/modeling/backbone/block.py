@@ -20,12 +20,10 @@ class Block(nn.Module):
     """Attention and MLP, each with a norm before it and a residual around it.
 
     Args:
-        attn: maps (B, H, W, C) to the same shape.
         dim: C.
         mlp_ratio: width of the MLP's hidden layer over C (truncated).
         drop_path_rate: probability of dropping either branch for an image.
-        norm_layer: makes a norm from a width.
-        residual: append a convolutional bottleneck block.
+        residual: append a convolutional bottleneck.
     """
 
     def __init__(
@@ -48,15 +46,9 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, layout: WindowLayout | None = None, kernel: str = "sdpa"
     ) -> Tensor:
-        """One block.
+        """One block on x, (B, H, W, C), or (n, C) in the window order of `layout`; the same shape.
 
-        Args:
-            x: (B, H, W, C), or (n, C) in window order.
-            layout: of x in window order; None for a map, the plain form.
-            kernel: of the attention in window order.
-
-        Returns:
-            The shape of x.
+        Only the attention in window order has a choice of `kernel`.
         """
         if layout is None:  # the specification; what follows computes the same
             x = x + self.drop_path(self.attn(self.norm1(x)))

@@ -17,7 +17,6 @@ class CPFPN(nn.Module):
 
     Args:
         in_channels: C of each map, the finest first.
-        out_channels: of every output.
         in_features: names of the maps, in the same order. The outputs have the same names.
 
     Raises:

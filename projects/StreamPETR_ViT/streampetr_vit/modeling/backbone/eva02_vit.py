@@ -10,7 +10,7 @@ Shape letters: B images (streams x cameras), H W token map, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -44,14 +44,11 @@ class ViT(Backbone):
         img_size: shorter side of the images in pixels; only sets the rotary table of the global
             blocks.
         patch_size: side of a patch in pixels, the stride of the output.
-        in_chans: channels of the images.
         embed_dim: C.
-        depth: number of blocks.
         num_heads: heads per block, divides `embed_dim`.
         mlp_ratio: hidden width of the MLP over C; 4 * 2 / 3 for EVA-02.
         qkv_bias: learn a bias of queries and values.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.
-        norm_layer: makes the block norms from a width.
         use_abs_pos: add a learned absolute position embedding.
         pt_hw_seq_len: side in tokens of the grid that the rotary positions are scaled to.
         intp_freq: rotary tables fit the windows; if False both are `pt_hw_seq_len` wide.
@@ -69,7 +66,6 @@ class ViT(Backbone):
             without the padding, by a fused kernel: True chooses one, or a name of
             `ops.kernel_choice.KERNEL_NAMES`. It reads the weights of most linear layers without
             calling these: hooks on them, or adapters in their place, need the plain form.
-        out_feature: name of the output map.
 
     Raises:
         ValueError: contradictory arguments; the message names them.
@@ -194,9 +190,9 @@ class ViT(Backbone):
                 x = self._run(block, x)
             return x
         plan = self._plan(x.shape[:3], x.device)
-        kernel = choose_kernel(
-            self.kernel, x.device.type, _product_dtype(x), torch.is_grad_enabled()
-        )
+        device = x.device.type
+        dtype = _autocast_dtype(device) or x.dtype
+        kernel = choose_kernel(self.kernel, device, dtype, torch.is_grad_enabled())
         x = x.flatten(0, 2)  # (B, H, W, C) -> (n, C), row by row
         for block, layout, move in zip(self.blocks, plan.layouts, plan.moves, strict=True):
             # Local and global blocks have different windows: tokens move where the kind changes.
@@ -208,7 +204,12 @@ class ViT(Backbone):
         if not self.training or not self.use_act_checkpoint:
             return block(*arguments)
         if self.use_act_checkpoint == SELECTIVE:
-            with _without_cast_cache(arguments[0].device.type):
+            device = arguments[0].device.type
+            dtype = _autocast_dtype(device)
+            # Autocast as it is, but without its cache: a weight that this holds is not cast again,
+            # and forward and recomputation would not match.
+            anew = torch.autocast(device, dtype, cache_enabled=False) if dtype else nullcontext()
+            with anew:
                 return checkpoint(block, *arguments, use_reentrant=False, context_fn=keep_products)
         return checkpoint(block, *arguments, use_reentrant=False)
 
@@ -251,29 +252,17 @@ class ViT(Backbone):
         return map_size
 
 
-def _without_cast_cache(kind: str) -> AbstractContextManager:
-    """Autocast as it is, but without its cache."""
-    # A weight that the cache holds is not cast again: forward and recomputation would not match.
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return nullcontext()
-    return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """The type of the matrix products that x goes through."""
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return x.dtype
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The type that autocast gives to matrix products; None where it is off."""
+    on = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if on else None
 
 
 def resize_positions(pos_embed: Tensor, map_size: tuple[int, int], has_cls_row: bool) -> Tensor:
-    """Fits the learned absolute positions to a token map.
+    """Fits the learned absolute positions to a map of (H, W) tokens.
 
     Args:
         pos_embed: (1, S * S + has_cls_row, C), a square grid in row-major order.
-        map_size: (H, W) in tokens.
-        has_cls_row: drop the first row.
 
     Returns:
         (1, H, W, C), dtype of `pos_embed`; bicubic and in float32 unless the grid fits as it is.

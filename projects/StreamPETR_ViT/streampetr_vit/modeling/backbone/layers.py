@@ -21,13 +21,7 @@ _ALIGNMENT = 16  # of a matrix's width for the fast products of GPUs in half pre
 
 
 class PatchEmbed(nn.Module):
-    """Cuts images into square patches and projects each to a token.
-
-    Args:
-        patch_size: side of a patch in pixels.
-        in_chans: channels of the image.
-        embed_dim: C.
-    """
+    """Cuts images into square patches and projects each to a token."""
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
         super().__init__()
@@ -42,11 +36,6 @@ class SwiGLU(nn.Module):
     """Gated MLP with a norm on the hidden layer: w3(LN(SiLU(w1 x) * w2 x)).
 
     Source: EVA-02 (arXiv 2303.11331).
-
-    Args:
-        dim: C of input and output.
-        hidden_dim: width of the hidden layer.
-        norm_layer: makes the norm from a width.
     """
 
     def __init__(self, dim: int, hidden_dim: int, norm_layer: Callable[[int], nn.Module]) -> None:
@@ -95,11 +84,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor, layout: WindowLayout | None = None) -> Tensor:
-        """Drops images.
-
-        Args:
-            x: (B, ...), or (n, C) in window order.
-            layout: which token belongs to which image; None where the first dimension is images.
+        """Drops images of x, (B, ...), or (n, C) in the window order of `layout`.
 
         Returns:
             The same shape; float32 at least when a draw is made.
@@ -131,11 +116,7 @@ class LayerNorm2d(nn.LayerNorm):
 class BottleneckResidual(nn.Module):
     """Convolutional residual block that ViTDet can put after a transformer block.
 
-    1x1 to half the channels, 3x3, 1x1 back, each followed by a norm, GELU after the first two. No
-    EVA-02 weights use it. Source: ViTDet (arXiv 2203.16527).
-
-    Args:
-        dim: C, even.
+    No EVA-02 weights use it. Source: ViTDet (arXiv 2203.16527).
     """
 
     def __init__(self, dim: int) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from streampetr_vit.modeling.backbone.windows import WindowLayout
 from streampetr_vit.modeling.ops.attention import attention, attention_with_lse
-from streampetr_vit.modeling.ops.ragged_attention import RAGGED_KERNELS, RaggedKernel
+from streampetr_vit.modeling.ops.ragged_attention import RAGGED_KERNELS
 
 
 def window_attention(
@@ -38,38 +38,30 @@ def window_attention(
     Args:
         query, key, value: (n, h, D) in window order.
         pad_value: (h, D), value of a padded token; None for 0.
-        layout: of the windows.
-        kernel: of `ops.attention.KERNELS`, one call for each shape of windows (four at most), or of
-            `RAGGED_KERNELS`, one call in all and without gradients.
+        kernel: of `ops.attention.KERNELS`, or of `RAGGED_KERNELS`, which have no gradients.
 
     Returns:
         (n, h, D), dtype of `value`.
     """
     v_pad = value.new_zeros(value.shape[1:]) if pad_value is None else pad_value.to(value.dtype)
-    if kernel in RAGGED_KERNELS:
-        return ragged(query, key, value, v_pad, layout, RAGGED_KERNELS[kernel])
+    if kernel in RAGGED_KERNELS:  # all windows, whatever their lengths, in one call
+        out, lse = RAGGED_KERNELS[kernel](query, key, value, layout.starts, layout.longest)
+        return _blend(out, lse, v_pad, layout.log_padded)
     outputs = []
-    for group, places in layout.slices():
+    for group, places in layout.slices():  # one call for each shape of windows: four at most
         q, k, v = (  # (W * r, h, D) -> (W, h, r, D), a view
             x[places].unflatten(0, (group.windows, group.tokens)).transpose(1, 2)
             for x in (query, key, value)
         )
-        out = padded_attention(q, k, v, v_pad, group.padded, kernel)
+        out = _padded_attention(q, k, v, v_pad, group.padded, kernel)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (W * r, h, D)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def padded_attention(
+def _padded_attention(
     query: Tensor, key: Tensor, value: Tensor, pad_value: Tensor, padded: int, kernel: str
 ) -> Tensor:
-    """Attention (W, h, r, D) in windows of one shape.
-
-    Args:
-        query, key, value: (W, h, r, D), the real tokens.
-        pad_value: (h, D), dtype of `value`.
-        padded: p, padded tokens of each window.
-        kernel: of `ops.attention.KERNELS`.
-    """
+    """Attention (W, h, r, D) in windows of one shape, with p = `padded` tokens of each."""
     if padded == 0:
         return attention(query, key, value, kernel=kernel)
     if not torch.is_grad_enabled():
@@ -82,19 +74,6 @@ def padded_attention(
     key = torch.cat((key, key.new_zeros(1, 1, 1, 1).expand(windows, heads, padded, dim)), dim=2)
     pads = pad_value[:, None].expand(windows, heads, padded, dim)
     return attention(query, key, torch.cat((value, pads), dim=2), kernel=kernel)
-
-
-def ragged(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    pad_value: Tensor,
-    layout: WindowLayout,
-    kernel: RaggedKernel,
-) -> Tensor:
-    """All windows, whatever their lengths, in one call; arguments as in `window_attention`."""
-    out, lse = kernel(query, key, value, layout.starts, layout.longest)
-    return _blend(out, lse, pad_value, layout.log_padded)
 
 
 def _blend(out: Tensor, lse: Tensor, pad_value: Tensor, log_padded: Tensor | float) -> Tensor:

@@ -1,8 +1,7 @@
 """Rotary position embedding on a square grid of tokens.
 
 The first half of a head's channels turns with the row, the second half with the column; channel
-pairs are adjacent (2j, 2j + 1). The tables are functions of the grid alone, so they are computed
-here and never stored in, or loaded from, a checkpoint.
+pairs are adjacent (2j, 2j + 1).
 
 Source: RoFormer (arXiv 2104.09864), EVA-02 (arXiv 2303.11331).
 Shape letters: T grid side in tokens, n = T * T tokens, D head dimension.
@@ -58,14 +57,10 @@ def rotary_tables(
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates adjacent channel pairs, in float32 at least.
+    """Rotates adjacent channel pairs of x (..., n, D), in float32 at least; gives its dtype.
 
     Args:
-        x: (..., n, D), any float dtype.
         cos, sin: (n, D / 2) float32.
-
-    Returns:
-        (..., n, D), dtype of `x`.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)  # (..., n, D) -> two of (..., n, D / 2)
@@ -85,13 +80,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class RotaryEmbedding2d(nn.Module):
-    """Rotates queries or keys by their position in a T x T grid.
-
-    The tables are buffers outside the state_dict.
-
-    Args:
-        head_dim, size, pretrain_size: see `rotary_tables`.
-    """
+    """Rotates queries or keys by their position in a T x T grid, see `rotary_tables`."""
 
     cos: Tensor
     sin: Tensor
@@ -103,6 +92,7 @@ class RotaryEmbedding2d(nn.Module):
 
     def _build(self, device: torch.device) -> None:
         cos, sin = rotary_tables(self.head_dim, self.size, self.pretrain_size)
+        # Functions of the grid alone: never stored in, or loaded from, a checkpoint.
         self.register_buffer("cos", cos.to(device), persistent=False)
         self.register_buffer("sin", sin.to(device), persistent=False)
 

@@ -33,11 +33,7 @@ class TopBlock(Protocol):
 
 
 class SingleScale(Backbone):
-    """A backbone without a pyramid: passes the maps of its `net` on as they are.
-
-    Args:
-        net: the ViT.
-    """
+    """A backbone without a pyramid: passes the maps of its `net` on as they are."""
 
     def __init__(self, net: Backbone) -> None:
         super().__init__()
@@ -65,11 +61,10 @@ class SimpleFeaturePyramid(Backbone):
     Args:
         net: the ViT.
         in_feature: name of the map of `net` to start from.
-        out_channels: channels of every level.
         scale_factors: resolution of each level over that of the map: 4, 2, 1, 0.5 or 0.25.
         top_block: makes further levels of one level; None for no more levels.
         norm: "LN" for a layer norm over channels, "" for none, else a name of detectron2's
-            `get_norm`. The convolutions have a bias only without a norm.
+            `get_norm`.
         half_scale: how scale 0.5 is made: "conv", a learned 2x2 convolution of stride 2
             (StreamPETR, RepDETR3D), or "max_pool" (EVA-02 detection, ViTDet).
         square_pad: side in pixels that the images are padded to; 0 for none. Only passed on as
@@ -162,10 +157,9 @@ def _stem(channels: int, scale: float, half_scale: str, norm: str) -> tuple[list
         return [], channels
     if scale == 0.5 and half_scale == "max_pool":
         return [nn.MaxPool2d(kernel_size=2, stride=2)], channels
-    if scale == 0.5:
-        return [nn.Conv2d(channels, channels, kernel_size=2, stride=2)], channels
-    if scale == 0.25 and half_scale == "conv":
-        return [nn.Conv2d(channels, channels, kernel_size=4, stride=4)], channels
+    if scale == 0.5 or (scale == 0.25 and half_scale == "conv"):
+        stride = int(1 / scale)
+        return [nn.Conv2d(channels, channels, kernel_size=stride, stride=stride)], channels
     raise ValueError(
         f"scale factor {scale} is not available with half_scale={half_scale!r}; "
         "use 4, 2, 1, 0.5, and with half_scale='conv' also 0.25"

@@ -38,14 +38,11 @@ class TokenPlan:
         windows: Sequence[tuple[int, RotaryEmbedding2d | None]],
         device: torch.device,
     ) -> TokenPlan:
-        """The plan of a batch of maps.
+        """The plan of a batch of B maps of (H, W) tokens.
 
         Args:
-            batch: B.
-            map_size: (H, W).
             windows: of each block the side of its windows in tokens (0 = the whole map) and the
                 rotary table that fits it.
-            device: of the indexes.
         """
         made: dict[int, WindowLayout] = {}
         layouts: list[WindowLayout] = []

@@ -50,10 +50,7 @@ def check_choices(use_act_checkpoint: bool | str, xattn: bool | str) -> None:
 def check_windows(window_size: int, global_window_size: int, local: int, depth: int) -> None:
     """Raises ValueError for windows that cannot be, and warns of windows that coincide.
 
-    Args:
-        window_size, global_window_size: as in `ViT`.
-        local: number of blocks with local windows.
-        depth: number of blocks.
+    `local` of the `depth` blocks have local windows.
     """
     if local and window_size <= 0:
         raise ValueError(

@@ -29,11 +29,7 @@ class WindowAttention(nn.Module):
         num_heads: h, divides `dim`.
         window_size: T in tokens; 0 attends over the whole map.
         rope: rotates queries and keys, made for the window (or the whole map); None for none.
-        qkv_bias: learn a bias of queries and values.
-        subln: normalise the concatenated heads before the output projection.
-
-    Raises:
-        ValueError: `num_heads` does not divide `dim`.
+        qkv_bias, subln: as in `ViT`.
     """
 
     def __init__(
@@ -46,10 +42,7 @@ class WindowAttention(nn.Module):
         subln: bool = False,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads={num_heads} must divide embed_dim={dim}")
-        self.num_heads, self.window_size = num_heads, window_size
-        self.rope = rope
+        self.num_heads, self.window_size, self.rope = num_heads, window_size, rope
         self.q_proj = nn.Linear(dim, dim, bias=False)
         # A bias of the keys would add the same to all logits of a query, which softmax ignores.
         self.k_proj = nn.Linear(dim, dim, bias=False)
@@ -69,15 +62,11 @@ class WindowAttention(nn.Module):
         return merge_windows(attended, (x.shape[1], x.shape[2]))
 
     def attend(self, x: Tensor, layout: WindowLayout, kernel: str) -> Tensor:
-        """Attends inside every window, without padding.
+        """Attends inside every window of x: (n, C) -> (n, C) in window order, without padding.
 
         Args:
-            x: (n, C) in window order.
             layout: of this module's windows and rotary table.
-            kernel: see `ops.padded_attention.window_attention`.
-
-        Returns:
-            (n, C) in window order.
+            kernel: as in `padded_attention.window_attention`.
         """
         weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
         projected = joined_linear(x, weights, (self.q_bias, None, self.v_bias))

@@ -19,11 +19,7 @@ from torch.nn import functional
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
-    """Cuts a token map into windows, zero-padded at the bottom and the right.
-
-    Args:
-        x: (B, H, W, C).
-        size: T, side of a window in tokens.
+    """Cuts maps (B, H, W, C) into windows of T = `size`, zero-padded at the bottom and the right.
 
     Returns:
         (B * nH * nW, T, T, C) with nH = ceil(H / T), nW = ceil(W / T); the windows of an image are
@@ -39,15 +35,7 @@ def split_windows(x: Tensor, size: int) -> Tensor:
 
 
 def merge_windows(windows: Tensor, map_size: tuple[int, int]) -> Tensor:
-    """Puts windows back into a map and crops the padding; inverse of `split_windows`.
-
-    Args:
-        windows: (B * nH * nW, T, T, C).
-        map_size: (H, W) in tokens.
-
-    Returns:
-        (B, H, W, C).
-    """
+    """The inverse of `split_windows`: maps (B, H, W, C) of a size (H, W), without the padding."""
     size, channels = windows.shape[1], windows.shape[3]
     height, width = map_size
     rows, columns = -(-height // size), -(-width // size)
@@ -77,7 +65,6 @@ class WindowLayout:
 
     Attributes:
         map_size: (H, W) in tokens.
-        batch: B.
         groups: their tokens follow one another, window by window.
         order: (n,) int64; the token at place i of the window order is `order[i]` in row-major order
             of (image, row, column).
@@ -108,14 +95,11 @@ class WindowLayout:
         tables: tuple[Tensor, Tensor] | None,
         device: torch.device,
     ) -> WindowLayout:
-        """The layout of a batch of maps.
+        """The layout of a batch of B maps of (H, W) tokens.
 
         Args:
-            batch: B.
-            map_size: (H, W) in tokens.
             size: T in tokens; 0 makes the whole map one window.
             tables: rotary cosines and sines, (T * T, D / 2) float32, or (H * W, D / 2) for T = 0.
-            device: of the indexes.
         """
         height, width = map_size
         places = torch.arange(batch * height * width, device=device).view(batch, height, width)

@@ -1,7 +1,4 @@
-"""Optimal pairing of rows with columns for any number of cost matrices at once.
-
-The matrices are made on the device and solved on the host, by scipy.
-"""
+"""Optimal pairing of rows with columns for any number of cost matrices at once."""
 
 from __future__ import annotations
 
@@ -29,7 +26,8 @@ def assign(costs: Sequence[Tensor]) -> list[Tensor]:
     """
     if not costs:
         return []
-    # All matrices of a training step travel in one copy, and the host waits for them once.
+    # scipy solves on the host: all matrices of a training step travel in one copy, and the host
+    # waits for them once.
     on_host = torch.cat([cost.detach().flatten() for cost in costs]).cpu().numpy()
     pairs, start = [], 0
     for cost in costs:

@@ -12,17 +12,9 @@ from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
 
 
 def center_heatmaps(targets: ImageTargets, num_images: int, stride: int) -> Tensor:
-    """Draws a Gaussian around every object's projected centre; the highest wins.
+    """Draws a Gaussian around every object's projected centre: (I, H, W) float32.
 
     Source: CenterNet (arXiv 1904.07850), as in the released models.
-
-    Args:
-        targets: objects of all images.
-        num_images: I.
-        stride: pixels of one cell.
-
-    Returns:
-        (I, H, W) float32.
     """
     height, width = (side // stride for side in targets.image_size)
     low, high, centers = targets.corners[:, :2], targets.corners[:, 2:], targets.centers

@@ -45,7 +45,7 @@ class DenoisingNoise:
         """Draws the noised queries of one frame.
 
         Args:
-            boxes, labels: per stream (n_b, 9) gravity centre and (n_b,) int64.
+            boxes, labels: as in `FrameTargets`.
             point_cloud_range: (6,) metres.
             num_classes: also the background label.
             uniform: (G * n, 3) in [0, 1), the random draw; drawn here if None.

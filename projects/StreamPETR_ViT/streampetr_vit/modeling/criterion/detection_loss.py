@@ -31,7 +31,6 @@ class DetectionLoss:
     """Focal and L1 losses of every decoder layer, for matched and for denoising queries.
 
     Attributes:
-        matcher: pairs predictions with true boxes.
         class_weight, box_weight, denoising_weight: factors of the losses.
         code_weights: 10 factors on the box codes.
         max_positive_distance: of the denoising noise, see `DenoisingNoise`.
@@ -67,10 +66,9 @@ class DetectionLoss:
         """Computes the losses of a frame.
 
         Args:
-            output: of the head.
-            boxes, labels: per stream (n_b, 9), gravity centre, and (n_b,) int64.
+            output: of the head, computed with the queries `denoising`.
+            boxes, labels: as in `FrameTargets`.
             pairs: `assign(costs(...))`: per stream (L, K_b, 2), query and box of each pair.
-            denoising: the queries that `output` was computed with, or None.
 
         Returns:
             Scalars `loss_cls`, `loss_bbox` of the last layer, `d{i}.loss_*` of the others, and the

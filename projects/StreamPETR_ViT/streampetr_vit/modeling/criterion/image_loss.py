@@ -32,7 +32,6 @@ class ImageLoss:
     """Quality focal, L1, GIoU, centre and centerness losses of the 2D head.
 
     Attributes:
-        matcher: costs of pairs.
         class_weight, box_weight, iou_weight, center_weight, centerness_weight: factors of the
             losses.
         quality_beta: focusing exponent of the class loss.

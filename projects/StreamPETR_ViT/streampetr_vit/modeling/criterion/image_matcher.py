@@ -88,7 +88,7 @@ class ImageMatcher:
     Attributes:
         class_weight, box_weight, giou_weight, center_weight: weights of the focal cost, of the L1
             distances of boxes and of centres in fractions of the picture, and of minus the GIoU.
-        alpha, gamma: of the focal cost.
+        alpha, gamma: see `focal_cost`.
     """
 
     class_weight: float = 2.0

@@ -59,14 +59,9 @@ def sigmoid_focal_loss_sum(
 
 
 def l1_loss_sum(codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted L1 distance over the rows whose target is finite in every code.
+    """Sums (...) of weighted L1 distances of codes (..., n, 10), weights (10,).
 
-    Args:
-        codes, targets: (..., n, 10).
-        weights: (10,).
-
-    Returns:
-        (...): summed over the last two dimensions.
+    Only rows count whose target is finite in every code.
     """
     is_finite = targets.isfinite().all(-1, keepdim=True)  # NaN velocities, sizes of 0
     # Replaced before the difference: the gradient of a NaN is NaN, whatever it is multiplied by.
@@ -75,14 +70,9 @@ def l1_loss_sum(codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def focal_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """What it costs to call a prediction positive rather than negative.
+    """What it costs to call predictions (...) positive rather than negative, by their logits.
 
-    Args:
-        logits: (...), each of the class in question.
-        alpha, gamma: as in `sigmoid_focal_loss_sum`.
-
-    Returns:
-        (...), negative where the class is likely.
+    Negative where the class is likely; `alpha` and `gamma` as in `sigmoid_focal_loss_sum`.
     """
     p = logits.sigmoid()
     positive = -(p + _LOG_EPS).log() * alpha * (1 - p).pow(gamma)
@@ -98,10 +88,7 @@ def finite_costs(cost: Tensor) -> Tensor:
 def quality_focal_loss_sum(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
     """Scalar sum of the focal loss with a quality as target (Source: arXiv 2006.04388).
 
-    Args:
-        logits: (..., classes).
-        quality: (..., classes) in [0, 1], without gradient; 0 for every wrong class.
-        beta: focusing exponent.
+    The quality (..., classes) is in [0, 1], without gradient, and 0 for every wrong class.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
     return (entropy * (quality - logits.sigmoid()).abs().pow(beta)).sum()
@@ -112,14 +99,11 @@ def gaussian_focal_loss_sum(
 ) -> Tensor:
     """Scalar sum of the focal loss of a heatmap (Source: CornerNet, arXiv 1808.01244).
 
-    Args:
-        probability: (...).
-        heatmap: (...) in [0, 1]; positive where it is exactly 1.
-        alpha: focusing exponent.
-        gamma: exponent that makes cells near a peak count less.
+    The heatmap is in [0, 1], positive where it is exactly 1.
     """
     peak = -(probability + _LOG_EPS).log() * (1 - probability).pow(alpha)
     elsewhere = -(1 - probability + _LOG_EPS).log() * probability.pow(alpha)
+    # Cells near a peak count less.
     return torch.where(heatmap == 1, peak, elsewhere * (1 - heatmap).pow(gamma)).sum()
 
 

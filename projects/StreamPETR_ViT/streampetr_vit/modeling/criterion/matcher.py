@@ -25,7 +25,7 @@ class HungarianMatcher:
         class_weight, box_weight: weights of the focal and the L1 cost.
         code_weights: 10 factors on the box codes.
         with_velocity: compare all ten codes instead of the first eight.
-        alpha, gamma: of the focal cost.
+        alpha, gamma: see `focal_cost`.
     """
 
     class_weight: float = 2.0
@@ -41,16 +41,11 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def cost(self, logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Cost of every pair.
+        """Costs (..., Q, n), finite, of every pair.
 
         Args:
-            logits: (..., Q, classes).
-            codes: (..., Q, 10).
-            boxes: (n, 9), gravity centre.
-            labels: (n,) int64.
-
-        Returns:
-            (..., Q, n), finite.
+            logits, codes: (..., Q, classes), (..., Q, 10).
+            boxes, labels: (n, 9), gravity centre, and (n,) int64.
         """
         of_class = focal_cost(logits[..., labels], self.alpha, self.gamma)  # (..., Q, n)
         used = CODE_SIZE if self.with_velocity else CODE_SIZE - 2
@@ -62,15 +57,9 @@ class HungarianMatcher:
     def costs(
         self, logits: Tensor, codes: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Costs of all layers, stream by stream, for `assignment.assign`.
+        """Per stream (L, Q, n_b), for `assign`, from all layers' (L, B, Q, ...) predictions.
 
-        Args:
-            logits: (L, B, Q, classes).
-            codes: (L, B, Q, 10).
-            boxes, labels: per stream (n_b, 9) and (n_b,).
-
-        Returns:
-            Per stream (L, Q, n_b).
+        `boxes` and `labels` are as in `FrameTargets`.
         """
         # One table for the whole batch: pairs across streams are wasted arithmetic, but a loop
         # over streams would wait for many more small kernels.

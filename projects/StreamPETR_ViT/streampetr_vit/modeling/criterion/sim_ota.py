@@ -130,15 +130,8 @@ class SimOTA:
 
 
 def _class_costs(scores: Tensor) -> Tensor:
-    """Cross-entropy, over all classes, of each cell with each class as the only true one.
-
-    Args:
-        scores: (M, classes) in [0, 1]; their square roots are the probabilities.
-
-    Returns:
-        (M, classes).
-    """
-    probability = scores.sqrt()
+    """(M, classes): cross-entropy of each cell's scores with each class as the only true one."""
+    probability = scores.sqrt()  # a score is class times objectness
     yes = -probability.log().clamp(min=_LEAST_LOG)
     no = -(-probability).log1p().clamp(min=_LEAST_LOG)
     is_true = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)

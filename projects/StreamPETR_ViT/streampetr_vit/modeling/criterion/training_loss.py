@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
-from streampetr_vit.modeling.criterion.image_criterion import ImageCriterion
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput, YOLOXOutput
-from streampetr_vit.structures import FrameTargets
+from streampetr_vit.structures import Boxes2D, FrameTargets
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class FrameResult:
 
     Attributes:
         output: of the 3D head.
-        denoising: the queries that it was computed with, or None.
-        image_output: of the 2D head, or None without one.
+        denoising: the queries that it was computed with.
+        image_output: of the 2D head.
         image_size: (height, width) in pixels of the padded pictures.
     """
 
@@ -36,14 +36,33 @@ class FrameResult:
     image_size: tuple[int, int]
 
 
+class ImageCriterion(Protocol):
+    """Losses of one kind of 2D head, in two steps for the assignment in between."""
+
+    def costs(
+        self, output: Any, targets: Sequence[Boxes2D], image_size: tuple[int, int]
+    ) -> list[Tensor]:
+        """Matrices for `assign`; empty if nothing is to be solved on the host.
+
+        Args:
+            output: of I images, as the 2D head returns it.
+            targets: I of them, on the device of `output`.
+            image_size: (height, width) of the padded images in pixels.
+        """
+
+    def losses(
+        self,
+        output: Any,
+        targets: Sequence[Boxes2D],
+        image_size: tuple[int, int],
+        pairs: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Scalars by their published names; `pairs` are `assign(costs(...))`."""
+
+
 @dataclass(frozen=True)
 class TrainingLoss:
-    """Losses of both heads.
-
-    Attributes:
-        detection: of the 3D head.
-        image: of the 2D head; None without one.
-    """
+    """Losses of the 3D head, and of the 2D head where there is one."""
 
     detection: DetectionLoss
     image: ImageCriterion | None = None
@@ -51,12 +70,7 @@ class TrainingLoss:
     def __call__(
         self, results: Sequence[FrameResult], targets: Sequence[FrameTargets]
     ) -> dict[str, Tensor]:
-        """Computes the losses of a step.
-
-        Runs in float32 under any ambient autocast.
-
-        Args:
-            results, targets: of the frames with losses, in temporal order.
+        """Losses of the frames that have some, in temporal order, in float32.
 
         Returns:
             Scalars. Those of the newest frame have the names of their criterion; those of the frame

@@ -46,7 +46,6 @@ class YOLOXLoss:
     """Class, IoU, objectness, L1 and centre losses of the YOLOX head.
 
     Attributes:
-        assigner: gives cells to objects.
         class_weight, iou_weight, objectness_weight, box_weight, center_weight: factors of the
             losses.
         reduce_mean: averages a tensor over ranks, once per frame; identity for one process.
@@ -90,13 +89,13 @@ class YOLOXLoss:
         )
         objectness = output.objectness.flatten()  # (I * M,)
         has_object = torch.zeros_like(objectness).index_fill(0, wanted.index, 1.0)
+        center_sum = (offsets - wanted.center_offsets).abs().sum()
         sums = {
             "enc_loss_cls": self.class_weight * _cross_entropy_sum(logits, wanted.classes),
             "enc_loss_iou": self.iou_weight * square_iou_loss_sum(iou(corners, wanted.corners)),
             "enc_loss_obj": self.objectness_weight * _cross_entropy_sum(objectness, has_object),
             "enc_loss_bbox": self.box_weight * (codes - wanted.box_codes).abs().sum(),
-            "enc_loss_centers2d": self.center_weight
-            * (offsets - wanted.center_offsets).abs().sum(),
+            "enc_loss_centers2d": self.center_weight * center_sum,
         }
         return {name: value / divisor for name, value in sums.items()}
 

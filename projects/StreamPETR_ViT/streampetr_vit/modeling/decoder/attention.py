@@ -19,8 +19,7 @@ class MultiHeadAttention(nn.Module):
     """Multi-head attention with one packed input projection (rows: query, key, value).
 
     Args:
-        embed_dim: channels E.
-        num_heads: heads h; divides E.
+        embed_dim, num_heads: E, and h, which divides it.
         dropout: probability of dropping an attention weight in training.
         kernel: see `ops.attention.attention`.
         precision: one of `DTYPES`; of the softmax attention between the projections, which
@@ -68,9 +67,7 @@ class MultiHeadAttention(nn.Module):
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         out = attention(
-            q.to(self.dtype),
-            k.to(self.dtype),
-            v.to(self.dtype),
+            *(x.to(self.dtype) for x in (q, k, v)),
             blocked=blocked,
             bias=None if bias is None else bias[:, None],  # (B, 1, Q, K) for all heads
             dropout_p=self.dropout if self.training else 0.0,

@@ -43,14 +43,12 @@ class CameraMaps:
 class CameraSampling(nn.Module):
     """Samples the pyramids of all cameras at learned points around each query.
 
-    Any number of cameras; they have no weights of their own. Its linear layers need the initial
-    values that `reset_parameters` gives.
+    Any number of cameras; they have no weights of their own.
 
     Args:
         embed_dim: channels E of queries and maps.
         num_groups: G; divides E. Each group of channels has weights of its own.
-        num_levels: L.
-        num_points: P.
+        num_levels, num_points: L and P.
         point_spread_m: the points' first offsets are uniform within +- this, in each axis.
         max_queries, kernel: see `ops.deformable_aggregation.deformable_aggregation`.
     """
@@ -101,14 +99,11 @@ class CameraSampling(nn.Module):
     def forward(
         self, content: Tensor, position: Tensor, reference_points_m: Tensor, image: CameraMaps
     ) -> Tensor:
-        """Image features for each query, without residual or dropout.
-
-        Runs in float32 under any ambient autocast.
+        """Image features for each query, in float32 under any ambient autocast.
 
         Args:
             content, position: (B, Q, E) of the queries; only the content moves the points.
             reference_points_m: (B, Q, 3) metres, lidar frame; what is not finite sees nothing.
-            image: the cameras' pyramids and projections.
 
         Returns:
             (B, Q, E); the output layer's bias where no camera sees any point.
@@ -123,16 +118,11 @@ class CameraSampling(nn.Module):
             )
         # lidar_to_image, pixels times metres, goes through layers: too large for half precision.
         with torch.autocast(content.device.type, enabled=False):
+            points_m = self.key_points_m(content, reference_points_m)
+            locations = project(points_m, image.lidar_to_image, image.image_size)
+            weights = self.sampling_weights(content + position, image.lidar_to_image)
             features = deformable_aggregation(
-                image.maps,
-                project(
-                    self.key_points_m(content, reference_points_m),
-                    image.lidar_to_image,
-                    image.image_size,
-                ),
-                self.sampling_weights(content + position, image.lidar_to_image),
-                max_queries=self.max_queries,
-                kernel=self.kernel,
+                image.maps, locations, weights, max_queries=self.max_queries, kernel=self.kernel
             )
             return self.output(features)
 
@@ -142,14 +132,10 @@ class CameraSampling(nn.Module):
         return reference_points_m[:, :, None] + offsets
 
     def sampling_weights(self, query: Tensor, lidar_to_image: Tensor) -> Tensor:
-        """Attention weights, which sum to 1 over cameras, levels and points together.
+        """(B, Q, N, L, P, G) weights, which sum to 1 over cameras, levels and points together.
 
-        Args:
-            query: (B, Q, E) content plus position.
-            lidar_to_image: (B, N, 4, 4); its entries are used as they are.
-
-        Returns:
-            (B, Q, N, L, P, G).
+        The query (B, Q, E) is content plus position; the entries of lidar_to_image (B, N, 4, 4) are
+        used as they are.
         """
         cameras = self.camera_embed(lidar_to_image[:, :, :3].flatten(2))  # (B, N, 12) -> (B, N, E)
         # The layer is linear: once for the queries and once for the cameras, not for each pair.

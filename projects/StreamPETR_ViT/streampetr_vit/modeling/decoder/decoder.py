@@ -3,8 +3,7 @@
 How a query looks at the image is a module of its own: attention to all tokens (StreamPETR), or
 sampling at projected points (RepDETR3D, `camera_sampling`).
 
-Shape letters: B streams, Q queries, K keys, T image tokens, L layers, E channels, h heads, D head
-dimension.
+Shape letters: B streams, Q queries, K' further keys, L layers, E channels, h heads.
 """
 
 from __future__ import annotations
@@ -16,17 +15,83 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from streampetr_vit.modeling.decoder.attention import TokenAttention
+from streampetr_vit.modeling.decoder.attention import MultiHeadAttention, TokenAttention
 from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
-from streampetr_vit.modeling.decoder.layer import DecoderLayer
+from streampetr_vit.modeling.ops.linear import Linear
+
+
+class DecoderLayer(nn.Module):
+    """Post-norm layer: self-attention with memory, a look at the image, feed-forward.
+
+    Args:
+        embed_dim, num_heads: E and h.
+        feedforward_dim: hidden channels of the feed-forward network.
+        cross_attention: maps content, position, points in metres and the image to the update of the
+            queries.
+        dropout: on self-attention weights and on the output of both attentions.
+        feedforward_dropout: inside and behind the feed-forward network.
+        kernel: see `ops.attention.attention`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        cross_attention: nn.Module,
+        dropout: float = 0.1,
+        feedforward_dropout: float = 0.1,
+        kernel: str = "sdpa",
+    ) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout, kernel)
+        self.cross_attention = cross_attention
+        self.feedforward = nn.Sequential(
+            Linear(embed_dim, feedforward_dim),
+            nn.ReLU(),
+            nn.Dropout(feedforward_dropout),
+            Linear(feedforward_dim, embed_dim),
+            nn.Dropout(feedforward_dropout),
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+        # Not the cross-attention, which has first values of its own.
+        for part in (self.self_attention, self.feedforward):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(self.self_attention.out_proj.bias)
+
+    def forward(
+        self,
+        content: Tensor,
+        position: Tensor,
+        image: Any,
+        points_m: Tensor | None = None,
+        memory_content: Tensor | None = None,
+        memory_position: Tensor | None = None,
+        blocked: Tensor | None = None,
+    ) -> Tensor:
+        """One layer; arguments as in `Decoder.forward`. Returns (B, Q, E)."""
+        # Positions say where to attend, and are not in what is read.
+        query = key = content + position
+        value = content
+        if memory_content is not None and memory_position is not None:
+            # (B, Q, E), (B, K', E) -> (B, Q + K', E): the memory is read, and asks nothing itself
+            key = torch.cat((key, memory_content + memory_position), dim=1)
+            value = torch.cat((value, memory_content), dim=1)
+        update = self.self_attention(query, key, value, blocked=blocked)
+        content = self.norms[0](content + self.dropout(update))
+
+        update = self.cross_attention(content, position, points_m, image)
+        content = self.norms[1](content + self.dropout(update))
+        return self.norms[2](content + self.feedforward(content))
 
 
 class Decoder(nn.Module):
     """A stack of layers.
 
     Args:
-        layers: L of them.
-        embed_dim: E.
         with_post_norm: one norm, shared by the outputs of all layers.
         use_act_checkpoint: recompute each layer in the backward pass.
     """
@@ -81,13 +146,11 @@ class Decoder(nn.Module):
 class TemporalDecoder(Decoder):
     """StreamPETR's: attention to all image tokens, and a norm at the end.
 
+    For what is not named here see `DecoderLayer` and `Decoder`.
+
     Args:
-        embed_dim, num_heads, feedforward_dim, dropout, kernel: see `DecoderLayer`.
-        num_layers: L.
-        cross_attention_dropout: on cross-attention weights.
-        cross_attention_precision: see `MultiHeadAttention`. The published training and evaluation
-            used "fp16".
-        use_act_checkpoint: recompute each layer in the backward pass.
+        cross_attention_dropout, cross_attention_precision: see `MultiHeadAttention`. The published
+            training and evaluation used "fp16".
     """
 
     def __init__(
@@ -103,24 +166,12 @@ class TemporalDecoder(Decoder):
         kernel: str = "sdpa",
         use_act_checkpoint: bool = False,
     ) -> None:
-        layers = [
-            DecoderLayer(
-                embed_dim,
-                num_heads,
-                feedforward_dim,
-                TokenAttention(
-                    embed_dim,
-                    num_heads,
-                    cross_attention_dropout,
-                    kernel,
-                    cross_attention_precision,
-                ),
-                dropout,
-                feedforward_dropout=dropout,
-                kernel=kernel,
+        widths, layers = (embed_dim, num_heads, feedforward_dim), []
+        for _ in range(num_layers):
+            look = TokenAttention(
+                embed_dim, num_heads, cross_attention_dropout, kernel, cross_attention_precision
             )
-            for _ in range(num_layers)
-        ]
+            layers.append(DecoderLayer(*widths, look, dropout, dropout, kernel))
         super().__init__(layers, embed_dim, True, use_act_checkpoint)
         # Over what the layers drew: all linear layers, cross-attention and biases included.
         for module in self.layers.modules():
@@ -132,13 +183,7 @@ class TemporalDecoder(Decoder):
 class SamplingDecoder(Decoder):
     """RepDETR3D's: queries sample the image at projected points, and there is no norm at the end.
 
-    Args:
-        embed_dim, num_heads, feedforward_dim, dropout, feedforward_dropout, kernel: see
-            `DecoderLayer`.
-        num_layers: L.
-        num_levels, num_points, num_groups: see `CameraSampling`.
-        sampling_kernel: see `ops.deformable_aggregation`.
-        use_act_checkpoint: recompute each layer in the backward pass.
+    For the arguments see `CameraSampling`, `DecoderLayer` and `Decoder`.
     """
 
     def __init__(
@@ -158,19 +203,11 @@ class SamplingDecoder(Decoder):
         sampling_kernel: str = "grid_sample",
         use_act_checkpoint: bool = False,
     ) -> None:
-        layers = [
-            DecoderLayer(
-                embed_dim,
-                num_heads,
-                feedforward_dim,
-                CameraSampling(
-                    embed_dim, num_groups, num_levels, num_points, kernel=sampling_kernel
-                ),
-                dropout,
-                feedforward_dropout,
-                kernel,
+        widths, layers = (embed_dim, num_heads, feedforward_dim), []
+        for _ in range(num_layers):
+            look = CameraSampling(
+                embed_dim, num_groups, num_levels, num_points, kernel=sampling_kernel
             )
-            for _ in range(num_layers)
-        ]
+            layers.append(DecoderLayer(*widths, look, dropout, feedforward_dropout, kernel))
         super().__init__(layers, embed_dim, False, use_act_checkpoint)
         self.sampling_kernel = sampling_kernel

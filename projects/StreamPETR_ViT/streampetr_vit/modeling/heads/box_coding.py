@@ -35,9 +35,7 @@ def decode_padded(
     center_range: Tensor,
     score_threshold: float | None = None,
 ) -> PaddedDetections:
-    """Best (query, class) pairs; a query may appear with several classes. No NMS.
-
-    All shapes follow from those of the arguments, and nothing waits for the device.
+    """The best K (query, class) pairs of each stream, best first, without NMS.
 
     Args:
         logits: (B, Q, classes) of the last layer.
@@ -45,12 +43,10 @@ def decode_padded(
         max_detections: K, or all pairs if there are fewer.
         center_range: (6,) metres; boxes whose centre lies outside (inclusive limits) are invalid.
         score_threshold: pairs below are invalid; None or 0 keeps all.
-
-    Returns:
-        K pairs of each stream, best first.
     """
     num_classes = logits.shape[-1]
-    scores = logits.sigmoid().flatten(1)  # (B, Q * classes)
+    # A query may appear with several classes: (B, Q, classes) -> (B, Q * classes)
+    scores = logits.sigmoid().flatten(1)
     scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)  # (B, K)
     boxes = decode_boxes(gather_tokens(codes, indexes // num_classes))  # (B, K, 9)
     center = boxes[..., :3]

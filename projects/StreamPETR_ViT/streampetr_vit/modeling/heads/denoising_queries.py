@@ -38,13 +38,9 @@ class DenoisingQueries:
     def blocked(self, num_queries: int, num_keys: int) -> Tensor:
         """Self-attention mask: groups see neither each other nor are they seen by real queries.
 
-        Args:
-            num_queries: queries after the denoising ones.
-            num_keys: keys after the denoising ones (queries and memory).
-
         Returns:
-            (G * S + num_queries, G * S + num_keys) bool, True = may not attend. Quirk: unused
-            slots are not masked inside their group.
+            (G * S + num_queries, G * S + num_keys) bool, the denoising ones first; True = may not
+            attend. Quirk: unused slots are not masked inside their group.
         """
         slots = self.num_slots
         device = self.reference_points.device

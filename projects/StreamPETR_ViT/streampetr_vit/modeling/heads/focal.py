@@ -24,7 +24,6 @@ class FocalHead(nn.Module):
     Args:
         in_channels: C.
         embed_dim: width of the two towers.
-        num_classes: classes, without background.
         stride: pixels of one feature cell.
         num_groups: of the group norms; divides `embed_dim`.
     """
@@ -87,16 +86,11 @@ class FocalHead(nn.Module):
 
         Args:
             output: of B * N images.
-            batch: B.
-            ratio: share of the N * T tokens to keep, in (0, 1], rounded down, but at least one.
+            ratio: share of the N * T tokens to keep, rounded down, but at least one.
 
         Returns:
             (B, K) int64, best first; an index counts cameras first, then rows, then columns.
         """
-        if not 0 < ratio <= 1:
-            raise ValueError(
-                f"ratio of tokens to keep is {ratio}; it must be above 0 and at most 1"
-            )
         best_class = output.logits.amax(-1).sigmoid()  # (I, T)
         score = best_class * output.centerness[..., 0].sigmoid()
         score = score.view(batch, -1)  # (B * N, T) -> (B, N * T): cameras compete for the tokens

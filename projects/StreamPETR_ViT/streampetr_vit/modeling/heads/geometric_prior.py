@@ -21,7 +21,6 @@ def projection_bias(
         points_m: (B, Q, 3) in the lidar frame.
         lidar_to_image: (B, N, 4, 4).
         pixels: (T, 2) pixel centres of the tokens.
-        sigma_px: width of the Gaussian.
         floor: smallest bias.
 
     Returns:

@@ -23,9 +23,7 @@ _CAMERA_DIM = 14  # two focal lengths, and a 3 x 4 pose
 class RepDETR3DHead(TemporalHead):
     """Temporal 3D detection head on a pyramid: a list of (B, N, E, H, W), the finest first.
 
-    Args:
-        decoder: its `embed_dim` is E, which the features must have.
-        options: see `TemporalHead`.
+    For the `options` see `TemporalHead`.
     """
 
     reads_levels = True
@@ -71,11 +69,7 @@ class RepDETR3DHead(TemporalHead):
         maps = [code.gain * level + code.offset for level in features]
         if self._channels_last:  # as "gather" reads them; once for all layers
             maps = [_channels_last(level) for level in maps]
-        return CameraMaps(
-            maps=maps,
-            lidar_to_image=frame.rig.lidar_to_image,
-            image_size=image_size,
-        )
+        return CameraMaps(maps, frame.rig.lidar_to_image, image_size)
 
 
 def _camera_condition(rig: CameraRig) -> Tensor:

@@ -29,7 +29,6 @@ class StreamPETRHead(TemporalHead):
 
     Args:
         in_channels: C of the image features.
-        decoder: its `embed_dim` is E.
         position_encoder: 3D position embedding of the image tokens, to E channels.
         stride: pixels of one feature cell.
         prior_sigma_cells: width of the geometric prior on the cross-attention in feature cells; 0

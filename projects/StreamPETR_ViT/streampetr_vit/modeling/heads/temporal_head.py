@@ -40,16 +40,13 @@ class TemporalHead(nn.Module):
 
     Args:
         decoder: its `embed_dim` is E.
-        num_classes: classes, without background.
         num_queries: learned queries Q.
         num_propagated: memory entries P that are queries again in the next frame.
         memory_length: entries M in the memory; 0, with num_propagated and num_remembered 0 as well,
             is the single-frame detector PETR.
         num_remembered: queries K that enter the memory each frame; at least `num_propagated`.
         point_cloud_range: x y z minimum and maximum in metres; normalises reference points.
-        center_range: detections outside are dropped.
-        max_detections: per frame.
-        score_threshold: None keeps all.
+        center_range, max_detections, score_threshold: see `decode_padded`.
         with_ego_pose: see `TemporalAlignment`.
         num_branch_layers: hidden layers of the class and the box branch.
     """
@@ -111,11 +108,7 @@ class TemporalHead(nn.Module):
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
         """What `image_for_queries` needs that is the same for all frames of a rig.
 
-        Runs in float32 under any ambient autocast.
-
-        Args:
-            rig: on the device of the weights.
-            image_size: (height, width) of the padded pictures in pixels.
+        Runs in float32 under any ambient autocast. Arguments as there.
         """
 
     @abstractmethod
@@ -153,18 +146,14 @@ class TemporalHead(nn.Module):
         image_size: tuple[int, int] | None = None,
         rig_code: RigCode | None = None,
     ) -> tuple[HeadOutput, TemporalMemory]:
-        """Detects in one frame.
-
-        Runs in float32 (time in float64) under any ambient autocast.
+        """Detects in one frame, in float32 (time in float64) under any ambient autocast.
 
         Args:
             features: as the subclass says, any float dtype.
             frame: calibration, pose and time of the same B streams; its images are not read.
             memory: as the previous call returned it, or `empty_memory`.
-            denoising: extra queries in training.
-            token_indexes: (B, K) int64 selects image tokens; None keeps all.
-            image_size: (height, width) of the padded pictures in pixels; None for the frame's own.
-            rig_code: as for `image_for_queries`.
+            token_indexes, rig_code: as for `image_for_queries`.
+            image_size: likewise; None for the frame's own.
 
         Returns:
             Predictions, and the memory for the next frame.

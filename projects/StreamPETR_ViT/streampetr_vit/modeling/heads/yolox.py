@@ -27,9 +27,7 @@ class YOLOXHead(nn.Module):
     Args:
         in_channels: C of every level.
         strides: pixels of one cell, per level.
-        embed_dim: width of the towers.
-        num_classes: classes, without background.
-        num_blocks: convolutions of each tower.
+        embed_dim, num_blocks: width and depth of the towers.
     """
 
     reads_levels = True

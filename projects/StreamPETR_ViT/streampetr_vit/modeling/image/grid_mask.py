@@ -28,15 +28,12 @@ class GridDraw:
     column_start: int
 
     def __post_init__(self) -> None:
-        if self.period < 2:
-            raise ValueError(f"period of a GridDraw is {self.period}; it must be at least 2")
-        for name in ("row_start", "column_start"):
-            value = getattr(self, name)
-            if not 0 <= value < self.period:
-                raise ValueError(
-                    f"{name} of a GridDraw is {value}; it must be from 0 to {self.period - 1}, "
-                    "less than the period"
-                )
+        starts = (self.row_start, self.column_start)
+        if self.period < 2 or min(starts) < 0 or max(starts) >= self.period:
+            raise ValueError(
+                f"{self}: the period must be at least 2, and row_start and column_start from 0 to "
+                f"{self.period - 1}, less than the period"
+            )
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,10 @@ class GridMask:
             raise ValueError(f"ratio of GridMask is {self.ratio}; it must be above 0 and below 1")
 
     def draw(self, height: int, generator: torch.Generator | None = None) -> GridDraw | None:
-        """Draws the random part of a mask.
+        """Draws the random part of a mask on the CPU; None if this step has no mask.
 
         Args:
-            height: of the images in pixels, at least 3.
-            generator: on the CPU; None is torch's global one.
-
-        Returns:
-            None if this step has no mask.
+            height: of the images in pixels.
 
         Raises:
             ValueError: the images are too low.
@@ -93,11 +86,7 @@ class GridMask:
     def mask(
         self, size: tuple[int, int], draw: GridDraw, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """The mask of one draw for images of a (height, width).
-
-        Returns:
-            (height, width) float32, 0 where the normalised images are to be hidden, else 1.
-        """
+        """(height, width) float32, 0 where the normalised images are to be hidden, else 1."""
         rows = self._stripes(size[0], draw.period, draw.row_start, device)
         columns = self._stripes(size[1], draw.period, draw.column_start, device)
         striped = rows[:, None] | columns  # (height, 1), (width,) -> (height, width)

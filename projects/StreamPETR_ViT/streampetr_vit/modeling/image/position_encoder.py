@@ -19,7 +19,7 @@ def depth_bins(count: int, start_m: float, end_m: float, linear_increasing: bool
         count: number of bins D.
         start_m: first depth.
         end_m: depth that the bin after the last one would have.
-        linear_increasing: spacing grows linearly with depth (LID) instead of being constant.
+        linear_increasing: spacing grows linearly with depth (LID).
     """
     index = torch.arange(count, dtype=torch.float32)
     if linear_increasing:
@@ -33,9 +33,7 @@ class ImagePositionEncoder(nn.Module):
     Args:
         embed_dim: output channels E.
         position_range: x y z minimum and maximum in metres that normalise the ray points.
-        depth_num: depth bins D; at least 30, because the cone code reads the 30th from the end.
-        depth_start_m: first depth.
-        linear_increasing_depth: see `depth_bins`.
+        depth_num, depth_start_m, linear_increasing_depth: see `depth_bins`.
         gain: factor on the last layer's initial weight; 1 is the published model.
         tile_intrinsics: Quirk: token j gets the focal lengths of camera j mod N, as the released
             weights were trained.
@@ -55,7 +53,7 @@ class ImagePositionEncoder(nn.Module):
         tile_intrinsics: bool = True,
     ) -> None:
         super().__init__()
-        if depth_num < 30:
+        if depth_num < 30:  # the cone code reads the 30th from the end
             raise ValueError(f"depth_num must be at least 30 (cone code), got {depth_num}")
         bins = depth_bins(depth_num, depth_start_m, position_range[3], linear_increasing_depth)
         self.register_buffer("depth_bins_m", bins)

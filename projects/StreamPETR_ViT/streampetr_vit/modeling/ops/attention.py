@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, float], Tensor]
+# (query, key, value, mask, dropout). As torch's, a bool mask says who may attend, another is added.
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 
 def attention(
@@ -31,8 +32,7 @@ def attention(
 
     Args:
         query: (B, h, n, D), any float dtype.
-        key: (B, h, m, D), dtype of `query`.
-        value: (B, h, m, D), dtype of `query`.
+        key, value: (B, h, m, D), dtype of `query`.
         bias: float, broadcastable to (B, h, n, m); added to the scaled logits.
         blocked: bool, broadcastable to (B, h, n, m); True = this query may not attend to this key.
             Every query needs at least one key that is not blocked.
@@ -54,17 +54,18 @@ def attention(
             f"blocked must be a bool mask (True = may not attend), got {blocked.dtype}; "
             "pass additive float logits as bias"
         )
-    return KERNELS[kernel](query, key, value, bias, blocked, dropout_p)
+    mask = None if blocked is None else ~blocked
+    if bias is not None:  # one mask for both: what is blocked becomes a logit of -inf
+        mask = bias if blocked is None else bias.masked_fill(blocked, float("-inf"))
+    return KERNELS[kernel](query, key, value, mask, dropout_p)
 
 
 def attention_with_lse(
     query: Tensor, key: Tensor, value: Tensor, *, kernel: str = "sdpa"
 ) -> tuple[Tensor, Tensor] | None:
-    """Attention and the log-sum-exp of its scaled logits, without gradients.
+    """Attention (B, h, n, D) and the log-sum-exp (B, h, n) of its scaled logits, no gradients.
 
-    Returns:
-        (B, h, n, D) and (B, h, n) float32 (float64 for float64), or None if the kernel does not
-        tell the latter here.
+    The latter is float32 (float64 for float64). None if the kernel does not tell it here.
     """
     if kernel == "math":
         scaled = query * query.shape[-1] ** -0.5  # as in `_math`, which does not tell its logits
@@ -84,51 +85,26 @@ def attention_with_lse(
 _CPU_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
-def _math(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    blocked: Tensor | None,
-    dropout_p: float,
-) -> Tensor:
+def _math(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, h, n, m)
-    if bias is not None:
-        logits = logits + bias
-    if blocked is not None:
-        logits = logits.masked_fill(blocked, float("-inf"))
+    if mask is not None:
+        is_bool = mask.dtype == torch.bool
+        logits = logits.masked_fill(~mask, float("-inf")) if is_bool else logits + mask
     # Half-precision exponentials would lose the small weights: normalise in float32 at least.
     weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return functional.dropout(weights.to(value.dtype), dropout_p) @ value
+    return functional.dropout(weights.to(value.dtype), dropout) @ value
 
 
-def _sdpa(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    blocked: Tensor | None,
-    dropout_p: float,
-) -> Tensor:
-    mask = None if blocked is None else ~blocked  # PyTorch's boolean masks say who may attend
-    if bias is not None:  # torch takes one mask: what is blocked becomes a logit of -inf
-        mask = bias.to(query.dtype)
-        if blocked is not None:
-            mask = mask.masked_fill(blocked, float("-inf"))
-    return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout_p
-    )
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(query.dtype)  # torch wants it so
+    return functional.scaled_dot_product_attention(query, key, value, mask, dropout)
 
 
 def _xformers(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    blocked: Tensor | None,
-    dropout_p: float,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
 ) -> Tensor:
-    if bias is not None or blocked is not None:
+    if mask is not None:
         raise ValueError('attention kernel "xformers" takes no bias and no mask; use "sdpa"')
     try:
         from xformers.ops import memory_efficient_attention
@@ -137,7 +113,7 @@ def _xformers(
             'attention kernel "xformers" needs the package xformers; install it, or use "sdpa"'
         ) from error
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, n, h, D)
-    return memory_efficient_attention(q, k, v, p=dropout_p).transpose(1, 2)  # (B, h, n, D)
+    return memory_efficient_attention(q, k, v, p=dropout).transpose(1, 2)  # (B, h, n, D)
 
 
 KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa, "xformers": _xformers}

@@ -82,16 +82,11 @@ def _grid_sample(maps: Sequence[Tensor], locations: Tensor, weights: Tensor) -> 
 
 
 def _grid_sample_level(values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-    """One level's part of the sum, (B, G, J, Q).
+    """(B, G, J, Q): one level's part of the sum, of weights (N, B, G, Q, P).
 
     A function, so that its samples are freed before the next level's are made.
-
-    Args:
-        values: (B, N, C, h, w).
-        grid: (BN, Q, P, 2) locations from -1 to 1.
-        weights: (N, B, G, Q, P).
     """
-    # (B * N, C, h, w) at (B * N, Q, P, 2) -> (B * N, C, Q, P)
+    # (B * N, C, h, w) at (B * N, Q, P, 2), from -1 to 1 -> (B * N, C, Q, P)
     sampled = F.grid_sample(
         values.flatten(0, 1), grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
@@ -113,12 +108,9 @@ def _gather(maps: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tenso
 
 
 def _gather_level(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """One level's part of the sum; a bag of table rows for each group and query.
+    """(B, Q, C): one level's part of the sum; a bag of table rows for each group and query.
 
-    Args:
-        values: (B, N, C, h, w).
-        locations: (B, Q, N, P, 2).
-        weights: (B, Q, N, P, G).
+    Locations are (B, Q, N, P, 2) and weights (B, Q, N, P, G) here.
     """
     (batch, cameras, channels, height, width), groups = values.shape, weights.shape[-1]
     queries = locations.shape[1]
@@ -146,13 +138,10 @@ def _gather_level(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
 
 
 def _neighbours(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four cells around each point and their bilinear shares, 0 for cells outside the map.
+    """The four cells (M, 4) around points (M, 2), and their bilinear shares (M, 4).
 
-    Args:
-        pixels: (M, 2) x, y in cells; the first cell's centre is 0.
-
-    Returns:
-        (M, 4) int64 row * width + column, clamped to the map, and (M, 4) shares.
+    A cell is row * width + column, clamped to the map; those outside have the share 0. Points are
+    x, y in cells; the first cell's centre is 0.
     """
     low = pixels.detach().floor()  # a cell's number has no gradient; the distance to it has
     far = pixels - low

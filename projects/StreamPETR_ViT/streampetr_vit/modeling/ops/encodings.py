@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def sine_encoding(position: Tensor, num_feats: int) -> Tensor:
-    """Interleaved sines and cosines of 2 pi position at geometric wavelengths.
+    """Interleaved sines and cosines of 2 pi position at geometric wavelengths, base 10000.
 
     Args:
         position: any shape; float64 stays float64 (times).
-        num_feats: even number of features.
+        num_feats: even.
 
     Returns:
-        (*position.shape, num_feats): sin at even, cos at odd places, base 10000.
+        (*position.shape, num_feats): sin at even, cos at odd places.
     """
     # Features 2j and 2j + 1 share a wavelength.
     index = torch.arange(num_feats, device=position.device, dtype=torch.float32)
@@ -27,25 +27,13 @@ def sine_encoding(position: Tensor, num_feats: int) -> Tensor:
 
 
 def encode_points(points: Tensor, num_feats: int) -> Tensor:
-    """Sine codes of 3D points.
-
-    Args:
-        points: (..., 3), normalised by the point cloud range, not clamped.
-        num_feats: features for each axis.
-
-    Returns:
-        (..., 3 * num_feats).
-    """
+    """Sine codes (..., 3 * num_feats) of points (..., 3), fractions of the point cloud range."""
     x, y, z = points.unbind(-1)
     # Quirk: in the order y, x, z, as released weights expect.
     return torch.cat([sine_encoding(axis, num_feats) for axis in (y, x, z)], dim=-1)
 
 
 def fourier_encoding(values: Tensor, octaves: int = 6) -> Tensor:
-    """Sines and cosines of values (..., n) times 1, 2, 4, ... (no factor of pi).
-
-    Returns:
-        (..., 2 * octaves * n): all sines, then all cosines, octave by octave.
-    """
+    """Sines, then cosines, of values (..., n) times 1, 2, 4, ...: (..., 2 * octaves * n)."""
     codes = [f(values * 2.0**k) for k in range(octaves) for f in (torch.sin, torch.cos)]
     return torch.cat(codes, dim=-1)

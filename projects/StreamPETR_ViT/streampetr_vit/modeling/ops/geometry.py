@@ -23,17 +23,15 @@ def transform_points(points: Tensor, a_to_b: Tensor) -> Tensor:
 
 
 def normalize_to_range(points: Tensor, limits: Tensor) -> Tensor:
-    """Metres to fractions of a box; not clamped.
+    """Points (..., 3) in metres as fractions of a box, not clamped.
 
-    Args:
-        points: (..., 3) metres.
-        limits: (6,) metres, x y z minimum then x y z maximum.
+    `limits` (6,) are x y z minimum, then x y z maximum, in metres.
     """
     return (points - limits[:3]) / (limits[3:] - limits[:3])
 
 
 def denormalize_from_range(points: Tensor, limits: Tensor) -> Tensor:
-    """Fractions of a box to metres; inverse of `normalize_to_range`."""
+    """The way back of `normalize_to_range`."""
     return points * (limits[3:] - limits[:3]) + limits[:3]
 
 
@@ -46,11 +44,7 @@ def gather_tokens(values: Tensor, indexes: Tensor | None) -> Tensor:
 
 
 def token_centers(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """Pixel coordinates of the centres of feature cells.
-
-    Returns:
-        (height * width, 2) float32, (u, v), row by row: stride * x + stride // 2.
-    """
+    """(height * width, 2) float32: pixels (u, v) of the centres of feature cells, row by row."""
     u = torch.arange(width, device=device, dtype=torch.float32) * stride + stride // 2
     v = torch.arange(height, device=device, dtype=torch.float32) * stride + stride // 2
     grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")

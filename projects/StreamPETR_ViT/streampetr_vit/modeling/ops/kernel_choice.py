@@ -23,13 +23,7 @@ _MODULES = {
 
 
 def why_not(kernel: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why a kernel cannot run here, or None if it can.
-
-    Args:
-        kernel: of `KERNEL_NAMES`, but not "auto".
-        device_type: "cpu" or "cuda".
-        dtype: of query, key and value.
-    """
+    """Why a kernel, but "auto", cannot run here with tensors of a dtype; None if it can."""
     if kernel not in _MODULES:
         return None
     if importlib.util.find_spec(_MODULES[kernel]) is None:
@@ -51,9 +45,7 @@ def choose_kernel(wanted: str, device_type: str, dtype: torch.dtype, with_grad: 
         wanted: one of `KERNEL_NAMES`; "auto" is the first that can run of: torch's variable-length
             attention, flash-attn, and torch's scaled_dot_product_attention, which always can. The
             first two leave gradients to the last.
-        device_type: "cpu" or "cuda".
         dtype: of query, key and value.
-        with_grad: gradients are needed.
 
     Raises:
         ValueError: unknown kernel, or one that cannot run here.

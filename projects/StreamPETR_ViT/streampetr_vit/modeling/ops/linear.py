@@ -40,8 +40,6 @@ def joined_linear(
 ) -> list[Tensor]:
     """Several linear layers of one input.
 
-    On a GPU they are one product, on a CPU one each.
-
     Args:
         x: (..., I).
         weights: of one shape (O, I).

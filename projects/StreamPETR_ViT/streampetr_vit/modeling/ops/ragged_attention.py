@@ -1,7 +1,6 @@
 """Attention within sequences of different lengths in one call, by optional GPU kernels.
 
-They take half precision and give no gradients here; where no kernel is at hand, nothing is lost but
-time (see `ops.kernel_choice`).
+They take half precision and give no gradients here.
 
 Letters: n tokens of all sequences, h heads, D head dimension, S sequences.
 """

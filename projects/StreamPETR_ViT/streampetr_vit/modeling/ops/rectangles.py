@@ -26,16 +26,13 @@ def center_form_from_corners(corners: Tensor) -> Tensor:
 
 
 def corners_from_cell_codes(codes: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
-    """Boxes that cells of a feature pyramid predict.
+    """Boxes that cells of a feature pyramid predict: (..., 4) corners in pixels.
 
     Args:
         codes: (..., 4): the box's centre from the cell's corner, in strides, and the logarithms of
             its sides in strides.
         priors: (..., 2) top left corners of the cells in pixels. Quirk: not their middles.
         strides: (...) pixels of a cell's side.
-
-    Returns:
-        (..., 4) corners in pixels.
     """
     strides = strides[..., None]
     center, size = codes[..., :2] * strides + priors, codes[..., 2:].exp() * strides
@@ -51,30 +48,18 @@ def cell_codes_from_corners(corners: Tensor, priors: Tensor, strides: Tensor) ->
 
 
 def iou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:
-    """Intersection over union of corner boxes.
+    """Intersection over union of corners (..., 4) that broadcast: (...) in [0, 1].
 
-    Args:
-        a, b: (..., 4), broadcastable.
-        eps: smallest union; boxes without area overlap nothing, themselves included.
-
-    Returns:
-        (...) in [0, 1].
+    `eps` is the smallest union; boxes without area overlap nothing, themselves included.
     """
     intersection, union = _intersection_and_union(a, b, eps)
     return intersection / union
 
 
 def giou(a: Tensor, b: Tensor, eps: float = _EPS) -> Tensor:
-    """Generalised IoU: less by the empty share of the smallest box around both.
+    """Generalised IoU: `iou` less the empty share of the smallest box around both, in [-1, 1].
 
     Source: arXiv 1902.09630.
-
-    Args:
-        a, b: (..., 4) corners, broadcastable.
-        eps: smallest union and smallest area of the box around both.
-
-    Returns:
-        (...) in [-1, 1].
     """
     intersection, union = _intersection_and_union(a, b, eps)
     low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])

@@ -41,7 +41,6 @@ class TemporalAlignment(nn.Module):
     """Position, motion and time codes of queries and memory entries.
 
     Args:
-        embed_dim: channels E.
         point_cloud_range: x y z minimum and maximum in metres.
         num_propagated: memory entries P that become queries of this frame.
         with_ego_pose: modulate queries and memory by their motion (all released models do).
@@ -59,22 +58,13 @@ class TemporalAlignment(nn.Module):
         with_time: bool = True,
     ) -> None:
         super().__init__()
-        self.embed_dim = embed_dim
-        self.num_propagated = num_propagated
+        dim, code_dim = embed_dim, 2 * _OCTAVES * _MOTION_DIM
+        self.embed_dim, self.num_propagated = embed_dim, num_propagated
         self.register_buffer("point_cloud_range", torch.tensor(point_cloud_range), persistent=False)
-        self.query_embed = nn.Sequential(
-            Linear(embed_dim // 2 * 3, embed_dim), nn.ReLU(), Linear(embed_dim, embed_dim)
-        )
-        self.time_embed = (
-            nn.Sequential(Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim))
-            if with_time
-            else None
-        )
-        motion_code_dim = 2 * _OCTAVES * _MOTION_DIM
-        self.motion_position = (
-            MotionLayerNorm(motion_code_dim, embed_dim) if with_ego_pose else None
-        )
-        self.motion_content = MotionLayerNorm(motion_code_dim, embed_dim) if with_ego_pose else None
+        self.query_embed = nn.Sequential(Linear(dim // 2 * 3, dim), nn.ReLU(), Linear(dim, dim))
+        self.time_embed = nn.Sequential(Linear(dim, dim), nn.LayerNorm(dim)) if with_time else None
+        self.motion_position = MotionLayerNorm(code_dim, dim) if with_ego_pose else None
+        self.motion_content = MotionLayerNorm(code_dim, dim) if with_ego_pose else None
 
     def embed_points(self, points: Tensor) -> Tensor:
         """Position embedding (..., E) of points (..., 3) given as fractions of the range."""
@@ -96,12 +86,9 @@ class TemporalAlignment(nn.Module):
     def forward(
         self, content: Tensor, position: Tensor, reference_points: Tensor, memory: TemporalMemory
     ) -> AlignedQueries:
-        """Aligns the queries of this frame with an aligned memory.
+        """Joins (B, Q, ...) queries of this frame with a memory in the current lidar frame.
 
-        Args:
-            content, position: (B, Q, E) of this frame's queries.
-            reference_points: (B, Q, 3), fractions of the point cloud range.
-            memory: in the current lidar frame (see `memory.align`), M entries.
+        `reference_points` are fractions of the point cloud range.
         """
         # The queries of this frame pass through the same layers as remembered ones, with age 0, no
         # speed and the identity as pose.

@@ -69,13 +69,8 @@ def align(
     Args:
         memory: as `push` or `TemporalMemory.empty` left it, at least `length` entries.
         length: entries to keep.
-        continues_stream: (B,) bool.
-        global_to_lidar: (B, 4, 4) float32.
-        timestamp_s: (B,) float64.
+        continues_stream, global_to_lidar, timestamp_s: as in `Frame`.
         start_points_m: (P, 3), centres of the first P entries of a stream that starts.
-
-    Returns:
-        A memory of `length` entries in the current lidar frame.
     """
     moved = TemporalMemory(
         embedding=memory.embedding,
@@ -118,11 +113,7 @@ def push(
         scores: (B, Q) of the queries; the best `count` are remembered, best first.
         embedding, center_m, velocity_mps: (B, Q, E), (B, Q, 3), (B, Q, 2) of the queries.
         count: number of new entries K.
-        lidar_to_global: (B, 4, 4) float32.
-        timestamp_s: (B,) float64.
-
-    Returns:
-        A memory with K more entries, detached.
+        lidar_to_global, timestamp_s: as in `Frame`.
     """
     best = scores.topk(count, dim=1).indices  # (B, K)
     rows = torch.arange(len(best), device=best.device)[:, None]

@@ -11,12 +11,7 @@ from streampetr_vit.modeling.ops.linear import Linear
 class MotionLayerNorm(nn.Module):
     """Layer norm without affine weights, whose gain and offset come from a condition.
 
-    Source: StreamPETR, section 3.3.
-
-    Args:
-        condition_dim: channels of the condition.
-        dim: channels of the features.
-        use_ln: normalise the features; without, it starts as the identity (RepDETR3D's cameras).
+    Source: StreamPETR, section 3.3. Without `use_ln` it starts as the identity (RepDETR3D).
     """
 
     def __init__(self, condition_dim: int, dim: int, use_ln: bool = True) -> None:
