@@ -24,5 +24,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_of_the_repository_that_are_named_exist(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     named = re.findall(r"`((?:tools|configs|benchmarks|tests)/[\w./-]+\.py)`", text)
-    missing = [name for name in named if not (ROOT / name).exists()]
+    # my_*: what a reader is told to write.
+    missing = [n for n in named if not (ROOT / n).exists() and "/my_" not in n]
     assert not missing

@@ -17,12 +17,15 @@ _MODULES = {
     "engine.streaming": "inference",
     "evaluation.report": "report.page",
     "evaluation.report_from_run": "report.from_run",
+    "modeling.criterion.image_criterion": "modeling.criterion.training_loss",
     "modeling.grid_mask": "modeling.image.grid_mask",
     "modeling.queries": "modeling.heads.outputs",
     "modeling.temporal.camera_sampling": "modeling.decoder.camera_sampling",
     "modeling.temporal.position_encoding": "modeling.image.position_encoder",
     "modeling.temporal.rig_code": "modeling.image.rig_code",
     "modeling.temporal.transformer": "modeling.decoder.decoder",
+    "structures.boxes2d": "structures.sample",
+    "structures.camera_rig": "structures.frame",
 }
 # Class that configurations name as `model` -> the class that detectron2's own loops can call.
 _CLASSES = {"modeling.detector.StreamPETR": "inference.bare_model.BareStreamPETR"}

@@ -44,6 +44,8 @@ def carried(values: T, carry: Callable[[Tensor], Tensor], pin: bool = False) -> 
         pin: packs into page-locked memory.
     """
     on_host = [tensor for tensor in tensors_of(values) if tensor.device.type == "cpu"]
+    if not on_host:  # also inside the capture of a CUDA graph, where no memory may be pinned
+        return values
     # A fresh buffer each time: torch keeps freed page-locked memory for the next step, and holds it
     # back until the device has read it. A buffer of our own would need an event for that.
     moved = iter(unpack(carry(pack(on_host, pin)), on_host))
