@@ -160,3 +160,13 @@ def test_a_constant_of_inference_takes_part_in_training() -> None:
     assert weights.grad is not None and weights.grad.tolist() == [3.25, 7.5]
     assert constant([3.25, 7.5], weights) is first
     assert constant([3.25, 7.5], weights.double()).dtype == torch.float64
+
+
+def test_what_is_on_the_device_already_is_neither_packed_nor_carried() -> None:
+    """The capture of a CUDA graph runs through here, and may not pin memory."""
+
+    def carry(packed: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("carried")
+
+    values = [torch.zeros(2, device="meta")]
+    assert carried(values, carry, pin=True) is values
