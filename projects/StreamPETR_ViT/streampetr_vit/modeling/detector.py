@@ -234,6 +234,12 @@ class StreamPETR(nn.Module):
             memory = self.empty_memory(len(samples))
             anew = torch.zeros_like(frames[0].continues_stream)
             frames[0] = replace(frames[0], continues_stream=anew)
+        elif len(memory.embedding) != len(samples):
+            # One row would be broadcast to all streams without an error.
+            raise ValueError(
+                f"the memory is of {len(memory.embedding)} stream(s), the batch of {len(samples)}: "
+                "give None to start all streams anew"
+            )
         draws = self.draw(frames[0].image_size, targets)
         results, memory = self.play(frames, memory, draws)
         # Of the frames that the heads see in training mode, only the last may have losses.

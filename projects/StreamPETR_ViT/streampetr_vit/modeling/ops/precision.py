@@ -12,18 +12,20 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 
 
 def autocast(
-    precision: str, device_type: str, cache_enabled: bool = True
+    precision: str | None, device_type: str, cache_enabled: bool = True
 ) -> AbstractContextManager:
     """The context in which a model is called for a precision.
 
     Args:
-        precision: "float32", "bf16" or "fp16".
+        precision: "float32", "bf16" or "fp16", whatever surrounds it; None is what surrounds it.
         device_type: "cpu" or "cuda".
         cache_enabled: keep weights that were cast until the outermost context ends.
 
     Raises:
         InputError: unknown precision, or one that this device does not have.
     """
+    if precision is None:
+        return nullcontext()
     if precision not in DTYPES:
         raise InputError(
             f"precision {precision!r} is unknown: allowed are {', '.join(map(repr, DTYPES))}"
@@ -31,5 +33,5 @@ def autocast(
     if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("precision 'bf16': this GPU has no bfloat16; use 'fp16'")
     if precision == "float32":
-        return nullcontext()  # not autocast(enabled=False): an ambient one is the caller's business
+        return torch.autocast(device_type, enabled=False)
     return torch.autocast(device_type, DTYPES[precision], cache_enabled=cache_enabled)
