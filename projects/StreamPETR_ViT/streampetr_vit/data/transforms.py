@@ -102,6 +102,12 @@ class ImageAugmentation:
         chance = self.flip_probability
         _require(0 <= chance <= 1, "flip_probability must be in [0, 1]", chance)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether scale, cut and flip are the same in every draw."""
+        ranges = (self.resize_range, self.bottom_crop_range)
+        return all(low == high for low, high in ranges) and self.flip_probability == 0
+
     def draw(
         self, stored_sizes: Sequence[tuple[int, int]], rng: np.random.Generator
     ) -> list[ImageDraw]:
