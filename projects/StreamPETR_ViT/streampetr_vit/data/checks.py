@@ -82,7 +82,10 @@ def broken_pictures(
 ) -> list[str]:
     """Decodes the pictures of some frames; one text for each that is missing or broken.
 
-    `progress` wraps the indices to show progress, for example `tqdm`.
+    Args:
+        records: the data set.
+        indices: which frames.
+        progress: wraps the indices to show progress, for example `tqdm`.
     """
     problems = []
     for index in progress(indices):

@@ -111,7 +111,12 @@ class ImageAugmentation:
     def draw(
         self, stored_sizes: Sequence[tuple[int, int]], rng: np.random.Generator
     ) -> list[ImageDraw]:
-        """Draws for training, one for each camera of a frame, of its stored (width, height)."""
+        """Draws for training, one for each camera of a frame.
+
+        Args:
+            stored_sizes: (width, height) of each camera's stored picture.
+            rng: source of all randomness.
+        """
         # One set of numbers serves all cameras: what two of them see still fits together.
         scale = float(rng.uniform(*self.resize_range))
         bottom = float(rng.uniform(*self.bottom_crop_range))
