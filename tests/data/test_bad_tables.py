@@ -137,7 +137,7 @@ def _set(table: str, token: str, field: str, value: object) -> Change:
         ),
         (
             _set("sample_annotation", "scene-0061-car-1", "size", [1.0, 0.0, 2.0]),
-            "size of record 'scene-0061-car-1'.*positive",
+            "field 'size' of record 'scene-0061-car-1'.*positive",
         ),
         (
             _set("sample_data", "scene-0061-1-CAM_BACK-True", "height", 0),

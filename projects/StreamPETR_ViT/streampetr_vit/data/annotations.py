@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +24,7 @@ def boxes_of_record(record: FrameRecord, only_with_points: bool = True) -> tuple
         (n, 9) float32 boxes in the lidar frame, gravity centre, velocity 0 where it is undefined,
         and (n,) int64 labels, -1 for categories of no class.
     """
-    keep = np.ones(len(record.gt_boxes), dtype=bool)
-    if only_with_points:
-        keep = record.num_lidar_pts + record.num_radar_pts > 0
+    keep = (record.num_lidar_pts + record.num_radar_pts > 0) | (not only_with_points)
     boxes = torch.from_numpy(record.gt_boxes[keep]).float()  # indexing copied: the file is mapped
     boxes[boxes[:, 7].isnan(), 7:9] = 0  # the tracks do not define it
     return boxes, torch.from_numpy(record.gt_labels[keep])

@@ -60,7 +60,7 @@ def build_train_loader(
 
     Raises:
         InputError: on an evaluation mapper, a negative seed, a data set without annotations, or
-            one with fewer sequences than lanes.
+            numbers that make no batch.
     """
     rank, world_size = _place(rank, world_size)
     data = _training_data(dataset, spec, mapper, seed)
@@ -68,9 +68,7 @@ def build_train_loader(
     sampler = StreamingBatchSampler(
         sequences, lanes_per_rank, rank, world_size, seed, start_iteration
     )
-    return TrainLoader(
-        _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
-    )
+    return TrainLoader(_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler))
 
 
 def build_window_loader(
@@ -90,15 +88,11 @@ def build_window_loader(
 ) -> TrainLoader:
     """Builds the endless sliding-window loader of one rank; its entries are lists of samples.
 
+    Arguments and errors are those of `build_train_loader`, but for:
+
     Args:
         lanes_per_rank: windows per rank, the batch size.
         window_length, window_drop: see `window_sampler.WindowBatchSampler`.
-        dataset, mapper, spec, num_workers, prefetch_factor, seed, start_iteration, rank,
-            world_size: see `build_train_loader`.
-
-    Raises:
-        InputError: on an evaluation mapper, a negative seed, a data set without annotations, or
-            numbers that make no window.
     """
     rank, world_size = _place(rank, world_size)
     data = _training_data(dataset, spec, mapper, seed)
@@ -112,9 +106,7 @@ def build_window_loader(
         seed,
         start_iteration,
     )
-    return TrainLoader(
-        _data_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler)
-    )
+    return TrainLoader(_loader(data, rank, num_workers, prefetch_factor, batch_sampler=sampler))
 
 
 def build_test_loader(
@@ -130,32 +122,26 @@ def build_test_loader(
 ) -> EvaluationLoader:
     """Builds the evaluation loader of one rank: batches of one sample in temporal order.
 
-    Args:
-        mapper: an evaluation mapper.
-        sharding: "scene" or "reference", see `streaming_sampler.evaluation_shard`.
-        dataset, spec, num_workers, prefetch_factor, rank, world_size: see `build_train_loader`.
+    Arguments are those of `build_train_loader`, but for:
 
-    Raises:
-        InputError: on a training mapper.
+    Args:
+        mapper: an evaluation mapper; another is an InputError.
+        sharding: "scene" or "reference", see `streaming_sampler.evaluation_shard`.
     """
     rank, world_size = _place(rank, world_size)
     if mapper.training:
         raise InputError("build_test_loader needs a mapper with training=False")
-    records = open_dataset(dataset, spec)
+    data = FrameDataset(open_dataset(dataset, spec), mapper)
+    items = evaluation_shard(data.records.scene_lengths, rank, world_size, sharding)
     # Batches of one: a stream plays frame after frame.
-    items = evaluation_shard(records.scene_lengths, rank, world_size, sharding)
-    data = FrameDataset(records, mapper)
-    return EvaluationLoader(
-        _data_loader(data, rank, num_workers, prefetch_factor, sampler=items, batch_size=1)
-    )
+    order = {"sampler": items, "batch_size": 1}
+    return EvaluationLoader(_loader(data, rank, num_workers, prefetch_factor, **order))
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Rank and number of processes; by default those of the process group."""
-    return (
-        comm.get_rank() if rank is None else rank,
-        comm.get_world_size() if world_size is None else world_size,
-    )
+    rank = comm.get_rank() if rank is None else rank
+    return rank, comm.get_world_size() if world_size is None else world_size
 
 
 def _training_data(
@@ -186,12 +172,8 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _data_loader(
-    data: FrameDataset,
-    rank: int,
-    num_workers: int | None,
-    prefetch_factor: int,
-    **order: Any,
+def _loader(
+    data: FrameDataset, rank: int, num_workers: int | None, prefetch_factor: int, **order: Any
 ) -> DataLoader[Any]:
     """A loader of `Batch`es in the order that a sampler gives."""
     workers = default_workers() if num_workers is None else num_workers

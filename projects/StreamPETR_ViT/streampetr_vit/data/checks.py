@@ -17,24 +17,16 @@ GAP_S = 0.75
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of a data set.
-
-    Attributes:
-        scenes, frames: how many.
-        frames_per_scene: (shortest, longest).
-        interval_s: (smallest, median, largest) time between neighbours of a scene; NaN if none.
-        gaps: intervals longer than `GAP_S`.
-        boxes: by class name, with "other" for categories of no class.
-        image_sizes: different (width, height) of the pictures.
-    """
+    """Counts of a data set."""
 
     scenes: int
     frames: int
-    frames_per_scene: tuple[int, int]
+    frames_per_scene: tuple[int, int]  # (shortest, longest)
+    # (smallest, median, largest) time between neighbours of a scene; NaN if none
     interval_s: tuple[float, float, float]
-    gaps: int
-    boxes: dict[str, int]
-    image_sizes: list[tuple[int, int]]
+    gaps: int  # intervals longer than `GAP_S`
+    boxes: dict[str, int]  # by class name, with "other" for categories of no class
+    image_sizes: list[tuple[int, int]]  # different (width, height) of the pictures
 
     def __str__(self) -> str:
         total = sum(self.boxes.values())
@@ -62,8 +54,7 @@ def summarise(records: FrameRecords) -> Summary:
         raise InputError(f"{records.root / records.version}: the chosen scenes have no frames")
     times = np.split(records.timestamps_us * 1e-6, np.cumsum(records.scene_lengths)[:-1])
     intervals = np.concatenate([np.diff(of_scene) for of_scene in times])  # none between scenes
-    if len(intervals) == 0:  # single frames
-        intervals = np.array([np.nan])
+    intervals = intervals if len(intervals) else np.array([np.nan])  # single frames
     counts = records.boxes_per_class().tolist()
     sizes = {tuple(size) for size in records.image_sizes.reshape(-1, 2).tolist()}  # of all cameras
     return Summary(

@@ -19,20 +19,13 @@ from streampetr_vit.structures import invert_rigid
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """Poses and calibration of one frame.
+    """Poses and calibration of one frame."""
 
-    Attributes:
-        lidar_to_global, global_to_lidar: (4, 4) float32.
-        lidar_to_camera: (N, 4, 4) float32, as calibrated; no augmentation changes it.
-        intrinsics: (N, 4, 4) float64, the 3x3 camera matrix in the upper left.
-        lidar_to_image: (N, 4, 4) float64.
-    """
-
-    lidar_to_global: Tensor
-    global_to_lidar: Tensor
-    lidar_to_camera: Tensor
-    intrinsics: Tensor
-    lidar_to_image: Tensor
+    lidar_to_global: Tensor  # (4, 4) float32
+    global_to_lidar: Tensor  # (4, 4) float32
+    lidar_to_camera: Tensor  # (N, 4, 4) float32, as calibrated; no augmentation changes it
+    intrinsics: Tensor  # (N, 4, 4) float64, the 3x3 camera matrix in the upper left
+    lidar_to_image: Tensor  # (N, 4, 4) float64
 
     @staticmethod
     def of_record(record: FrameRecord) -> FrameGeometry:
@@ -61,11 +54,8 @@ class FrameGeometry:
         moves = torch.from_numpy(np.stack([draw.matrix() for draw in draws])).double()
         intrinsics = self.intrinsics.clone()
         intrinsics[:, :3, :3] = moves @ intrinsics[:, :3, :3]
-        return replace(
-            self,
-            intrinsics=intrinsics,
-            lidar_to_image=intrinsics @ self.lidar_to_camera.double(),
-        )
+        lidar_to_image = intrinsics @ self.lidar_to_camera.double()
+        return replace(self, intrinsics=intrinsics, lidar_to_image=lidar_to_image)
 
     def with_scene_draw(self, draw: SceneDraw) -> FrameGeometry:
         """The geometry after the lidar frame was rotated, scaled and moved."""

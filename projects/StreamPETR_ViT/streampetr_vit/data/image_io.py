@@ -31,7 +31,7 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
         (height, width, 3) uint8 BGR.
 
     Raises:
-        BadImageError: naming the file and what is wrong with it.
+        BadImageError: see there.
     """
     picture = f"picture {path}"
     try:

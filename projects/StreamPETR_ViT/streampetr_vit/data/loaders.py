@@ -44,26 +44,20 @@ class FrameDataset(Dataset[Any]):
 
 
 class SampleLoader:
-    """Iterates batches, and counts and logs pictures that were replaced.
-
-    Attributes:
-        dataset: the `FrameDataset`.
-        bad_images: pictures that were broken so far, see `NuScenesMapper`.
-    """
+    """Iterates batches, and counts and logs pictures that were replaced."""
 
     def __init__(self, loader: DataLoader[Any]):
         self._loader = loader
         self.dataset: FrameDataset = loader.dataset  # type: ignore[assignment]
-        self.bad_images = 0
+        self.bad_images = 0  # pictures that were broken so far, see `NuScenesMapper`
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():
             for sample in batch.samples():
                 for message in sample.bad_images:
                     self.bad_images += 1
-                    _LOG.warning(
-                        "%s; black pixels instead (bad picture %d)", message, self.bad_images
-                    )
+                    count = self.bad_images
+                    _LOG.warning("%s; black pixels instead (bad picture %d)", message, count)
             yield batch
 
     def _batches(self) -> Iterator[Batch]:
@@ -82,17 +76,12 @@ class EvaluationLoader(SampleLoader):
 
 
 class TrainLoader(SampleLoader):
-    """Endless training batches, row j always from lane j, resumable.
-
-    Attributes:
-        sampler: the `StreamingBatchSampler` or `WindowBatchSampler` of the loader.
-        delivered: batches delivered since the very start of the run.
-    """
+    """Endless training batches, row j always from lane j, resumable."""
 
     def __init__(self, loader: DataLoader[Any]):
         super().__init__(loader)
-        self.sampler = loader.batch_sampler
-        self.delivered = self.sampler.start_iteration
+        self.sampler = loader.batch_sampler  # `StreamingBatchSampler` or `WindowBatchSampler`
+        self.delivered = self.sampler.start_iteration  # batches since the very start of the run
         _LOG.info("training on %d frames: %s", len(self.dataset), self.sampler.signature())
 
     def __iter__(self) -> Iterator[Batch]:
@@ -111,9 +100,7 @@ class TrainLoader(SampleLoader):
         keys = [key for key in {**here, **state} if key != "delivered"]
         changed = [key for key in keys if state.get(key) != here.get(key)]
         if changed:  # the position would be one in another order of frames
-            _LOG.warning(
-                "the stream starts anew: %s changed since the checkpoint",
-                ", ".join(f"{key} {state.get(key)} -> {here.get(key)}" for key in changed),
-            )
+            changes = ", ".join(f"{key} {state.get(key)} -> {here.get(key)}" for key in changed)
+            _LOG.warning("the stream starts anew: %s changed since the checkpoint", changes)
             return
         self.delivered = int(state["delivered"])

@@ -49,7 +49,7 @@ class NuScenesMapper:
             worker process). Only for fixed transforms: no range of scales and no flips.
 
     Raises:
-        InputError: on an option outside what is said above.
+        InputError: an option is outside what is said above.
     """
 
     training: bool
@@ -70,7 +70,7 @@ class NuScenesMapper:
             raise InputError(f"point_cloud_range must be 6 numbers, not {self.point_cloud_range}")
         if self.class_names_2d is not None:
             self.class_names_2d = tuple(self.class_names_2d)
-        if self.cache_images and self.training and not _is_fixed(self.image_aug):
+        if self.cache_images and self.training and not self.image_aug.is_fixed:
             raise InputError(
                 "cache_images needs a fixed image transform: set image_aug.resize_range to one "
                 f"scale and flip_probability to 0 (they are {self.image_aug.resize_range} and "
@@ -99,7 +99,7 @@ class NuScenesMapper:
             rng: source of the draws; needed in training.
 
         Raises:
-            BadImageError: naming the sample and the file.
+            BadImageError: a picture is broken, and `on_bad_image` is "raise".
         """
         # One order for all settings, pictures before the scene: a seed means the same draws.
         draws, scene = self._draw(record, rng)
@@ -182,6 +182,7 @@ class NuScenesMapper:
         """Writes a picture to (3, H, W) uint8."""
         file = str(record.root / record.camera_paths[camera])
         known = self._cache.get(file)
+        # Whole draws: where a picture is wider than the input, a place of the crop is drawn.
         if known is not None and known[0] == draw:
             rgb[:] = known[1]
             return
@@ -191,11 +192,3 @@ class NuScenesMapper:
         cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
         if self.cache_images:
             self._cache[file] = (draw, rgb.copy())  # the caller may write into its sample
-
-
-def _is_fixed(augmentation: ImageAugmentation) -> bool:
-    low, high = augmentation.resize_range
-    crop_low, crop_high = augmentation.bottom_crop_range
-    # Where a picture is wider than the input, the place of the crop is still drawn: the cache
-    # compares whole draws.
-    return low == high and crop_low == crop_high and augmentation.flip_probability == 0

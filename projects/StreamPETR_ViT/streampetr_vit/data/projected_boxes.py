@@ -36,18 +36,18 @@ def boxes2d_of_record(
 
     Args:
         record: the frame.
-        class_names: order of the labels; None for that of the data set.
+        class_names: order of the labels, see `label_table`; None for that of the data set.
 
     Returns:
         One `Boxes2D` per camera, in the order of the frame's annotations.
-
-    Raises:
-        InputError: a name is no class of the data set.
     """
     names = record.spec.class_names if class_names is None else class_names
     labels = label_table(record.spec, names)[torch.from_numpy(record.gt_labels)]
     in_camera = _in_cameras(record, (labels >= 0).numpy())
-    pixels = _project(in_camera, record.camera_intrinsics)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # (N, n, 9, 3) metres -> (N, n, 9, 2) pixels; without meaning behind the camera
+        pixels = in_camera @ record.camera_intrinsics[:, None].swapaxes(-1, -2)
+        pixels = pixels[..., :2] / pixels[..., 2:]
     cameras, count = pixels.shape[:2]
     bounds = bounds_in_picture(
         pixels[:, :, 1:].reshape(-1, 8, 2),  # (N, n, 8, 2) -> (P, 8, 2)
@@ -76,13 +76,6 @@ def _in_cameras(record: FrameRecord, chosen: np.ndarray) -> np.ndarray:
     # camera_to_lidar holds the pose of the car at the camera's own time.
     axes, origin = record.camera_to_lidar[:, None, :3, :3], record.camera_to_lidar[:, None, :3, 3]
     return (points - origin[:, :, None]) @ axes  # rows times R: the inverse rotation
-
-
-def _project(in_camera: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """(N, n, K, 3) metres -> (N, n, K, 2) pixels; without meaning behind the camera."""
-    image = in_camera @ intrinsics[:, None].swapaxes(-1, -2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return image[..., :2] / image[..., 2:]
 
 
 def bounds_in_picture(points: np.ndarray, valid: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -130,11 +123,7 @@ def _cut_bounds(points: np.ndarray, size: np.ndarray) -> np.ndarray:
 def _clip_segments(
     begin: np.ndarray, end: np.ndarray, size: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clips segments to the picture.
-
-    Args:
-        begin, end: (P, S, 2) of S segments.
-        size: (P, 2).
+    """Clips S segments, (P, S, 2) each, to the picture.
 
     Returns:
         (P, 2 S, 2) ends of the parts inside, and (P, 2 S) whether there is such a part.

@@ -51,10 +51,7 @@ def _is_filtered_along_rows_first(stored: tuple[int, int], size: tuple[int, int]
 def _rows_needed(top: int, bottom: int, height: int, scale: float) -> tuple[int, int]:
     """First and end of the stored rows that the rows top..bottom - 1 are made of, and a few more.
 
-    Args:
-        top, bottom: in the resized picture.
-        height: of the stored picture.
-        scale: stored rows to one resized row.
+    `height` is that of the stored picture, which has `scale` rows to one resized row.
     """
     reach = _SUPPORT * max(scale, 1.0) + 2  # and two for rounding
     first, end = int((top + 0.5) * scale - reach), int((bottom - 0.5) * scale + reach)

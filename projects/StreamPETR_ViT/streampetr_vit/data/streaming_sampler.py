@@ -18,25 +18,16 @@ from streampetr_vit.errors import InputError
 
 
 class StreamItem(NamedTuple):
-    """One frame to load.
+    """One frame to load. Its iteration and slot seed its random draws."""
 
-    Attributes:
-        frame: row of the records.
-        continues_stream: the lane played the frame before this one in the iteration before.
-        iteration, slot: number of the batch and of the lane among all ranks; they seed the frame's
-            random draws.
-    """
-
-    frame: int
-    continues_stream: bool
-    iteration: int
-    slot: int
+    frame: int  # row of the records
+    continues_stream: bool  # the lane played the frame before this one in the iteration before
+    iteration: int  # number of the batch
+    slot: int  # number of the lane among those of all ranks
 
 
 def cut_sequences(
-    scene_lengths: Sequence[int],
-    sequence_split: int = 1,
-    sequence_length: int | None = None,
+    scene_lengths: Sequence[int], sequence_split: int = 1, sequence_length: int | None = None
 ) -> list[range]:
     """Cuts scenes into the sequences that training plays.
 
@@ -50,7 +41,7 @@ def cut_sequences(
         Frame indices of each sequence.
 
     Raises:
-        InputError: on numbers that make no sequence.
+        InputError: numbers that make no sequence.
     """
     if sequence_length is not None and sequence_split != 1:
         raise InputError(
@@ -82,7 +73,7 @@ class StreamingBatchSampler:
         start_iteration: batches to pass over, for a resumed run.
 
     Raises:
-        InputError: if there are fewer sequences than lanes.
+        InputError: there are fewer sequences than lanes.
     """
 
     def __init__(
@@ -112,11 +103,8 @@ class StreamingBatchSampler:
 
     def signature(self) -> dict[str, int]:
         """What a number of delivered batches is a position in."""
-        return {
-            "sequences": len(self.sequences),
-            "total_slots": self.total_slots,
-            "seed": self.seed,
-        }
+        sequences = len(self.sequences)
+        return {"sequences": sequences, "total_slots": self.total_slots, "seed": self.seed}
 
     def __iter__(self) -> Iterator[list[StreamItem]]:
         order = _EndlessShuffle(len(self.sequences), self.seed)
@@ -180,9 +168,9 @@ def evaluation_shard(
         raise InputError(f'sharding must be "scene" or "reference", not {sharding!r}')
     items = []
     for iteration, index in enumerate(indices):
-        before = indices[iteration - 1] if iteration else None
         # At a cut, and at the first frames that fill up the last block, a stream starts anew.
-        continues = before == index - 1 and scene_of_frame[before] == scene_of_frame[index]
+        follows = iteration > 0 and indices[iteration - 1] == index - 1
+        continues = follows and scene_of_frame[index - 1] == scene_of_frame[index]
         items.append(StreamItem(index, continues, iteration, rank))
     return items
 

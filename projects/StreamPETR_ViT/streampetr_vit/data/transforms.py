@@ -21,19 +21,13 @@ from streampetr_vit.errors import InputError
 class ImageDraw:
     """Resize, then crop, then flip from left to right.
 
-    Attributes:
-        scale: factor on the stored picture.
-        resized_size: (width, height) in pixels after the resize.
-        crop_origin: (x, y) of the crop in the resized picture; may be negative or leave the crop
-            reach beyond the picture, where it is black.
-        final_size: (H, W) in pixels of the crop.
-        flip: mirror the crop.
+    The crop may reach beyond the picture, where it is black.
     """
 
-    scale: float
-    resized_size: tuple[int, int]
-    crop_origin: tuple[int, int]
-    final_size: tuple[int, int]
+    scale: float  # factor on the stored picture
+    resized_size: tuple[int, int]  # (width, height) in pixels after the resize
+    crop_origin: tuple[int, int]  # (x, y) in the resized picture; may be negative
+    final_size: tuple[int, int]  # (H, W) in pixels of the crop
     flip: bool = False
 
     def matrix(self) -> np.ndarray:
@@ -51,14 +45,7 @@ class ImageDraw:
         return matrix
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Transforms a picture.
-
-        Args:
-            image: (height, width, 3) uint8; channels in any order.
-
-        Returns:
-            (H, W, 3) uint8.
-        """
+        """Transforms a picture: (height, width, 3) -> (H, W, 3) uint8, channels in any order."""
         (x, y), (height, width) = self.crop_origin, self.final_size
         if (image.shape[1], image.shape[0]) != self.resized_size:
             # Of the crop, what lies in the resized picture.
@@ -115,6 +102,12 @@ class ImageAugmentation:
         chance = self.flip_probability
         _require(0 <= chance <= 1, "flip_probability must be in [0, 1]", chance)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether scale, cut and flip are the same in every draw."""
+        ranges = (self.resize_range, self.bottom_crop_range)
+        return all(low == high for low, high in ranges) and self.flip_probability == 0
+
     def draw(
         self, stored_sizes: Sequence[tuple[int, int]], rng: np.random.Generator
     ) -> list[ImageDraw]:
@@ -157,33 +150,21 @@ class ImageAugmentation:
             across: where the crop lies in the surplus width, 0 is left and 1 is right.
             flip: mirror the crop.
         """
-        width, height = int(stored_size[0] * scale), int(stored_size[1] * scale)  # as the reference
+        # Rounded down as in the reference.
+        width, height = int(stored_size[0] * scale), int(stored_size[1] * scale)
         final_height, final_width = self.final_size
-        return ImageDraw(
-            scale=scale,
-            resized_size=(width, height),
-            crop_origin=(
-                int(across * max(0, width - final_width)),
-                int((1 - bottom) * height) - final_height,  # the road stays, the sky is cut off
-            ),
-            final_size=self.final_size,
-            flip=bool(flip),
-        )
+        left = int(across * max(0, width - final_width))
+        top = int((1 - bottom) * height) - final_height  # the road stays, the sky is cut off
+        return ImageDraw(scale, (width, height), (left, top), self.final_size, bool(flip))
 
 
 @dataclass(frozen=True)
 class SceneDraw:
-    """A change of the lidar frame: rotation about +z, then scale, then translation.
+    """A change of the lidar frame: rotation about +z, then scale, then translation."""
 
-    Attributes:
-        yaw_rad: counter-clockwise.
-        scale: uniform factor.
-        translation_m: (x, y, z).
-    """
-
-    yaw_rad: float
-    scale: float
-    translation_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw_rad: float  # counter-clockwise
+    scale: float  # uniform
+    translation_m: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (x, y, z)
 
     def matrix(self) -> np.ndarray:
         """(4, 4) float64: points of the recorded lidar frame -> of the augmented lidar frame."""
@@ -196,17 +177,11 @@ class SceneDraw:
 
 @dataclass(frozen=True)
 class SceneAugmentation:
-    """Random changes of the lidar frame in training; every frame has its own.
+    """Random changes of the lidar frame in training; every frame has its own."""
 
-    Attributes:
-        yaw_range_rad: rotation about +z, uniform.
-        scale_range: uniform.
-        translation_std_m: (x, y, z), normal.
-    """
-
-    yaw_range_rad: tuple[float, float] = (-0.3925, 0.3925)
-    scale_range: tuple[float, float] = (0.95, 1.05)
-    translation_std_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    yaw_range_rad: tuple[float, float] = (-0.3925, 0.3925)  # uniform, about +z
+    scale_range: tuple[float, float] = (0.95, 1.05)  # uniform
+    translation_std_m: tuple[float, float, float] = (0.0, 0.0, 0.0)  # (x, y, z), normal
 
     def __post_init__(self) -> None:
         for name in ("yaw_range_rad", "scale_range"):

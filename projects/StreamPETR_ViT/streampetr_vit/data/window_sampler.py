@@ -36,7 +36,7 @@ class WindowBatchSampler:
         start_iteration: batches to pass over.
 
     Raises:
-        InputError: on a length, a drop or a number of lanes that makes no window.
+        InputError: a length, a drop or a number of lanes that makes no window.
     """
 
     def __init__(
@@ -63,8 +63,7 @@ class WindowBatchSampler:
         self.window_length, self.window_drop = window_length, window_drop
         self.lanes_per_rank, self.rank = lanes_per_rank, rank
         self.total_slots = lanes_per_rank * world_size
-        self.seed = seed
-        self.start_iteration = start_iteration
+        self.seed, self.start_iteration = seed, start_iteration
         self._scene_of_frame = np.repeat(np.arange(len(scene_lengths)), scene_lengths)
 
     @property

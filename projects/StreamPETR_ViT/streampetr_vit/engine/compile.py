@@ -39,8 +39,7 @@ def compile_parts(
         model: a detector.
         backbone: compile each block of the ViT.
         decoder: compile the decoder of the 3D head as a whole.
-        mode: torch.compile's, one of `MODES`.
-        backend: torch.compile's.
+        mode, backend: torch.compile's; the mode is one of `MODES`.
 
     Raises:
         InputError: an unknown mode, a model without the part, or selective activation checkpointing
@@ -79,11 +78,7 @@ def _parts(model: nn.Module, kind: type[Part], name: str) -> list[Part]:
 
 
 def check_checkpointing(vit: ViT) -> None:
-    """Refuses selective activation checkpointing of a compiled ViT.
-
-    Raises:
-        InputError: the policy is "selective".
-    """
+    """Refuses selective activation checkpointing of a compiled ViT, by an InputError."""
     # That policy keeps the outputs of single operations. A compiled block hides most of them, and
     # may write over the memory of the others.
     if vit.use_act_checkpoint == SELECTIVE:

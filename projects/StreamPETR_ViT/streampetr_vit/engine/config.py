@@ -68,9 +68,8 @@ def _load(path: str) -> DictConfig:
         moved = new_name(error.name or "")
         if moved is None:
             raise
-        raise ConfigError(
-            f"{path} imports {error.name}, which is now {moved}: change that import"
-        ) from error
+        message = f"{path} imports {error.name}, which is now {moved}: change that import"
+        raise ConfigError(message) from error
     rename_targets(cfg)
     return cfg
 
@@ -82,10 +81,7 @@ def call(described: DictConfig, **arguments: Any) -> Any:
 
 
 def instantiate_model(cfg: DictConfig) -> nn.Module:
-    """The model of a configuration, on torch's default device.
-
-    Args:
-        cfg: the whole configuration.
+    """The model of a whole configuration, on torch's default device.
 
     Raises:
         InputError: settings that do not go together, or a head with another number of classes than
@@ -114,11 +110,7 @@ def _check_classes(model: nn.Module, names: list[str]) -> None:
 
 
 def check_override(cfg: DictConfig, override: str) -> None:
-    """Raises ConfigError unless an override is well formed and its key exists.
-
-    A key exists if the configuration has it, or if it is a named argument of the class or function
-    that its parent describes.
-    """
+    """Raises ConfigError unless an override is well formed and its key exists (`_keys_of`)."""
     # detectron2 would add an unknown key silently: a misspelt override would change nothing.
     if override.startswith("-"):
         raise ConfigError(
@@ -132,10 +124,9 @@ def check_override(cfg: DictConfig, override: str) -> None:
             f"override {override!r} is malformed: write path.key=value (quote values that hold "
             f"spaces, commas or brackets). {error}"
         ) from error
-    if parsed.value() in ("None", "none"):  # hydra reads a string
-        raise ConfigError(
-            f"override {override!r} sets the text {parsed.value()!r}; for no value write null"
-        )
+    text = parsed.value()
+    if text in ("None", "none"):  # hydra reads a string
+        raise ConfigError(f"override {override!r} sets the text {text!r}; for no value write null")
     if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
         raise ConfigError(
             f"override {override!r}: only path.key=value is supported; keys cannot be added or "
@@ -152,7 +143,7 @@ def check_override(cfg: DictConfig, override: str) -> None:
 
 
 def _keys_of(node: Any) -> list[str]:
-    """Keys that may be set in a configuration node."""
+    """Keys that may be set in a node: those it has, and arguments of what it describes."""
     if isinstance(node, ListConfig):
         return [str(index) for index in range(len(node))]
     if not isinstance(node, Mapping):
@@ -167,19 +158,15 @@ def _keys_of(node: Any) -> list[str]:
 
 def _arguments_of(target: Any) -> list[str]:
     """Named arguments of a function or class; with **options also those of the base classes."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     # A class whose __init__ takes **options passes them on to the next class.
     for place in inspect.getmro(target) if inspect.isclass(target) else (target,):
         parameters = inspect.signature(place).parameters.values() if place is not object else ()
-        names += [
-            parameter.name
-            for parameter in parameters
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            and parameter.name not in names
-        ]
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        names |= dict.fromkeys(p.name for p in parameters if p.kind in named)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return names
+    return list(names)
 
 
 def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str]) -> str:
@@ -190,8 +177,8 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
     if not allowed:
         return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
     near = difflib.get_close_matches(part, allowed, n=3, cutoff=0.5)
-    prefix = "".join(f"{parent}." for parent in parents)
-    hint = f"did you mean {' or '.join(prefix + name for name in near)}? " if near else ""
+    paths = [".".join((*parents, name)) for name in near]
+    hint = f"did you mean {' or '.join(paths)}? " if near else ""
     # "_target_" can be set, but is no setting that a user looks for.
     shown = [key for key in allowed if key != "_target_"]
     return f"override {override!r}: {where} has no key {part!r}; {hint}It has: {', '.join(shown)}"

@@ -126,8 +126,7 @@ def launch(
         main: importable by name, because the other processes are new interpreters.
         args: its arguments, picklable.
         num_processes: on each machine; 0 counts as 1. A single process is this one.
-        num_machines: machines that take part.
-        machine_rank: index of this machine.
+        num_machines, machine_rank: how many take part, and the index of this one.
         dist_url: where rank 0 listens, for example "tcp://10.0.0.1:29500".
         use_gpu: None uses the GPUs if there are any.
 
@@ -139,10 +138,9 @@ def launch(
     use_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
     # torchrun sets these.
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        env = {key: int(os.environ[key]) for key in ("RANK", "WORLD_SIZE")}
-        on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", env["WORLD_SIZE"]))
-        _join(env["RANK"], env["WORLD_SIZE"], on_machine, "env://", use_gpu)
-        _run_and_leave(main, args)
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        _run(0, (rank, world_size, on_machine, "env://", use_gpu), main, args)
         return
     num_processes = max(num_processes, 1)
     world_size = num_processes * num_machines
@@ -154,25 +152,21 @@ def launch(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
             "that many or fewer, or --num-gpus 0 for the CPU"
         )
-    first_rank = machine_rank * num_processes
-    group = (first_rank, world_size, num_processes, dist_url, use_gpu)
+    group = (machine_rank * num_processes, world_size, num_processes, dist_url, use_gpu)
     try:
-        mp.spawn(_spawned, nprocs=num_processes, args=(group, main, args))
+        mp.spawn(_run, nprocs=num_processes, args=(group, main, args))
     except mp.ProcessExitedException as error:
         if error.exit_code < 0:  # killed by a signal
             raise
         sys.exit(error.exit_code)  # the process has printed its error already
 
 
-def _spawned(
+def _run(
     index: int, group: tuple[int, int, int, str, bool], main: Callable[..., None], args: tuple
 ) -> None:
-    first_rank, world_size, on_machine, dist_url, use_gpu = group
-    _join(first_rank + index, world_size, on_machine, dist_url, use_gpu)
-    _run_and_leave(main, args)
-
-
-def _run_and_leave(main: Callable[..., None], args: tuple) -> None:
+    """Runs `main` between joining a group as its first rank + index and leaving it."""
+    first_rank, *others = group
+    _join(first_rank + index, *others)
     try:
         main(*args)
     except SystemExit:
@@ -201,18 +195,11 @@ def _join(rank: int, world_size: int, on_machine: int, dist_url: str, use_gpu: b
     dist.init_process_group(
         "nccl" if use_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank
     )
-    _create_local_group(rank, world_size, on_machine)
-    comm.synchronize()
-    logger.info("rank %d of %d joined in %.1f s", rank, world_size, time.monotonic() - start)
-
-
-def _create_local_group(rank: int, world_size: int, on_machine: int) -> None:
-    if hasattr(comm, "create_local_process_group"):
-        comm.create_local_process_group(on_machine)
-        return
-    # detectron2 v0.6 has no function for this; its own launcher sets the same variable. Every rank
-    # takes part in making every group, its own or not.
+    # As detectron2's create_local_process_group, which v0.6 lacks. Every rank takes part in making
+    # every group, its own or not.
     for first in range(0, world_size, on_machine):
         group = dist.new_group(list(range(first, first + on_machine)))
         if first <= rank < first + on_machine:
             comm._LOCAL_PROCESS_GROUP = group
+    comm.synchronize()
+    logger.info("rank %d of %d joined in %.1f s", rank, world_size, time.monotonic() - start)

@@ -47,33 +47,25 @@ class ScheduleHook(HookBase):
             raise InputError(
                 f"train.max_seconds={max_seconds}: give a number above 0, or null for no limit"
             )
-        self._schedule = schedule
-        self._optimizer = optimizer
-        self._max_seconds = max_seconds
-        self._clock = clock
+        self._schedule, self._optimizer = schedule, optimizer
+        self._max_seconds, self._clock = max_seconds, clock
         # Taken from the configuration and not restored: a changed rate acts after a resume, too.
         self._base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
-        self._elapsed_s = 0.0
+        self.elapsed_s = 0.0  # wall time of training so far, time before a resume included
         self._start_s = 0.0
         self._planned_iters = 1
-
-    @property
-    def elapsed_s(self) -> float:
-        """Wall time of training so far in seconds, time before a resume included."""
-        return self._elapsed_s
 
     def before_train(self) -> None:
         """Starts the clock. Ends training at once if the time was up before a resume."""
         # max_iter may be lowered later, which must not change the progress.
         self._planned_iters = self.trainer.max_iter
-        self._start_s = self._clock() - self._elapsed_s
+        self._start_s = self._clock() - self.elapsed_s
         if self._out_of_time():
             self.trainer.max_iter = self.trainer.iter
 
     def before_step(self) -> None:
         """Sets the learning rates of this step."""
-        iteration = self.trainer.iter
-        factor = self._schedule(iteration, self._progress(iteration))
+        factor = self._schedule(self.trainer.iter, self._progress())
         for group, base_lr in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base_lr * factor
         # One number stands for all groups in the log: the rate of the fastest.
@@ -81,30 +73,30 @@ class ScheduleHook(HookBase):
 
     def after_step(self) -> None:
         """Makes this step the last one if the time is up."""
-        self._elapsed_s = self._clock() - self._start_s
+        self.elapsed_s = self._clock() - self._start_s
         if self._max_seconds is None:
             return
         # All ranks must stop at the same step, or the others wait for ever: rank 0's clock counts.
-        self._elapsed_s = broadcast_float(self._elapsed_s)
+        self.elapsed_s = broadcast_float(self.elapsed_s)
         if self._out_of_time():
             self.trainer.max_iter = self.trainer.iter + 1
 
     def state_dict(self) -> dict[str, Any]:
         """The elapsed time; all else follows from the configuration."""
-        return {"elapsed_s": self._elapsed_s}
+        return {"elapsed_s": self.elapsed_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues the clock of an earlier run."""
-        self._elapsed_s = float(state_dict["elapsed_s"])
+        self.elapsed_s = float(state_dict["elapsed_s"])
 
-    def _progress(self, iteration: int) -> float:
-        by_iterations = iteration / self._planned_iters
+    def _progress(self) -> float:
+        by_iterations = self.trainer.iter / self._planned_iters
         if self._max_seconds is None:
             return by_iterations
-        return min(1.0, max(by_iterations, self._elapsed_s / self._max_seconds))
+        return min(1.0, max(by_iterations, self.elapsed_s / self._max_seconds))
 
     def _out_of_time(self) -> bool:
-        return self._max_seconds is not None and self._elapsed_s >= self._max_seconds
+        return self._max_seconds is not None and self.elapsed_s >= self._max_seconds
 
 
 class CheckpointHook(hooks.PeriodicCheckpointer):
@@ -167,8 +159,7 @@ class BatchHook(HookBase):
 class StreamStateHook(HookBase):
     """Saves the position of the training streams in checkpoints, and restores it.
 
-    Args:
-        loader: with `state_dict` and `load_state_dict`; not iterated before a checkpoint is loaded.
+    The loader must not be iterated before a checkpoint is loaded.
     """
 
     # The memories are not saved: after a resume each stream starts anew at its frame.

@@ -37,19 +37,14 @@ KEYS = {
 
 
 def new_name(name: str) -> str | None:
-    """The present name of a module or class; None if it was not moved.
-
-    Args:
-        name: dotted, as Python imports it or as `_target_` has it.
-    """
+    """The present name of a module or class, dotted as in an import; None if it was not moved."""
     if not name.startswith(_PACKAGE):
         return None
     name = name.removeprefix(_PACKAGE)
-    if name in _CLASSES:
-        return _PACKAGE + _CLASSES[name]
+    moved = (_CLASSES | _MODULES).get(name)
+    if moved is not None:
+        return _PACKAGE + moved
     module, _, rest = name.rpartition(".")
-    if name in _MODULES:
-        return _PACKAGE + _MODULES[name]
     return f"{_PACKAGE}{_MODULES[module]}.{rest}" if module in _MODULES else None
 
 
@@ -60,11 +55,7 @@ def rename_targets(node: Any) -> None:
         # A target is a name in YAML, and the class itself in a recipe.
         if isinstance(target, str) and (renamed := new_name(target)):
             node["_target_"] = renamed
+    if isinstance(node, (DictConfig, ListConfig)):
         # Not .values(): that resolves interpolations, which may lead nowhere before overrides.
-        children = [node._get_node(key) for key in node]
-    elif isinstance(node, ListConfig):
-        children = [node._get_node(index) for index in range(len(node))]
-    else:
-        return
-    for child in children:
-        rename_targets(child)
+        for key in node if isinstance(node, DictConfig) else range(len(node)):
+            rename_targets(node._get_node(key))

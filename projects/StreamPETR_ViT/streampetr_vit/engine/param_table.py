@@ -13,12 +13,7 @@ from streampetr_vit.engine.recipe import step_unit
 
 
 def param_group_table(cfg: DictConfig) -> str:
-    """The parameter groups of a configuration's optimiser, one line for each parameter.
-
-    No data is read.
-
-    Args:
-        cfg: the whole configuration.
+    """The parameter groups of a whole configuration, one line for each parameter; reads no data.
 
     Returns:
         A heading; for each group the name, shape, learning rate and weight decay of its parameters;

@@ -17,26 +17,15 @@ from streampetr_vit.solver.schedule import PUBLISHED_LR
 
 @dataclass(frozen=True)
 class Recipe:
-    """The length of a training, and the factor on its learning rate.
+    """The length of a training, and the factor on its learning rate."""
 
-    Attributes:
-        num_samples: frames of the training set.
-        lanes_per_rank: streams that each process trains on side by side.
-        world_size: processes.
-        epoch_iters: steps per epoch.
-        max_iter: steps in all.
-        lr_batch: frames per step that the configured learning rate is meant for; None if the rate
-            is not scaled.
-        unit: what a lane gives per step, "frames" or "windows", for the log.
-    """
-
-    num_samples: int
-    lanes_per_rank: int
-    world_size: int
-    epoch_iters: int
-    max_iter: int
-    lr_batch: int | None = None
-    unit: str = "frames"
+    num_samples: int  # frames of the training set
+    lanes_per_rank: int  # streams that each process trains on side by side
+    world_size: int  # processes
+    epoch_iters: int  # steps per epoch
+    max_iter: int  # steps in all
+    lr_batch: int | None = None  # frames per step that the rate is meant for; None: not scaled
+    unit: str = "frames"  # what a lane gives per step, or "windows", for the log
 
     @staticmethod
     def derive(
@@ -60,12 +49,7 @@ class Recipe:
 
     @staticmethod
     def of(cfg: DictConfig, num_samples: int, world_size: int) -> Recipe:
-        """The recipe of a configuration.
-
-        Args:
-            cfg: the whole configuration.
-            num_samples: frames of the training set.
-            world_size: processes.
+        """The recipe of a whole configuration.
 
         Raises:
             InputError: no iterations, or auto_scale without lr_batch.
@@ -99,13 +83,7 @@ class Recipe:
         return 1.0 if self.lr_batch is None else batch_lr_factor(self.global_batch, self.lr_batch)
 
     def describe(self, cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-        """The text that the log shows before training.
-
-        Args:
-            cfg: the whole configuration.
-            model: not wrapped for distribution.
-            optimizer: over its parameters, with the base learning rates.
-        """
+        """The text that the log shows before training, with the optimiser's base learning rates."""
         # From the built objects where possible: the text shows what runs, not what was asked for.
         limit = cfg.train.max_seconds
         length = cfg.dataloader.train.get("window_length")
@@ -188,11 +166,9 @@ def _kernels(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     """The kernels of attention and of the optimiser, torch's version and the device."""
     attention = sorted({m.kernel for m in model.modules() if hasattr(m, "kernel")})
     fused = "fused " if optimizer.defaults.get("fused") else ""
-    device = next(model.parameters()).device.type
-    return (
-        f"attention {', '.join(attention) or 'none'}; {fused}{type(optimizer).__name__}; "
-        f"torch {torch.__version__} on {device}"
-    )
+    torch_on = f"torch {torch.__version__} on {next(model.parameters()).device.type}"
+    kernels = ", ".join(attention) or "none"
+    return f"attention {kernels}; {fused}{type(optimizer).__name__}; {torch_on}"
 
 
 def _recomputed(model: nn.Module) -> str:

@@ -11,6 +11,7 @@ at its end. So an evaluation between two steps leaves the training as it is.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -95,9 +96,8 @@ def evaluate(
         logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
         return {}
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
-    evaluator = call(
-        cfg.dataloader.evaluator, output_dir=output_dir or cfg.dataloader.evaluator.output_dir
-    )
+    folder = output_dir or cfg.dataloader.evaluator.output_dir
+    evaluator = call(cfg.dataloader.evaluator, output_dir=folder)
     with evaluation_mode(model):
         run = _inference(model, cfg.train.eval_precision, memory)
         results = inference_on_dataset(run, loader, evaluator)
@@ -123,15 +123,10 @@ def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any]
 
 
 def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
-    """Evaluates, and writes report.html if the configuration has a report.
+    """Evaluates as `evaluate` does, and writes report.html if the configuration has a report.
 
-    Args:
-        cfg: the whole configuration. With report.memory_off the test set runs a second time, with
-            the temporal memory off, for comparison.
-        model: as in `evaluate`.
-
-    Returns:
-        Metrics of the first evaluation, as in `evaluate`.
+    With report.memory_off the test set runs a second time, for comparison: without the temporal
+    memory. The metrics returned are those of the first time.
     """
     memory = cfg.model.get("memory_at_test", True)
     results = evaluate(cfg, model, memory=memory)
@@ -217,8 +212,21 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
-    trainer = _build_trainer(cfg, model, optimizer, loader)
-    checkpointer = _build_checkpointer(cfg, model, trainer)
+    trainer = StreamingTrainer(
+        training_module(model, **cfg.train.ddp),
+        optimizer,
+        loader,
+        precision=cfg.train.precision,
+        clip_grad_norm=cfg.train.clip_grad_norm,
+        max_consecutive_skips=cfg.train.max_consecutive_skips,
+    )
+    checkpointer = SafeCheckpointer(
+        model,  # not the wrapped one: names in the file carry no "module." prefix
+        cfg.train.output_dir,
+        trainer=trainer,
+        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
+        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
+    )
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
@@ -237,31 +245,6 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
     return results
 
 
-def _build_trainer(
-    cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Any
-) -> StreamingTrainer:
-    return StreamingTrainer(
-        training_module(model, **cfg.train.ddp),
-        optimizer,
-        loader,
-        precision=cfg.train.precision,
-        clip_grad_norm=cfg.train.clip_grad_norm,
-        max_consecutive_skips=cfg.train.max_consecutive_skips,
-    )
-
-
-def _build_checkpointer(
-    cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer
-) -> SafeCheckpointer:
-    return SafeCheckpointer(
-        model,  # not the wrapped one: names in the file carry no "module." prefix
-        cfg.train.output_dir,
-        trainer=trainer,
-        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
-        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
-    )
-
-
 def _hooks(
     cfg: DictConfig,
     recipe: Recipe,
@@ -270,16 +253,14 @@ def _hooks(
     evaluate_now: Callable[[], Metrics],
 ) -> list[HookBase | None]:
     """The loop's own hooks, but for the log, in the order in which they act."""
+    settings = {key: cfg.schedule[key] for key in ("warmup_iters", "warmup_factor", "end_factor")}
+    schedule = functools.partial(warmup_cosine, **settings)
+    is_given = cfg.train.max_iter is not None
     return [
         hooks.IterationTimer(),
-        ScheduleHook(_schedule(cfg), trainer.optimizer, cfg.train.max_seconds),
+        ScheduleHook(schedule, trainer.optimizer, cfg.train.max_seconds),
         StreamStateHook(trainer.data_loader),
-        BatchHook(
-            recipe.global_batch,
-            recipe.epoch_iters,
-            recipe.max_iter,
-            is_given=cfg.train.max_iter is not None,
-        ),
+        BatchHook(recipe.global_batch, recipe.epoch_iters, recipe.max_iter, is_given),
         _checkpoint_hook(cfg, recipe, checkpointer),
         hooks.EvalHook(cfg.train.eval_period, evaluate_now),
     ]
@@ -288,14 +269,7 @@ def _hooks(
 def _resume_or_start(
     cfg: DictConfig, trainer: StreamingTrainer, checkpointer: SafeCheckpointer, resume: bool
 ) -> int:
-    """Restores the last checkpoint, or loads the start weights.
-
-    Returns:
-        The iteration to begin with.
-
-    Raises:
-        CheckpointError: see `_can_resume` and `SafeCheckpointer.load`.
-    """
+    """Restores the last checkpoint or loads the start weights; returns the first iteration."""
     resuming = resume and _can_resume(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resuming)
     if not resuming:
@@ -308,17 +282,8 @@ def _resume_or_start(
     return start_iter
 
 
-def _schedule(cfg: DictConfig) -> Any:
-    settings = {key: cfg.schedule[key] for key in ("warmup_iters", "warmup_factor", "end_factor")}
-    return lambda iteration, progress: warmup_cosine(iteration, progress, **settings)
-
-
 def _can_resume(checkpointer: SafeCheckpointer) -> bool:
-    """Whether there is a last checkpoint.
-
-    Raises:
-        CheckpointError: there are checkpoints, but not the file that names the last one.
-    """
+    """Whether there is a last checkpoint; raises if only the file that names it is missing."""
     if checkpointer.has_checkpoint():
         return True
     folder = Path(checkpointer.save_dir)

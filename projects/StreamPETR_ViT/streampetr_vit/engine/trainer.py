@@ -40,11 +40,6 @@ class StreamingTrainer(TrainerBase):
         clip_grad_norm: L2 norm over all gradients above which they are scaled down; None for no
             clipping.
         max_consecutive_skips: non-finite steps in a row after which training fails.
-
-    Attributes:
-        memory: after the last step; None before the first step, and after a skipped one whose
-            losses were not finite.
-        skipped_steps: number of skipped steps.
     """
 
     def __init__(
@@ -58,10 +53,9 @@ class StreamingTrainer(TrainerBase):
         max_consecutive_skips: int = 50,
     ) -> None:
         super().__init__()
-        self.model = model.train()
+        self.model, self.optimizer, self.data_loader = model.train(), optimizer, data_loader
+        # After the last step; None after a skipped one whose losses were not finite.
         self.memory: Any = None
-        self.optimizer = optimizer
-        self.data_loader = data_loader
         self.skipped_steps = 0
         self._consecutive_skips = 0
         self._max_consecutive_skips = max_consecutive_skips
@@ -75,10 +69,7 @@ class StreamingTrainer(TrainerBase):
         self._batches: Iterator[Any] | None = None
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        """Runs steps `start_iter` to `max_iter` - 1.
-
-        A hook may lower `max_iter` to end training early.
-        """
+        """Runs steps `start_iter` to `max_iter` - 1. A hook may lower `max_iter` to end early."""
         logger.info("training from iteration %d to %d", start_iter, max_iter)
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
@@ -93,11 +84,8 @@ class StreamingTrainer(TrainerBase):
                     self.iter += 1
             except Exception as error:
                 # The tool prints what a user can mend in one line: no traceback here.
-                logger.error(
-                    "training failed at iteration %d",
-                    self.iter,
-                    exc_info=not isinstance(error, UserError),
-                )
+                trace = not isinstance(error, UserError)
+                logger.error("training failed at iteration %d", self.iter, exc_info=trace)
                 # In after_train hooks must not take this step for the last one: EvalHook would
                 # evaluate, and the checkpoint hook would save model_final.
                 self.max_iter = self.iter + 2
@@ -174,9 +162,7 @@ class StreamingTrainer(TrainerBase):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` holds.
-
-        The optimiser keeps the settings of this run (weight decay, betas and so on).
+        """Restores what `state_dict` holds. The optimiser keeps this run's betas and so on.
 
         Raises:
             InputError: the optimiser's groups differ from the checkpoint's.
@@ -211,8 +197,8 @@ def _with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
     """An optimiser's saved state with the settings of this run's groups."""
     # Before it is loaded and not after: torch puts the state on the CPU or the device according to
     # the settings (fused).
-    groups = optimizer.param_groups
-    sizes, ours = ([len(group["params"]) for group in g] for g in (saved["param_groups"], groups))
+    old_groups, groups = saved["param_groups"], optimizer.param_groups
+    sizes, ours = ([len(group["params"]) for group in g] for g in (old_groups, groups))
     if sizes != ours:
         raise InputError(
             "cannot resume: the checkpoint's optimiser has other parameter groups than this run "
@@ -220,19 +206,16 @@ def _with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
             "Resume with the model and optimizer.params of the checkpoint; or start a new training "
             "from its weights, with train.init_checkpoint and without --resume"
         )
-    merged = [
-        {**group, "params": old["params"]}
-        for old, group in zip(saved["param_groups"], groups, strict=True)
-    ]
+    pairs = zip(old_groups, groups, strict=True)
+    merged = [{**group, "params": old["params"]} for old, group in pairs]
     return {**saved, "param_groups": merged}
 
 
 def _total(losses: Any) -> Tensor:
     """The sum of a model's losses, in float32."""
     if not isinstance(losses, dict) or not losses:
-        raise TypeError(
-            f"in training the model must return a dict of losses, got {type(losses).__name__}"
-        )
+        found = type(losses).__name__
+        raise TypeError(f"in training the model must return a dict of losses, got {found}")
     # Float32 whatever the precision: a sum of many bf16 values loses the small ones.
     return torch.stack([value.float() for value in losses.values()]).sum()
 

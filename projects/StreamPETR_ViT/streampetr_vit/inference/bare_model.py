@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from streampetr_vit.inference.stream import Stream
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.heads.temporal_head import TemporalHead
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Sample
 
@@ -18,22 +17,15 @@ class BareStreamPETR(StreamPETR):
     """The detector with detectron2's contract: a model is called with samples alone.
 
     Args:
-        backbone, head, options: see `StreamPETR`.
+        parts, options: see `StreamPETR`.
         memory_at_test: False makes every frame of inference a stream of its own.
     """
 
     # The two memories below are for SimpleTrainer and inference_on_dataset. This project's trainer
     # calls `losses` and its evaluation makes a `Stream`: both leave them alone.
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        head: TemporalHead,
-        *,
-        memory_at_test: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(backbone, head, **options)
+    def __init__(self, *parts: Any, memory_at_test: bool = True, **options: Any) -> None:
+        super().__init__(*parts, **options)
         self._memory: TemporalMemory | None = None
         self._stream = Stream(self, memory=memory_at_test)  # inference only
 
@@ -54,14 +46,11 @@ class BareStreamPETR(StreamPETR):
 
         Args:
             samples: one entry for each of B streams: a `Sample`, or a dict of its values. In
-                training an entry may be a window: a list of T of them in temporal order.
-
-        Raises:
-            InputError: an entry is no sample, or it lacks a value.
+                training an entry may be a window: a list of T of them in temporal order. Anything
+                else is an InputError.
         """
         if not self.training:
-            batch = [Sample.of(sample) for sample in samples]
-            return [{"detections": found} for found in self._stream(batch)]
+            return [{"detections": found} for found in self._stream(list(map(Sample.of, samples)))]
         one = (Sample, Mapping)
         batch = [Sample.of(x) if isinstance(x, one) else [Sample.of(s) for s in x] for x in samples]
         if self._memory is not None and len(self._memory.embedding) != len(batch):

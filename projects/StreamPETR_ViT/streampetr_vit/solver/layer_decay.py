@@ -17,10 +17,7 @@ from streampetr_vit.solver.param_groups import factor_groups, names_below
 
 @dataclass(frozen=True)
 class LayerDecay:
-    """Factor on the learning rate of a parameter, from its name.
-
-    An instance can be the `lr_factor_func` of `factor_groups`, and on detectron2's main branch of
-    `get_default_optimizer_params`.
+    """Factor on the learning rate of a parameter, from its name: an `LrFactor`.
 
     Attributes:
         decay_rate: factor from one layer to the one before it, in (0, 1].
@@ -108,16 +105,13 @@ def layer_decay_groups(
     """Groups with layer-wise decay for a detector with a ViT.
 
     Args:
-        model: the detector, not wrapped for distribution.
-        lr: learning rate of a parameter with factor 1.
-        weight_decay: decoupled weight decay.
         decay_rate, head_factor, num_layers, pyramid_factor, backbone_prefix: see `LayerDecay`.
-        decay_one_dimensional, decay_pos_embed: see `factor_groups`.
+        model, lr, weight_decay, decay_one_dimensional, decay_pos_embed: see `factor_groups`.
             Quirk: the published rule meant to exempt the position table and did not.
 
     Returns:
-        Groups for a `torch.optim` optimiser. The published ViT-L without a pyramid has 52: 25
-        layers and the heads, each with and without weight decay.
+        Groups with "lr" and "weight_decay". The published ViT-L without a pyramid has 52: 25 layers
+        and the heads, each with and without weight decay.
 
     Raises:
         InputError: a setting is out of range, no parameter has the prefix, or the ViT has another

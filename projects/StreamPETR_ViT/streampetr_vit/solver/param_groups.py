@@ -2,7 +2,8 @@
 
 The learning rate follows from a parameter's name, the weight decay from its shape: `factor_groups`
 applies both rules. Recipes use one of the functions built on it, `backbone_lr_groups` here or
-`layer_decay_groups` in `layer_decay.py`.
+`layer_decay_groups` in `layer_decay.py`. All take a detector that is not wrapped for distribution,
+so that names carry no "module." prefix, and give groups for a `torch.optim` optimiser.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ def group_parameters(model: nn.Module, rule: GroupRule) -> list[dict[str, Any]]:
     """Groups the trainable parameters of a model by equal hyper-parameters.
 
     Args:
-        model: not wrapped for distribution, so that names carry no "module." prefix.
+        model: the detector.
         rule: gives the settings of one parameter, such as {"lr": 4e-4, "weight_decay": 0.01}.
 
     Returns:
-        Groups for a `torch.optim` optimiser, in the order of their first parameter. A parameter
-        with two names is listed once; frozen parameters are left out.
+        Groups in the order of their first parameter.
 
     Raises:
         ValueError: the model has no trainable parameter.
@@ -59,7 +59,7 @@ def factor_groups(
     """Groups with a learning rate by name and a weight decay by shape.
 
     Args:
-        model: the detector, not wrapped for distribution.
+        model: the detector.
         lr: base learning rate.
         weight_decay: decoupled weight decay.
         lr_factor_func: factor on `lr` for a parameter's name.
@@ -68,7 +68,7 @@ def factor_groups(
         decay_pos_embed: False exempts the table of absolute positions, `*.pos_embed`, too.
 
     Returns:
-        Groups for a `torch.optim` optimiser; each has its own "lr" and "weight_decay".
+        Groups with "lr" and "weight_decay".
     """
     # Not detectron2's get_default_optimizer_params: v0.6 has no learning rate by name. Where it has
     # one, its groups equal these (tests/solver).
@@ -79,10 +79,7 @@ def factor_groups(
         decays = (decay_one_dimensional or not one_dimensional) and (
             decay_pos_embed or name.rpartition(".")[2] != "pos_embed"
         )
-        return {
-            "lr": lr * lr_factor_func(name),
-            "weight_decay": weight_decay if decays else 0.0,
-        }
+        return {"lr": lr * lr_factor_func(name), "weight_decay": weight_decay if decays else 0.0}
 
     return group_parameters(model, rule)
 
@@ -99,17 +96,10 @@ def backbone_lr_groups(
     """One learning rate for the pre-trained backbone, another for everything else.
 
     Args:
-        model: the detector, not wrapped for distribution.
-        lr: learning rate outside the backbone.
-        weight_decay: decoupled weight decay.
-        backbone_lr_factor: factor on `lr` for parameters whose name starts with `backbone_prefix`,
-            the pyramid inside the backbone included.
+        backbone_lr_factor: factor on `lr` inside the backbone, its pyramid included.
         backbone_prefix: start of the backbone's parameter names.
-        decay_one_dimensional, decay_pos_embed: see `factor_groups`.
+        model, lr, weight_decay, decay_one_dimensional, decay_pos_embed: see `factor_groups`.
             Quirk: the published recipes decay all parameters.
-
-    Returns:
-        Groups for a `torch.optim` optimiser; each has its own "lr" and "weight_decay".
 
     Raises:
         InputError: the factor is not 1 and no parameter has the prefix.
@@ -137,8 +127,7 @@ def names_below(model: nn.Module, prefix: str, setting: str, otherwise: str) -> 
     Args:
         model: the detector.
         prefix: start of the backbone's parameter names.
-        setting: what needs them, for the error.
-        otherwise: a second fix, for the error.
+        setting, otherwise: for the error: what needs such names, and a second fix.
 
     Raises:
         InputError: no parameter has the prefix.

@@ -58,7 +58,7 @@ def load_records(
     """Opens the records of a nuScenes-format data set, building their cache first if needed.
 
     Args:
-        root: data root, the folder that holds `samples/` and the version folder.
+        root: folder that holds `samples/` and the version folder.
         version: name of the version folder, for example "v1.0-trainval".
         scene_names: scenes to keep; None keeps all.
         cache_dir: folder of the cache file; by default `<root>/.streampetr_vit`, or the user's
@@ -66,9 +66,9 @@ def load_records(
         spec: its classes and cameras.
 
     Raises:
-        MissingFileError: if the root, the version or a table is missing.
-        TableError: if a table is not as nuScenes defines it.
-        InputError: if a scene name does not exist, or the annotations have no category of `spec`.
+        MissingFileError: the root, the version or a table is missing.
+        TableError: a table is not as nuScenes defines it.
+        InputError: a scene does not exist, or the annotations have no category of `spec`.
     """
     root = Path(root).expanduser().resolve()
     folder = version_folder(root, version)
@@ -123,12 +123,9 @@ def _check_categories(records: FrameRecords, folder: Path) -> None:
             "dataset_spec.classes"
         )
     for entry in absent:
-        _LOG.warning(
-            "%s has no category of class %r (%s): there will be no such box",
-            folder,
-            entry.name,
-            ", ".join(entry.categories),
-        )
+        categories = ", ".join(entry.categories)
+        message = "%s has no category of class %r (%s): there will be no such box"
+        _LOG.warning(message, folder, entry.name, categories)
 
 
 def build_cache(folder: Path, path: Path, spec: DatasetSpec) -> None:
@@ -153,16 +150,11 @@ def build_cache(folder: Path, path: Path, spec: DatasetSpec) -> None:
         "categories": json.dumps(annotations.category_names),
     }
     write_arrays(path, arrays, metadata)
-    _LOG.info(
-        "read %s in %.1f s: %d scenes, %d samples, %d boxes; cached as %s (%.1f MB)",
-        folder,
-        time.perf_counter() - started,
-        len(samples.scene_names),
-        len(samples.tokens),
-        len(annotations),
-        path,
-        path.stat().st_size / 1e6,
-    )
+    counts = f"{len(samples.scene_names)} scenes, {len(samples.tokens)} samples"
+    size = f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+    seconds = time.perf_counter() - started
+    message = "read %s in %.1f s: %s, %d boxes; cached as %s"
+    _LOG.info(message, folder, seconds, counts, len(annotations), size)
 
 
 def record_arrays(
@@ -171,7 +163,11 @@ def record_arrays(
     """The columns of `FrameRecords`, by name."""
     # The reference is channel 0, the cameras follow.
     lidar_to_ego, ego_to_global = sensors.sensor_to_ego[:, 0], sensors.ego_to_global[:, 0]
-    arrays = {
+    # By frame, so that a frame's boxes are one slice; in table order inside a frame.
+    order = np.argsort(annotations.frame, kind="stable")
+    boxes, rotation = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
+    offsets = np.searchsorted(annotations.frame[order], np.arange(len(samples.tokens) + 1))
+    return {
         "token": _bytes(samples.tokens),
         "timestamp_us": samples.timestamp_us,
         "scene_of_frame": samples.scene_of_frame,
@@ -185,22 +181,14 @@ def record_arrays(
         "camera_to_lidar": _camera_to_lidar(sensors),
         "camera_intrinsics": sensors.intrinsics[:, 1:],
         "image_size": sensors.image_size[:, 1:],
-    }
-    # By frame, so that a frame's boxes are one slice; in table order inside a frame.
-    order = np.argsort(annotations.frame, kind="stable")
-    boxes, rotation = _lidar_boxes(annotations, samples.timestamp_us, lidar_to_ego, ego_to_global)
-    arrays |= {
         "gt_boxes": boxes[order],
         "gt_rotation": rotation[order],
         "gt_category": annotations.category[order],
         "num_lidar_pts": annotations.num_lidar_pts[order],
         "num_radar_pts": annotations.num_radar_pts[order],
         "instance": annotations.instance[order],
-        "box_offsets": np.searchsorted(
-            annotations.frame[order], np.arange(len(samples.tokens) + 1)
-        ).astype(np.int64),
+        "box_offsets": offsets.astype(np.int64),
     }
-    return arrays
 
 
 def _camera_to_lidar(sensors: SensorData) -> np.ndarray:

@@ -36,10 +36,8 @@ def fingerprint(files: Sequence[Path], settings: str = "") -> str:
     for path in files:
         status = path.stat()
         digest.update(f"\n{path.name} {status.st_size} ".encode())
-        if status.st_size <= _HASHED_BYTES:
-            digest.update(path.read_bytes())
-        else:
-            digest.update(str(status.st_mtime_ns).encode())
+        small = status.st_size <= _HASHED_BYTES
+        digest.update(path.read_bytes() if small else str(status.st_mtime_ns).encode())
     return digest.hexdigest()[:16]
 
 
@@ -48,16 +46,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
 
     Args:
         path: the file; its folder is created.
-        arrays: numeric arrays, or fixed-width byte strings (dtype S), which are stored as uint8
-            with one more axis.
+        arrays: numeric arrays, or fixed-width byte strings (dtype S).
         metadata: short texts; the format version is added.
     """
-    plain = {
-        name: np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, array.itemsize)
-        if array.dtype.kind == "S"
-        else np.ascontiguousarray(array)
-        for name, array in arrays.items()
-    }
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype.kind == "S":  # safetensors has no strings: uint8 with one more axis
+            plain[name] = array.view(np.uint8).reshape(*array.shape, array.itemsize)
     with replacing(path) as temporary:
         save_file(plain, temporary, {**metadata, "format_version": str(FORMAT_VERSION)})
 
@@ -69,7 +64,7 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         The arrays by name, read-only views of the mapped file, and the metadata.
 
     Raises:
-        CacheError: if the file is truncated, no cache file, or of another format version.
+        CacheError: the file is truncated, no cache file, or of another format version.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -82,10 +77,10 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             data_bytes = max(entry["data_offsets"][1] for entry in header.values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CacheError(f"{path} has no readable header ({error})") from error
-        if metadata.get("format_version") != str(FORMAT_VERSION):
+        found = metadata.get("format_version")
+        if found != str(FORMAT_VERSION):
             raise CacheError(
-                f"{path} has format version {metadata.get('format_version')}, "
-                f"this program needs {FORMAT_VERSION}"
+                f"{path} has format version {found}, this program needs {FORMAT_VERSION}"
             )
         start = 8 + header_bytes
         if size != start + data_bytes:

@@ -24,15 +24,11 @@ from streampetr_vit.structures import DatasetSpec
 
 _LOG = logging.getLogger(__name__)
 
-# The devkit's rule: a predefined split belongs to versions whose name ends so.
-_VERSION_SUFFIX = {
-    "train": "trainval",
-    "val": "trainval",
-    "train_detect": "trainval",
-    "train_track": "trainval",
-    "mini_train": "mini",
-    "mini_val": "mini",
-    "test": "test",
+# The devkit's rule: how a version's name ends -> its predefined splits.
+_DEVKIT_SPLITS = {
+    "trainval": ("train", "val", "train_detect", "train_track"),
+    "mini": ("mini_train", "mini_val"),
+    "test": ("test",),
 }
 
 _OFFICIAL = {
@@ -66,7 +62,7 @@ def load_split(
         cache_dir, spec: see `build_records.load_records`.
 
     Raises:
-        InputError: if the split is unknown or has no scene in this data set.
+        InputError: the split is unknown or has no scene in this data set.
     """
     folder = version_folder(Path(root).expanduser().resolve(), version)
     if not isinstance(split, str):  # names of scenes, or None for all
@@ -74,13 +70,13 @@ def load_split(
     own = _own_splits(folder)
     if split in own:  # before the devkit's: they may have the same names
         return load_records(root, version, own[split], cache_dir, spec)
-    suffix = _VERSION_SUFFIX.get(split)
+    suffix = next((end for end, names in _DEVKIT_SPLITS.items() if split in names), None)
     if suffix is None or not version.endswith(suffix):
-        official = [name for name, end in _VERSION_SUFFIX.items() if version.endswith(end)]
+        official = next((n for end, n in _DEVKIT_SPLITS.items() if version.endswith(end)), ())
         of_devkit = f"of the devkit belongs to versions that end in {suffix!r}"
         reason = of_devkit if suffix else "is unknown"
         raise InputError(
-            f"split {split!r} {reason}; splits for {folder}: {official + list(own)}. Own splits go "
+            f"split {split!r} {reason}; splits for {folder}: {[*official, *own]}. Own splits go "
             f'into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
         )
     # Imported here: it takes seconds, and only the devkit's splits need it.
@@ -126,16 +122,15 @@ def register_nuscenes(
 ) -> None:
     """Registers a data set in detectron2's catalogs; again with the same arguments is no error.
 
-    `DatasetCatalog.get(name)` returns its `FrameRecords`; `MetadataCatalog.get(name)` has root,
-    version, split (the devkit's eval_set name, or None), scenes (where split is a list),
-    cache_dir, thing_classes and evaluator_type "nuscenes".
+    `DatasetCatalog.get(name)` returns its `FrameRecords`, `MetadataCatalog.get(name)` the
+    description below.
 
     Args:
         name: of the data set.
         root, version, split, cache_dir, spec: see `load_split`.
 
     Raises:
-        InputError: if the name is taken by another data set.
+        InputError: the name is taken by another data set.
     """
     scenes = None if split is None or isinstance(split, str) else tuple(split)
     description = {
@@ -177,12 +172,11 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
 
     Args:
         dataset: a registered name, or the keyword arguments of `register_nuscenes` but `spec`; then
-            it is registered, by default under a name made of root, version, split and, where it is
-            not nuScenes', spec.
+            it is registered, by default under a name that is made of them.
         spec: of a described data set.
 
     Raises:
-        InputError: if the name or a keyword is unknown.
+        InputError: the name or a keyword is unknown.
     """
     if isinstance(dataset, str):
         if dataset not in DatasetCatalog.list():

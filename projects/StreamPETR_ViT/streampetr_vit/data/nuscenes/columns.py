@@ -21,48 +21,31 @@ from streampetr_vit.data.nuscenes.tables import (
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples in frame order. S samples, C scenes.
+    """Samples in frame order. S samples, C scenes."""
 
-    Attributes:
-        tokens: S sample tokens.
-        timestamp_us: (S,) int64.
-        scene_of_frame: (S,) int32, row of the scene.
-        scene_tokens, scene_names: C names, in the order of the frames.
-        scene_offsets: (C + 1,) int64, first frame of each scene and the total.
-    """
-
-    tokens: list[str]
-    timestamp_us: np.ndarray
-    scene_of_frame: np.ndarray
-    scene_tokens: list[str]
-    scene_names: list[str]
-    scene_offsets: np.ndarray
+    tokens: list[str]  # S
+    timestamp_us: np.ndarray  # (S,) int64
+    scene_of_frame: np.ndarray  # (S,) int32, row of the scene
+    scene_tokens: list[str]  # C, in the order of the frames
+    scene_names: list[str]  # C
+    scene_offsets: np.ndarray  # (C + 1,) int64, first frame of each scene and the total
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """Boxes in table order. A annotations; everything in the global frame.
+    """Boxes in table order. A annotations; everything in the global frame."""
 
-    Attributes:
-        frame: (A,) int64, row of the sample.
-        center, size_wlh, rotation: (A, 3), (A, 3), (A, 4) float64.
-        previous, following: (A,) int64, rows of the same object's neighbours in time, or -1.
-        category: (A,) int32, index into `category_names`.
-        category_names: of the table.
-        instance, num_lidar_pts, num_radar_pts: (A,) int32.
-    """
-
-    frame: np.ndarray
-    center: np.ndarray
-    size_wlh: np.ndarray
-    rotation: np.ndarray
-    previous: np.ndarray
-    following: np.ndarray
-    category: np.ndarray
-    category_names: list[str]
-    instance: np.ndarray
-    num_lidar_pts: np.ndarray
-    num_radar_pts: np.ndarray
+    frame: np.ndarray  # (A,) int64, row of the sample
+    center: np.ndarray  # (A, 3) float64
+    size_wlh: np.ndarray  # (A, 3) float64
+    rotation: np.ndarray  # (A, 4) float64
+    previous: np.ndarray  # (A,) int64, row of the same object's neighbour in time, or -1
+    following: np.ndarray  # (A,) int64, likewise
+    category: np.ndarray  # (A,) int32, index into `category_names`
+    category_names: list[str]  # of the table
+    instance: np.ndarray  # (A,) int32
+    num_lidar_pts: np.ndarray  # (A,) int32
+    num_radar_pts: np.ndarray  # (A,) int32
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -131,53 +114,38 @@ def read_annotations(tables: TableFolder, samples: Samples) -> Annotations:
     path = tables.path("sample_annotation")
     frame_of = {token: row for row, token in enumerate(samples.tokens)}
     if path.is_file() or not tables.folder.name.endswith("test"):
-        pieces, instances = tables.pieces("sample_annotation"), _read_instances(tables)
+        categories, instances = tables.rows("category"), tables.rows("instance")
+        pieces = tables.pieces("sample_annotation")
     else:
-        pieces, instances = iter([Rows([], path)]), _Instances({}, np.zeros(0, np.int32), [])
+        categories = instances = Rows([], path)
+        pieces = iter([categories])
+    instance_of = instances.index()
+    # (instances,) int32
+    category = instances.references("category_token", categories.index(), "category")
+    category = category.astype(np.int32)
     parts: list[dict[str, np.ndarray]] = []
     # A box may name one of another piece: these are looked up when all are read.
     links: dict[str, list[str]] = {"token": [], "prev": [], "next": []}
     for piece in pieces:
-        instance = piece.references("instance_token", instances.row_of_token, "instance")
+        instance = piece.references("instance_token", instance_of, "instance")
         part = {
             "frame": piece.references("sample_token", frame_of, "sample"),
             "center": piece.numbers("translation", (3,)),
             "size_wlh": piece.numbers("size", (3,)),
             "rotation": piece.quaternions("rotation"),
-            "category": instances.category[instance],
+            "category": category[instance],
             "instance": instance.astype(np.int32),
             "num_lidar_pts": piece.numbers("num_lidar_pts").astype(np.int32),
             "num_radar_pts": piece.numbers("num_radar_pts").astype(np.int32),
         }
         for field, values in links.items():
             values.extend(piece.column(field))
-        flat = (part["size_wlh"] <= 0).any(axis=1)
-        if flat.any():
-            worst = int(flat.argmax())
-            raise TableError(
-                f"{path}: size of record {piece[worst]['token']!r} is "
-                f"{part['size_wlh'][worst].tolist()}; (w, l, h) must be positive"
-            )
+        piece.refuse((part["size_wlh"] <= 0).any(axis=1), "size", "(w, l, h) must be positive")
         parts.append(part)
     index = index_by_token(links["token"], path) | {"": -1}  # "" at the ends of a track
     return Annotations(
         **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
         previous=lookup(index, links["prev"], "prev", path, "sample_annotation"),
         following=lookup(index, links["next"], "next", path, "sample_annotation"),
-        category_names=instances.category_names,
+        category_names=categories.column("name"),
     )
-
-
-@dataclass(frozen=True)
-class _Instances:
-    """The objects: row by token, (instances,) int32 categories, and the names of those."""
-
-    row_of_token: dict[str, int]
-    category: np.ndarray
-    category_names: list[str]
-
-
-def _read_instances(tables: TableFolder) -> _Instances:
-    categories, instances = tables.rows("category"), tables.rows("instance")
-    category = instances.references("category_token", categories.index(), "category")
-    return _Instances(instances.index(), category.astype(np.int32), categories.column("name"))

@@ -23,50 +23,31 @@ from streampetr_vit.structures import DatasetSpec, Pose
 class FrameRecord:
     """One key frame. Shape letters: N cameras in the order of `spec.cameras`, n boxes.
 
-    Attributes:
-        root: data root, absolute; the paths below are relative to it.
-        token, scene_token, scene_name: names of the sample and of its scene.
-        timestamp_us: time of the sample, integer microseconds since the epoch.
-        spec: classes and cameras of the data set.
-        lidar_to_ego: calibration of the lidar, or of the frame that stands for it.
-        ego_to_global: ego pose at the lidar's time, or the sample's.
-        camera_paths: N paths.
-        camera_timestamps_us: (N,) int64.
-        camera_to_lidar: (N, 4, 4) float64; includes the motion of the car between the camera's
-            time and the lidar's.
-        camera_intrinsics: (N, 3, 3) float64, in pixels of the stored picture.
-        image_sizes: (N, 2) int32, (width, height) of the stored picture.
-        gt_boxes: (n, 9) float64, lidar frame, gravity centre; all categories, with or without
-            sensor points. Velocity is NaN where the tracks do not define it.
-        gt_rotation: (n, 4) float64 unit quaternions (w, x, y, z), box -> lidar frame, with the tilt
-            that the yaw of `gt_boxes` leaves out.
-        gt_labels: (n,) int64, index into `spec.classes`, -1 for other categories.
-        num_lidar_pts, num_radar_pts: (n,) int32.
-        instance: (n,) int32, number of the object; the same object has the same number in all
-            frames of its scene.
-        has_annotations: False for a set without ground truth (then n is 0).
+    The boxes are of all categories, with or without sensor points.
     """
 
-    root: Path
-    token: str
+    root: Path  # data root, absolute; the paths below are relative to it
+    token: str  # of the sample
     scene_token: str
     scene_name: str
-    timestamp_us: int
-    spec: DatasetSpec
-    lidar_to_ego: Pose
-    ego_to_global: Pose
-    camera_paths: tuple[str, ...]
-    camera_timestamps_us: np.ndarray
-    camera_to_lidar: np.ndarray
-    camera_intrinsics: np.ndarray
-    image_sizes: np.ndarray
+    timestamp_us: int  # of the sample, since the epoch
+    spec: DatasetSpec  # classes and cameras
+    lidar_to_ego: Pose  # calibration of the lidar, or of the frame that stands for it
+    ego_to_global: Pose  # at the lidar's time, or the sample's
+    camera_paths: tuple[str, ...]  # N
+    camera_timestamps_us: np.ndarray  # (N,) int64
+    camera_to_lidar: np.ndarray  # (N, 4, 4) float64, with the car's motion between their times
+    camera_intrinsics: np.ndarray  # (N, 3, 3) float64, in pixels of the stored picture
+    image_sizes: np.ndarray  # (N, 2) int32, (width, height) of the stored picture
+    # (n, 9) float64, lidar frame, gravity centre; velocity is NaN where the tracks define none
     gt_boxes: np.ndarray
+    # (n, 4) float64 quaternions (w, x, y, z), box -> lidar frame, with the tilt that no yaw has
     gt_rotation: np.ndarray
-    gt_labels: np.ndarray
-    num_lidar_pts: np.ndarray
-    num_radar_pts: np.ndarray
-    instance: np.ndarray
-    has_annotations: bool
+    gt_labels: np.ndarray  # (n,) int64, index into `spec.classes`, -1 for other categories
+    num_lidar_pts: np.ndarray  # (n,) int32
+    num_radar_pts: np.ndarray  # (n,) int32
+    instance: np.ndarray  # (n,) int32, number of the object, the same in all frames of its scene
+    has_annotations: bool  # False for a set without ground truth; then n is 0
 
 
 class FrameRecords(Sequence[FrameRecord]):
@@ -80,20 +61,15 @@ class FrameRecords(Sequence[FrameRecord]):
     """
 
     def __init__(
-        self,
-        path: Path,
-        root: Path,
-        spec: DatasetSpec,
-        scene_rows: Sequence[int] | None = None,
+        self, path: Path, root: Path, spec: DatasetSpec, scene_rows: Sequence[int] | None = None
     ):
         self.path, self.root, self.spec = Path(path), Path(root), spec
         self._columns, self.metadata = map_arrays(self.path)
         # The file holds categories: data sets of other classes share it.
         labels = spec.label_of_category
         self.category_names: list[str] = json.loads(self.metadata["categories"])
-        self._label_of_category = np.array(
-            [labels.get(name, -1) for name in self.category_names], dtype=np.int64
-        )
+        of_category = [labels.get(name, -1) for name in self.category_names]
+        self._label_of_category = np.array(of_category, dtype=np.int64)
         offsets = self._columns["scene_offsets"]
         rows = range(len(offsets) - 1) if scene_rows is None else scene_rows
         self._scene_rows = np.array(rows, dtype=np.int64)
@@ -154,9 +130,7 @@ class FrameRecords(Sequence[FrameRecord]):
         Raises:
             InputError: if a scene is not in the set.
         """
-        have = {
-            name: int(row) for name, row in zip(self.scene_names, self._scene_rows, strict=True)
-        }
+        have = dict(zip(self.scene_names, self._scene_rows.tolist(), strict=True))
         missing = [name for name in names if name not in have]
         if missing:
             raise InputError(

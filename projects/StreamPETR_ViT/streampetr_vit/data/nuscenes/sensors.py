@@ -21,24 +21,16 @@ from streampetr_vit.structures import DatasetSpec
 class SensorData:
     """Key-frame sensor records by sample and channel: the reference, then N cameras.
 
-    The reference is the lidar, or the frame that stands for it where there is none.
-
-    Attributes:
-        paths: (S, 1 + N) file names, relative to the data root; "" of a reference that is no
-            sensor.
-        timestamp_us: (S, 1 + N) int64.
-        image_size: (S, 1 + N, 2) int32, (width, height); zero for the reference.
-        sensor_to_ego, ego_to_global: (S, 1 + N, 7) float64, translation then quaternion (w, x, y,
-            z); the ego pose is that of the record's own time.
-        intrinsics: (S, 1 + N, 3, 3) float64; zero for the reference.
+    The reference is the lidar, or the frame that stands for it where there is none. Poses are
+    translation then quaternion (w, x, y, z).
     """
 
-    paths: np.ndarray
-    timestamp_us: np.ndarray
-    image_size: np.ndarray
-    sensor_to_ego: np.ndarray
-    ego_to_global: np.ndarray
-    intrinsics: np.ndarray
+    paths: np.ndarray  # (S, 1 + N) below the data root; "" of a reference that is no sensor
+    timestamp_us: np.ndarray  # (S, 1 + N) int64
+    image_size: np.ndarray  # (S, 1 + N, 2) int32, (width, height); zero for the reference
+    sensor_to_ego: np.ndarray  # (S, 1 + N, 7) float64
+    ego_to_global: np.ndarray  # (S, 1 + N, 7) float64, at the record's own time
+    intrinsics: np.ndarray  # (S, 1 + N, 3, 3) float64; zero for the reference
 
 
 def read_sensor_data(tables: TableFolder, samples: Samples, spec: DatasetSpec) -> SensorData:
@@ -66,19 +58,12 @@ def read_sensor_data(tables: TableFolder, samples: Samples, spec: DatasetSpec) -
 
 @dataclass(frozen=True)
 class _Calibrations:
-    """The table `calibrated_sensor`.
-
-    Attributes:
-        row_of_token: row of each record.
-        slot: (R,) int64, index into the channels; -1 for sensors that are not used.
-        sensor_to_ego: (R, 7) float64.
-        intrinsics: (R, 3, 3) float64; zero for what is no camera of the spec.
-    """
+    """The table `calibrated_sensor`."""
 
     row_of_token: dict[str, int]
-    slot: np.ndarray
-    sensor_to_ego: np.ndarray
-    intrinsics: np.ndarray
+    slot: np.ndarray  # (R,) int64, index into the channels; -1 for sensors that are not used
+    sensor_to_ego: np.ndarray  # (R, 7) float64
+    intrinsics: np.ndarray  # (R, 3, 3) float64; zero for what is no camera of the spec
 
 
 def _read_calibrations(
@@ -104,14 +89,7 @@ def _read_calibrations(
 
 
 class _KeyFrames:
-    """What `sample_data` says of each sample and channel, filled in piece by piece.
-
-    Attributes:
-        paths, pose_tokens: (S, K) texts.
-        timestamp_us: (S, K) int64.
-        image_size: (S, K, 2) int32, (width, height).
-        calibration: (S, K) int64, row of the calibration record.
-    """
+    """What `sample_data` says of each sample and channel, filled in piece by piece."""
 
     def __init__(self, samples: Samples, calibrations: _Calibrations, channels: Sequence[str]):
         shape = (len(samples.tokens), len(channels))
@@ -119,8 +97,9 @@ class _KeyFrames:
         self._frame_of_token = {token: row for row, token in enumerate(samples.tokens)}
         self._count = 0
         self.paths, self.pose_tokens = (np.full(shape, "", dtype=object) for _ in range(2))
-        self.timestamp_us, self.calibration = (np.zeros(shape, np.int64) for _ in range(2))
-        self.image_size = np.zeros((*shape, 2), np.int32)
+        self.timestamp_us = np.zeros(shape, np.int64)
+        self.calibration = np.zeros(shape, np.int64)  # rows of the calibration records
+        self.image_size = np.zeros((*shape, 2), np.int32)  # (width, height)
 
     def add(self, piece: Rows) -> None:
         """Takes the key frames of the channels out of a piece of the table."""
@@ -189,10 +168,7 @@ def _read_poses(tables: TableFolder, tokens: np.ndarray) -> np.ndarray:
 def _with_reference(cameras: SensorData, timestamp_us: np.ndarray, spec: DatasetSpec) -> SensorData:
     """Puts the stated frame in the place of a lidar, with the vehicle's pose at the sample's time.
 
-    Args:
-        cameras: records of the cameras only, (S, N, ...).
-        timestamp_us: (S,) times of the samples.
-        spec: states the frame.
+    (S, N, ...) of the cameras and (S,) times of the samples -> (S, 1 + N, ...).
     """
     # The tables have poses for sensor records only: the one nearest in time stands for the sample.
     nearest = np.abs(cameras.timestamp_us - timestamp_us[:, None]).argmin(axis=1)
@@ -206,8 +182,6 @@ def _with_reference(cameras: SensorData, timestamp_us: np.ndarray, spec: Dataset
         "intrinsics": np.zeros_like(cameras.intrinsics[:, :1]),
     }
     # (S, 1, ...), (S, N, ...) -> (S, 1 + N, ...)
-    joined = {
-        name: np.concatenate((first, getattr(cameras, name)), axis=1)
-        for name, first in reference.items()
-    }
-    return SensorData(**joined)
+    return SensorData(
+        **{k: np.concatenate((v, getattr(cameras, k)), axis=1) for k, v in reference.items()}
+    )

@@ -25,14 +25,14 @@ class TableError(UserError, ValueError):
 
 
 class Rows(list[Row]):
-    """Records of a table, or of a piece of it, read by column. Attribute: path, of the table.
+    """Records of a table, or of a piece of it, read by column.
 
     Every method raises a TableError that names the file, the record and the field.
     """
 
     def __init__(self, records: Iterable[Row], path: Path):
         super().__init__(records)
-        self.path = path
+        self.path = path  # of the table
 
     def where(self, wanted: Iterable[Any]) -> Rows:
         """The records whose entry of `wanted` is true."""
@@ -48,9 +48,8 @@ class Rows(list[Row]):
                     raise TableError(f"{self.path}: {str(row)[:60]!r} is not a record") from None
                 if field not in row:
                     raise TableError(
-                        f"{self.path}: record {row.get('token', row)!r} has no field {field!r}; "
-                        f"it has {sorted(row)}. The table is not in nuScenes format, or of another "
-                        "version"
+                        f"{self.path}: record {row.get('token', row)!r} has no field {field!r}; it "
+                        f"has {sorted(row)}. The table is of another version or another format"
                     ) from None
             raise
 
@@ -64,12 +63,7 @@ class Rows(list[Row]):
             bad = ~np.isfinite(array).reshape(len(self), -1).all(axis=1)
         except (ValueError, TypeError):  # no number, or lists of several lengths
             bad = np.array([_shape_of(value) != shape for value in values])
-        if bad.any():
-            worst = int(bad.argmax())
-            raise TableError(
-                f"{self.path}: field {field!r} of record {self[worst].get('token')!r} is "
-                f"{values[worst]!r}; it must hold finite numbers of shape {shape}"
-            )
+        self.refuse(bad, field, f"it must hold finite numbers of shape {shape}")
         return array
 
     def quaternions(self, field: str) -> np.ndarray:
@@ -77,14 +71,18 @@ class Rows(list[Row]):
         array = self.numbers(field, (4,))
         # A reader that does not normalise would make a matrix of it that is not orthonormal.
         bad = np.abs(np.linalg.norm(array, axis=1) - 1.0) > 1e-3
-        if bad.any():
-            worst = int(bad.argmax())
-            raise TableError(
-                f"{self.path}: field {field!r} of record {self[worst].get('token')!r} is "
-                f"{array[worst].tolist()}, no unit quaternion (w, x, y, z): its rotation is not "
-                "orthonormal; normalise it"
-            )
+        rule = "no unit quaternion (w, x, y, z): its rotation is not orthonormal; normalise it"
+        self.refuse(bad, field, rule)
         return array
+
+    def refuse(self, bad: np.ndarray, field: str, rule: str) -> None:
+        """Shows the first record that is marked as bad, if there is one, and the broken rule."""
+        if bad.any():
+            row = self[int(bad.argmax())]
+            raise TableError(
+                f"{self.path}: field {field!r} of record {row.get('token')!r} is {row[field]!r}; "
+                f"{rule}"
+            )
 
     def poses(self) -> np.ndarray:
         """Their translation and rotation as (len(self), 7) float64."""
@@ -100,10 +98,9 @@ class Rows(list[Row]):
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:
-    try:
+    with suppress(ValueError, TypeError):
         return np.array(value, dtype=np.float64).shape
-    except (ValueError, TypeError):
-        return None
+    return None
 
 
 def index_by_token(tokens: Sequence[str], path: Path) -> dict[str, int]:
@@ -129,11 +126,9 @@ def lookup(
 
 
 class TableFolder:
-    """The tables of one version of a data set, `<root>/<version>/*.json`.
+    """The tables in the folder of a data set's version, `<root>/<version>/*.json`.
 
-    Args:
-        folder: the version's folder.
-        progress: called with (table file name, bytes read so far, bytes of the file).
+    `progress` is called with (table file name, bytes read so far, bytes of the file).
     """
 
     def __init__(self, folder: Path, progress: Callable[[str, int, int], None] | None = None):
