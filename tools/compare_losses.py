@@ -23,10 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from detectron2.config import instantiate
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
 from torch.nn import functional
 
+from streampetr_vit.data.nuscenes.catalog import open_dataset
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.errors import InputError, MissingFileError, one_line_errors
 
@@ -88,6 +91,8 @@ def record(cfg: DictConfig, steps: int) -> Trace:
         cfg: the whole configuration; changed.
         steps: of the training; the schedule ends with them.
     """
+    spec = instantiate(cfg.dataset_spec)
+    data = data_print(open_dataset(cfg.dataloader.train.dataset, spec))
     cfg.train.update(max_iter=steps, max_seconds=None, precision="float32", device="cpu", seed=0)
     cfg.dataloader.evaluator = cfg.report = None
     torch.set_num_threads(1)
@@ -97,7 +102,7 @@ def record(cfg: DictConfig, steps: int) -> Trace:
         cfg.train.output_dir = folder
         train(cfg, more_hooks=[recorder])
     losses, norms = (recorder.steps[name] for name in _NAMES)
-    return Trace(arithmetic_print(), data_print(cfg.dataloader.train.dataset.root), losses, norms)
+    return Trace(arithmetic_print(), data, losses, norms)
 
 
 def compare(one: Trace, other: Trace, rtol: float = 0.0, steps: int | None = None) -> str | None:
@@ -149,10 +154,10 @@ def arithmetic_print() -> str:
     return _digest(result.numpy().tobytes() for result in results)
 
 
-def data_print(root: str) -> str:
-    """16 hex digits of the first pictures of a data set."""
-    pictures = sorted(Path(root).glob("samples/CAM_*/*.jpg"))
-    return _digest(path.read_bytes() for path in pictures[:: max(1, len(pictures) // 20)])
+def data_print(records: FrameRecords) -> str:
+    """16 hex digits of some pictures of a data set, from its first frame to its last."""
+    frames = [records[index] for index in range(0, len(records), max(1, len(records) // 20))]
+    return _digest((f.root / path).read_bytes() for f in frames for path in f.camera_paths[:1])
 
 
 def _digest(parts: Iterable[bytes]) -> str:

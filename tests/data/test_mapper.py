@@ -207,6 +207,20 @@ def test_cached_pictures_are_the_same(
     assert torch.equal(first, third)
 
 
+def test_a_cached_picture_is_not_taken_for_another_crop(handmade_records: FrameRecords) -> None:
+    """The pictures are wider than the input: each draw has a place of its own."""
+    narrow = ImageAugmentation((40, 48), (0.5, 0.5), flip_probability=0.0)
+    cached, fresh = (
+        NuScenesMapper(training=True, image_aug=narrow, cache_images=on) for on in (True, False)
+    )
+    for seed in range(3):
+        pair = [
+            mapper(handmade_records[0], rng=np.random.default_rng(seed))
+            for mapper in (cached, fresh)
+        ]
+        assert torch.equal(pair[0].images, pair[1].images)
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="cache_images needs a fixed image transform.*0.7"):
         _training_mapper(cache_images=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,15 @@ def test_the_first_200_losses_are_the_recorded_ones(tmp_path: Path) -> None:
     trace = tmp_path / "now.json"
     tool("record", "--config-file", "configs/quickstart.py", str(trace), *folders)
     before, now = Trace.read(GOLDEN), Trace.read(trace)
-    if (before.arithmetic, before.data) == (now.arithmetic, now.data):
+    if before.arithmetic == now.arithmetic:
+        assert before.data == now.data, "the generator draws other pictures: record the trace anew"
         assert compare(before, now) is None
     else:
         # Other processors add in another order, and a training multiplies such differences: only
         # the first steps can be compared.
+        warnings.warn(
+            "another arithmetic than the recorded one: 10 steps are compared", stacklevel=1
+        )
         assert compare(before, now, rtol=1e-3, steps=10) is None
 
 

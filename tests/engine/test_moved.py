@@ -55,11 +55,69 @@ def test_a_config_yaml_with_the_old_names_builds_the_same_model(tmp_path: Path) 
     assert list(model.state_dict()) == list(expected.state_dict())
 
 
-def test_a_recipe_that_imports_an_old_module_is_told_the_new_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("modeling.grid_mask import GridMask", "is now streampetr_vit.modeling.image.grid_mask"),
+        ("evaluation.svg_charts import Chart", "is now streampetr_vit.report.charts"),
+        ("modeling.queries import DenoisingQueries", "heads.denoising_queries DenoisingQueries"),
+        ("engine.streaming import StreamingStep", "inference.Stream stands for StreamingStep"),
+        ("data.synthetic import PRESETS", "the package synthetic_nuscenes has"),
+        ("structures import CLASS_NAMES", "nuscenes.spec.NUSCENES.class_names"),
+        (
+            "data.build import open_dataset, x",
+            "open_dataset is in .*catalog|cannot import name 'x'",
+        ),
+    ],
+)
+def test_a_recipe_that_imports_an_old_name_is_told_the_new_one(
+    old: str, new: str, tmp_path: Path
+) -> None:
     recipe = tmp_path / "mine.py"
-    recipe.write_text("from streampetr_vit.modeling.grid_mask import GridMask\n")
-    with pytest.raises(ConfigError, match=r"modeling.grid_mask, which is now .*image.grid_mask"):
+    recipe.write_text(f"from streampetr_vit.{old}\n")
+    with pytest.raises((ConfigError, ImportError), match=new):
         load_config(str(recipe))
+
+
+def test_an_import_that_never_worked_keeps_its_own_error(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text("from streampetr_vit.structures import Nothing\n")
+    with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
+        load_config(str(recipe))
+
+
+def test_what_the_documents_of_earlier_versions_import_is_still_there() -> None:
+    from streampetr_vit.data.nuscenes import load_split, register_nuscenes
+
+    assert callable(load_split) and callable(register_nuscenes)
+
+
+def test_a_recipe_that_names_the_detector_gets_the_class_for_detectron2s_loops(
+    tmp_path: Path,
+) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(
+        "from detectron2.config import LazyConfig\n"
+        "from streampetr_vit.modeling.detector import StreamPETR\n"
+        f"recipe = LazyConfig.load_rel({str(RECIPE)!r})\n"
+        "model, optimizer, schedule = recipe.model, recipe.optimizer, recipe.schedule\n"
+        "train, dataloader = recipe.train, recipe.dataloader\n"
+        "model._target_ = StreamPETR\n"
+    )
+    with torch.device("meta"):
+        assert isinstance(instantiate(load_config(str(recipe)).model), BareStreamPETR)
+
+
+def test_an_override_of_the_spec_reaches_the_loaders_of_an_older_config(tmp_path: Path) -> None:
+    cfg = load_config(str(RECIPE))
+    cfg.model.head.num_classes = 10
+    for part in ("train", "test", "evaluator"):
+        del cfg.dataloader[part]["spec"]
+    del cfg["dataset_spec"]
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    older = load_config(str(tmp_path / "config.yaml"), ["dataset_spec.cameras=[front]"])
+    for part in ("train", "test", "evaluator"):
+        assert list(older.dataloader[part].spec.cameras) == ["front"]
 
 
 def test_a_key_that_moved_is_told_by_its_new_name() -> None:

@@ -132,6 +132,31 @@ def test_a_second_evaluation_starts_anew() -> None:
     assert same(evaluated(model, TWO_SCENES), evaluated(changed, TWO_SCENES))
 
 
+def test_a_training_in_between_lets_one_scene_be_evaluated_again() -> None:
+    """The scene's first frame is earlier than its last one, which was seen before."""
+    model, scene = make_bare_detector().train(), [make_sample(0), make_sample(1)]
+    first = evaluated(model, scene)
+    assert same(evaluated(model, scene), first)
+    model.eval()
+    evaluated(model, scene)
+    with pytest.raises(ValueError, match=r"reset\(\).*reset_streams\(\)"):
+        evaluated(model, scene)
+    model.reset_streams()
+    assert same(evaluated(model, scene), first)
+
+
+def test_other_weights_in_the_middle_of_a_scene_are_seen_by_the_rig_code() -> None:
+    model, frames = make_bare_detector().eval(), as_dicts([make_sample(0), make_sample(1)])
+    model(frames[:1])
+    with torch.no_grad():
+        model.head.token_modulation.gamma.weight.fill_(0.5)
+    kept = Stream(model)
+    kept.memory, kept._position = model._stream.memory, list(model._stream._position)
+    model.eval()
+    found = model(frames[1:])[0]["detections"]
+    assert torch.equal(found.scores, kept([Sample.of(frames[1])])[0].scores)
+
+
 def test_an_evaluation_in_the_middle_leaves_the_training_memory_alone() -> None:
     results = []
     for evaluate in (False, True):

@@ -18,7 +18,6 @@ from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.loaders import EvaluationLoader, FrameDataset, TrainLoader
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import open_dataset
-from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.streaming_sampler import (
     StreamingBatchSampler,
     cut_sequences,
@@ -34,7 +33,7 @@ def build_train_loader(
     mapper: NuScenesMapper,
     *,
     lanes_per_rank: int,
-    spec: DatasetSpec = NUSCENES,
+    spec: DatasetSpec | None = None,
     num_workers: int | None = None,
     prefetch_factor: int = 2,
     sequence_split: int = 1,
@@ -50,7 +49,7 @@ def build_train_loader(
         dataset: catalog name, or a description as `catalog.dataset_name` takes it.
         mapper: a training mapper.
         lanes_per_rank: streams per rank, the batch size.
-        spec: classes and cameras of the data set.
+        spec: classes and cameras of the data set; None as it was registered.
         num_workers: loading processes; 0 loads in this process, None is `default_workers`.
         prefetch_factor: batches that each of them makes ahead.
         sequence_split, sequence_length: see `streaming_sampler.cut_sequences`.
@@ -78,7 +77,7 @@ def build_window_loader(
     lanes_per_rank: int,
     window_length: int,
     window_drop: int = 1,
-    spec: DatasetSpec = NUSCENES,
+    spec: DatasetSpec | None = None,
     num_workers: int | None = None,
     prefetch_factor: int = 2,
     seed: int = 0,
@@ -113,7 +112,7 @@ def build_test_loader(
     dataset: str | Mapping[str, Any],
     mapper: NuScenesMapper,
     *,
-    spec: DatasetSpec = NUSCENES,
+    spec: DatasetSpec | None = None,
     num_workers: int | None = None,
     prefetch_factor: int = 2,
     rank: int | None = None,
@@ -145,7 +144,7 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 def _training_data(
-    dataset: str | Mapping[str, Any], spec: DatasetSpec, mapper: NuScenesMapper, seed: int
+    dataset: str | Mapping[str, Any], spec: DatasetSpec | None, mapper: NuScenesMapper, seed: int
 ) -> FrameDataset:
     if not mapper.training:
         raise InputError("a training loader needs a mapper with training=True")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.engine.moved import KEYS, new_name, rename_targets
+from streampetr_vit.engine.moved import KEYS, rename_targets, where_now
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.structures import DatasetSpec
 
@@ -55,6 +55,10 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         )
     if "dataset_spec" not in cfg:  # earlier versions had none and knew nuScenes only
         cfg.dataset_spec = LazyCall(DatasetSpec)(**NUSCENES.plain())
+        for part in ("train", "test", "evaluator"):
+            node = cfg.dataloader.get(part)
+            if node is not None and "spec" in _keys_of(node):
+                node.spec = "${dataset_spec}"  # so that an override of it reaches all parts
     for override in overrides:
         check_override(cfg, override)
     return LazyConfig.apply_overrides(cfg, list(overrides))
@@ -65,11 +69,10 @@ def _load(path: str) -> DictConfig:
     try:
         cfg = LazyConfig.load(path)
     except ImportError as error:  # an import in the recipe
-        moved = new_name(error.name or "")
+        moved = where_now(error)
         if moved is None:
             raise
-        message = f"{path} imports {error.name}, which is now {moved}: change that import"
-        raise ConfigError(message) from error
+        raise ConfigError(f"{path}: {moved}. Change that import") from error
     rename_targets(cfg)
     return cfg
 
@@ -98,7 +101,7 @@ def instantiate_model(cfg: DictConfig) -> nn.Module:
 
 def _check_classes(model: nn.Module, names: list[str]) -> None:
     """Raises InputError unless the heads have one class channel for each class."""
-    # A head with more channels would train without a word, one with fewer would fail in the loss.
+    # A head with more channels would train without an error, one with fewer would fail in the loss.
     for part in ("head", "image_head"):
         channels = getattr(getattr(model, part, None), "num_classes", len(names))
         if channels != len(names):

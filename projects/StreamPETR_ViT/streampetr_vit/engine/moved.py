@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -14,10 +16,14 @@ _MODULES = {
     "data.table_reader": "data.nuscenes.tables",
     "data.frame_records": "data.nuscenes.records",
     "data.record_cache": "data.nuscenes.cache",
-    "engine.streaming": "inference",
     "evaluation.report": "report.page",
     "evaluation.report_from_run": "report.from_run",
+    "evaluation.report_pictures": "report.pictures",
+    "evaluation.report_tables": "report.tables",
+    "evaluation.svg_charts": "report.charts",
+    "evaluation.training_curves": "report.curves",
     "modeling.criterion.image_criterion": "modeling.criterion.training_loss",
+    "modeling.key_report": "checkpoint.fit",
     "modeling.grid_mask": "modeling.image.grid_mask",
     "modeling.queries": "modeling.heads.outputs",
     "modeling.temporal.camera_sampling": "modeling.decoder.camera_sampling",
@@ -29,6 +35,17 @@ _MODULES = {
 }
 # Class that configurations name as `model` -> the class that detectron2's own loops can call.
 _CLASSES = {"modeling.detector.StreamPETR": "inference.bare_model.BareStreamPETR"}
+# What of a module, or of a name in it, went elsewhere -> where, in words.
+_ELSEWHERE = {
+    "data.synthetic": "the package synthetic_nuscenes has the synthetic data set",
+    "data.build.open_dataset": "open_dataset is in streampetr_vit.data.nuscenes.catalog",
+    "engine.streaming": "streampetr_vit.inference.Stream stands for StreamingStep",
+    "modeling.queries": "streampetr_vit.modeling.heads.outputs has the outputs of the heads, "
+    "heads.denoising_queries DenoisingQueries",
+    "structures.CLASS_NAMES": "streampetr_vit.data.nuscenes.spec.NUSCENES.class_names has them",
+    "structures.CAMERA_NAMES": "streampetr_vit.data.nuscenes.spec.NUSCENES.cameras has them",
+    "structures.CONVERTER_CLASS_NAMES": "it is in streampetr_vit.data.nuscenes.spec",
+}
 # Key of an earlier version -> what to set instead.
 KEYS = {
     "dataloader.train.mapper.class_names": "dataset_spec.classes",
@@ -48,11 +65,24 @@ def new_name(name: str) -> str | None:
     return f"{_PACKAGE}{_MODULES[module]}.{rest}" if module in _MODULES else None
 
 
+def where_now(error: ImportError) -> str | None:
+    """A sentence on what an import of an earlier version must become; None if it is none."""
+    name = error.name or ""
+    absent = re.search(r"cannot import name '(\w+)'", str(error))
+    full = f"{name}.{absent[1]}" if absent else name
+    elsewhere = _ELSEWHERE.get(full.removeprefix(_PACKAGE))
+    moved = new_name(full)
+    if elsewhere is None and moved is not None:
+        elsewhere = f"it is now {moved}"
+    return None if elsewhere is None else f"there is no {full} any more: {elsewhere}"
+
+
 def rename_targets(node: Any) -> None:
     """Gives every `_target_` of a configuration its present name, in place."""
     if isinstance(node, DictConfig):
         target = node.get("_target_")
-        # A target is a name in YAML, and the class itself in a recipe.
+        if inspect.isclass(target):  # in a recipe; in YAML it is a name
+            target = f"{target.__module__}.{target.__qualname__}"
         if isinstance(target, str) and (renamed := new_name(target)):
             node["_target_"] = renamed
     if isinstance(node, (DictConfig, ListConfig)):

@@ -78,7 +78,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
 
 
 def evaluate(
-    cfg: DictConfig, model: nn.Module, output_dir: str | None = None, memory: bool = True
+    cfg: DictConfig, model: nn.Module, output_dir: str | None = None, memory: bool | None = None
 ) -> Metrics:
     """Runs the test set through a model and returns the evaluator's metrics.
 
@@ -87,7 +87,8 @@ def evaluate(
         model: with its weights, not wrapped for distribution. A `StreamPETR` runs in a new
             `Stream`; any other model is called with batches, as detectron2 does.
         output_dir: folder for the results; None for dataloader.evaluator.output_dir.
-        memory: False turns the temporal memory off: every frame is a stream of its own.
+        memory: False turns the temporal memory off: every frame is a stream of its own. None does
+            as model.memory_at_test says.
 
     Returns:
         {task: {metric: value}} on rank 0, empty on other ranks.
@@ -98,6 +99,8 @@ def evaluate(
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
     folder = output_dir or cfg.dataloader.evaluator.output_dir
     evaluator = call(cfg.dataloader.evaluator, output_dir=folder)
+    if memory is None:
+        memory = cfg.model.get("memory_at_test", True)
     with evaluation_mode(model):
         run = _inference(model, cfg.train.eval_precision, memory)
         results = inference_on_dataset(run, loader, evaluator)

@@ -27,7 +27,7 @@ class BareStreamPETR(StreamPETR):
     def __init__(self, *parts: Any, memory_at_test: bool = True, **options: Any) -> None:
         super().__init__(*parts, **options)
         self._memory: TemporalMemory | None = None
-        self._stream = Stream(self, memory=memory_at_test)  # inference only
+        self._stream = Stream(self, None, memory=memory_at_test)  # inference only
 
     def reset_streams(self) -> None:
         """Forgets all streams, of training and of inference."""
@@ -36,9 +36,8 @@ class BareStreamPETR(StreamPETR):
 
     def train(self, mode: bool = True) -> BareStreamPETR:
         """Sets the mode. Training mode ends the streams of inference."""
-        if mode:
-            # The weights will change: what a stream keeps was computed from the old ones.
-            self._stream.reset()
+        # Either way the weights may be others now: what was computed from the old ones goes.
+        self._stream.reset() if mode else self._stream.forget_rig()
         return super().train(mode)
 
     def forward(self, samples: Sequence[Any]) -> dict[str, Tensor] | list[dict[str, Any]]:

@@ -45,7 +45,8 @@ class Stream:
 
     Args:
         detector: in evaluation mode, on its device.
-        precision: "float32", "bf16" or "fp16", of the network.
+        precision: "float32", "bf16" or "fp16", of the network, whatever surrounds a call; None is
+            what surrounds it.
         memory: False makes every frame a stream of its own.
         cuda_graph: capture the frame in a CUDA graph and replay it.
         cast: cast the backbone's weights to `precision` once, instead of in each frame. This
@@ -59,7 +60,7 @@ class Stream:
     def __init__(
         self,
         detector: StreamPETR,
-        precision: str = "float32",
+        precision: str | None = "float32",
         *,
         memory: bool = True,
         cuda_graph: bool = False,
@@ -69,7 +70,7 @@ class Stream:
         self._detector, self._precision, self._remembers = detector, precision, memory
         self._cuda_graph = cuda_graph
         self._step = GraphStep(self._run, detector) if cuda_graph else self._run
-        if cast and precision != "float32":
+        if cast and precision in ("bf16", "fp16"):
             cast_weights(detector.backbone, DTYPES[precision])
         self.reset()
 
@@ -77,13 +78,17 @@ class Stream:
         """Forgets everything, as if no frame had been seen."""
         self.memory: TemporalMemory | None = None  # after the last frame
         self._position: list[tuple[str, float]] = []  # (scene token, seconds) of each row
+        self.forget_rig()
+
+    def forget_rig(self) -> None:
+        """Forgets what was computed from the weights and the last rig; the streams go on."""
         self._known: _KnownRig | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> list[Detections]:
         """Detects in the next sample of each stream, and waits for the boxes.
 
-        A row starts anew if its scene is another than in the call before. All rows start anew if
-        their number changes.
+        A row starts anew if its scene differs from that of the previous call. All rows start anew
+        if their number changes.
 
         Args:
             samples: B of them, on the CPU.
@@ -92,14 +97,16 @@ class Stream:
             B detections on the CPU, in the lidar frame of their sample.
 
         Raises:
-            ValueError: a sample is earlier than the one before it in the same scene; the detector
-                is in training mode.
+            ValueError: there is no sample; a sample is earlier than the one before it in the same
+                scene; the detector is in training mode.
         """
+        if not samples:
+            raise ValueError("a stream needs at least one sample in each call")
         position = [(s.scene_token, float(s.timestamp_s)) for s in samples]
         continues = self._continues(position)
         if not all(continues):
             # A new scene may come with another calibration, or after the weights were changed.
-            self._known = None
+            self.forget_rig()
         # Pictures go to the device at once; the rig stays on the CPU, where it can be compared.
         frame = Frame.collate(samples, images_to=self._detector.device)
         found = self.push(replace(frame, continues_stream=torch.tensor(continues)))
@@ -112,8 +119,8 @@ class Stream:
         Args:
             frame: of B streams, on the CPU or on the detector's device. Its `continues_stream`
                 decides which streams go on, unless there is no memory of B streams. A rig on the
-                CPU is compared with the last one by value. On the device, the same object counts as
-                the same rig and must not change.
+                CPU is compared with the last one by value. On the device, two rigs are the same
+                only if they are the same Python object, which must not change.
 
         Returns:
             Detections on the device; their `unpad` waits for them. Later frames do not change them.
@@ -173,7 +180,8 @@ class Stream:
             if self._remembers and scene == last_scene and time < last_time:
                 raise ValueError(
                     f"frames of scene {scene} are out of order: timestamp_s {time:.6f} comes after "
-                    f"{last_time:.6f}; sort the frames by time, or call reset() to start anew"
+                    f"{last_time:.6f}; sort the frames by time, or start anew with "
+                    "reset() of the stream, reset_streams() of the model"
                 )
             flags.append(scene == last_scene)
         return flags

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures.pose import Pose
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class ObjectClass:
         name: what reports, pictures and result files call it.
         categories: of the tables, whose objects are of this class.
         range_m: results farther from the vehicle are left out of result files.
-        attributes: of a moving object, and of one that stands; "" for none.
+        attributes: two names, for moving objects and for standing objects; "" is no attribute.
         scored_as: the class of nuScenes' metric that it counts as; None for the one of the same
             name, or for none where there is no such class.
     """
@@ -43,8 +42,10 @@ class ObjectClass:
                 f"class {self.name!r}: attributes must be two names, of a moving object and of one "
                 f"that stands, not {list(self.attributes)}"
             )
-        if not self.range_m > 0:
-            raise InputError(f"class {self.name!r}: range_m must be above 0, not {self.range_m}")
+        if not isinstance(self.range_m, (int, float)) or not self.range_m > 0:  # refuses NaN too
+            raise InputError(
+                f"class {self.name!r}: range_m must be a number above 0, not {self.range_m!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class DatasetSpec:
     moving_speed_mps: float = 0.2
 
     def __post_init__(self) -> None:
+        for name in ("classes", "cameras"):
+            if isinstance(getattr(self, name), str):  # tuple() would make letters of it
+                raise InputError(f"dataset_spec.{name} must be a list, not {getattr(self, name)!r}")
         # A config file yields dicts and lists; stored as this class has them, so that equal ones
         # compare equal.
         classes = [c if isinstance(c, ObjectClass) else _class_of(c) for c in self.classes]
@@ -108,11 +112,6 @@ class DatasetSpec:
             for category in entry.categories
         }
 
-    @property
-    def reference_pose(self) -> Pose | None:
-        """`lidar_to_ego` as a pose; None where the tables have it."""
-        return None if self.lidar_to_ego is None else Pose.of_row(self.lidar_to_ego)
-
     def attribute(self, label: int, speed_mps: float) -> str:
         """The attribute of an object of a speed in the global frame."""
         moving, standing = self.classes[label].attributes
@@ -124,6 +123,10 @@ class DatasetSpec:
 
 
 def _class_of(described: Mapping[str, Any]) -> ObjectClass:
+    if not isinstance(described, Mapping):
+        raise InputError(
+            f"dataset_spec.classes has {described!r}: each class is a dict with name and categories"
+        )
     known = [f.name for f in fields(ObjectClass)]
     unknown = sorted(set(described) - set(known))
     if unknown or not {"name", "categories"} <= set(described):

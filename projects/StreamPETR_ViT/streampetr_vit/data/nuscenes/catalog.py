@@ -69,6 +69,8 @@ def load_split(
         return load_records(root, version, split, cache_dir, spec)
     own = _own_splits(folder)
     if split in own:  # before the devkit's: they may have the same names
+        if any(split in names for names in _DEVKIT_SPLITS.values()):
+            _LOG.info("split %s is that of %s, not the devkit's", split, folder / "splits.json")
         return load_records(root, version, own[split], cache_dir, spec)
     suffix = next((end for end, names in _DEVKIT_SPLITS.items() if split in names), None)
     if suffix is None or not version.endswith(suffix):
@@ -139,6 +141,7 @@ def register_nuscenes(
         "split": split if scenes is None else None,  # as the devkit's evaluation names it
         "scenes": scenes,
         "cache_dir": None if cache_dir is None else str(Path(cache_dir).expanduser().absolute()),
+        "spec": spec,
         "thing_classes": list(spec.class_names),
         "evaluator_type": "nuscenes",
     }
@@ -151,18 +154,29 @@ def register_nuscenes(
                 "choose another name (the key `name` of a description)"
             )
         return
-    DatasetCatalog.register(name, lambda: open_dataset(name, spec))
+    DatasetCatalog.register(name, lambda: open_dataset(name))
     MetadataCatalog.get(name).set(**description)
 
 
-def open_dataset(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES) -> FrameRecords:
+def open_dataset(dataset: str | Mapping[str, Any], spec: DatasetSpec | None = None) -> FrameRecords:
     """The records of a data set that a config names or describes.
 
     Args:
         dataset: see `dataset_name`.
-        spec: how to read it, whatever it was registered with.
+        spec: how to read it; None as it was registered, which is nuScenes' way by default.
+
+    Raises:
+        InputError: the data set was registered with a spec of its own, and `spec` is another.
     """
-    known = MetadataCatalog.get(dataset_name(dataset, spec))
+    name = dataset_name(dataset, NUSCENES if spec is None else spec)
+    known = MetadataCatalog.get(name)
+    spec = known.spec if spec is None else spec
+    if known.spec not in (NUSCENES, spec):
+        raise InputError(
+            f"data set {name!r} is registered with its own classes {known.thing_classes} and "
+            f"cameras {list(known.spec.cameras)}, which are not those of dataset_spec: set "
+            "dataset_spec to the registered ones"
+        )
     split = known.split if known.scenes is None else known.scenes  # one of them, or neither
     return load_split(known.root, known.version, split, known.cache_dir, spec)
 

@@ -33,5 +33,7 @@ def autocast(
     if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("precision 'bf16': this GPU has no bfloat16; use 'fp16'")
     if precision == "float32":
-        return torch.autocast(device_type, enabled=False)
+        # Not nullcontext: an ambient autocast would go on. Other devices have none.
+        known = device_type in ("cpu", "cuda")
+        return torch.autocast(device_type, enabled=False) if known else nullcontext()
     return torch.autocast(device_type, DTYPES[precision], cache_enabled=cache_enabled)

@@ -1,0 +1,71 @@
+"""`evaluate` on the real detector and data: precision and memory are those that were asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from streampetr_vit.engine import build_model, evaluate, load_config
+from streampetr_vit.engine.config import call
+from streampetr_vit.inference import Stream
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
+    cfg = load_config(str(ROOT / "configs" / "quickstart.py"), ["train.device=cpu"])
+    cfg.dataloader.test.dataset = dict(
+        root=str(tiny_nuscenes), version="v1.0-mini", split="mini_val"
+    )
+    cfg.train.output_dir = str(tmp_path_factory.mktemp("evaluation"))
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def model(recipe: DictConfig) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_model(recipe)
+
+
+def results(cfg: DictConfig, model: torch.nn.Module, name: str, **options: Any) -> dict[str, Any]:
+    folder = Path(cfg.train.output_dir) / name
+    evaluate(cfg, model, str(folder), **options)
+    return json.loads((folder / "results_nusc.json").read_text())["results"]
+
+
+def test_the_memory_is_on_off_or_as_the_configuration_says(
+    recipe: DictConfig, model: torch.nn.Module
+) -> None:
+    on, off = (results(recipe, model, f"memory {m}", memory=m) for m in (True, False))
+    assert on != off
+    assert results(recipe, model, "default") == on
+    recipe.model.memory_at_test = False
+    try:
+        assert results(recipe, model, "configured") == off
+    finally:
+        recipe.model.memory_at_test = True
+
+
+def test_the_network_runs_in_the_evaluations_precision_and_the_data_in_float32(
+    recipe: DictConfig, model: torch.nn.Module
+) -> None:
+    exact = results(recipe, model, "float32")
+    recipe.train.eval_precision = "bf16"
+    try:
+        rounded = results(recipe, model, "bf16")
+    finally:
+        recipe.train.eval_precision = "float32"
+    assert rounded != exact
+    stream = Stream(model.eval(), "bf16")
+    samples = list(call(recipe.dataloader.test, rank=0, world_size=1))
+    # The loader ran without any autocast here; in `evaluate` it ran beside the network's.
+    scores = [stream(batch)[0].scores for batch in samples]
+    for batch, expected in zip(samples, scores, strict=True):
+        found = sorted((b["detection_score"] for b in rounded[batch[0].sample_token]), reverse=True)
+        assert set(found) <= set(expected.double().tolist())
