@@ -39,7 +39,7 @@ def draw_groups(
         chosen = [records[index] for index in (*in_a_row, *alone)]
         score_threshold = balanced_threshold(
             {record.token: results.get(record.token, ()) for record in chosen},
-            sum(len(visible_truth(record, range_m)[1]) for record in chosen),
+            sum(len(visible_truth(record, range_m)) for record in chosen),
         )
 
     def draw(record: FrameRecord, caption: str) -> Picture:
