@@ -60,8 +60,8 @@ def test_frames_from_the_middle_of_scenes_spread_over_the_set(
         *(f"{scene[k]}-2" for k in (1, 3, 5)),
     ]
     times = ("+0.0", "+0.5", "+1.0")
-    assert [p.caption for p in in_a_row.pictures] == [f"{scene[0]}, {time} s" for time in times]
-    assert [p.caption for p in alone.pictures] == [scene[1], scene[3], scene[5]]
+    assert list(in_a_row.pictures) == [f"{scene[0]}, {time} s" for time in times]
+    assert list(alone.pictures) == [scene[1], scene[3], scene[5]]
 
 
 def test_no_more_frames_and_scenes_than_there_are(

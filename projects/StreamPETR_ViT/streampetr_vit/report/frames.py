@@ -7,7 +7,8 @@ from typing import Any
 
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.evaluation.result_format import detections_from_records
-from streampetr_vit.report.pictures import Picture, PictureGroup
+from streampetr_vit.report.page import PictureGroup
+from streampetr_vit.visualization.drawing import Image
 from streampetr_vit.visualization.frame_picture import draw_record, visible_truth
 
 # Sample token -> records of the results file.
@@ -42,14 +43,14 @@ def draw_groups(
             sum(len(visible_truth(record, range_m)) for record in chosen),
         )
 
-    def draw(record: FrameRecord, caption: str) -> Picture:
+    def draw(record: FrameRecord) -> Image:
         detections = detections_from_records(
             results.get(record.token, ()),
             record.lidar_to_ego,
             record.ego_to_global,
             records.spec.class_names,
         )
-        return Picture(draw_record(record, detections, score_threshold, range_m), caption)
+        return draw_record(record, detections, score_threshold, range_m)
 
     text = (
         f"Colour: predicted, score at least {score_threshold:.2f}; the front face is filled. White "
@@ -60,10 +61,10 @@ def draw_groups(
         PictureGroup(
             "Consecutive frames",
             f"{text} The same objects should keep their boxes from frame to frame.",
-            [draw(record, _caption(record, row[0])) for record in row],
+            {_caption(record, row[0]): draw(record) for record in row},
         ),
         PictureGroup(
-            "Other scenes", text, [draw(records[i], records[i].scene_name) for i in alone]
+            "Other scenes", text, {records[i].scene_name: draw(records[i]) for i in alone}
         ),
     ]
     return [group for group in groups if group.pictures]

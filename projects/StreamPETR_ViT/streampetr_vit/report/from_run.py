@@ -22,7 +22,7 @@ from streampetr_vit.evaluation.result_format import read_results
 from streampetr_vit.report.curves import Scalars, read_scalars
 from streampetr_vit.report.frames import draw_groups
 from streampetr_vit.report.page import ReportInput
-from streampetr_vit.report.tables import MetricRun
+from streampetr_vit.report.tables import Summary
 from streampetr_vit.structures import DatasetSpec
 
 MEMORY_ON, MEMORY_OFF = "memory on", "memory off at test"
@@ -68,6 +68,7 @@ def report_from_run(
     metrics_json, config = output_dir / "metrics.json", output_dir / "config.yaml"
     # A run that was only evaluated has no metrics.json.
     scalars = read_scalars(metrics_json) if metrics_json.is_file() else {}
+    details = inference / "metrics_details.json"
     # The main run first: the page's tiles, curves and pictures are its.
     folders = {main_run: inference, **(other_runs or {})}
     return ReportInput(
@@ -76,7 +77,8 @@ def report_from_run(
         notes=notes,
         # What was run goes above the numbers, what it ran on to the end of the page.
         facts=_dataset_facts(records) | _training_facts(scalars),
-        runs=[_metric_run(name, Path(folder)) for name, folder in folders.items()],
+        runs={name: _summary(name, Path(folder)) for name, folder in folders.items()},
+        details=json.loads(details.read_text()) if details.is_file() else {},
         scalars=scalars,
         picture_groups=draw_groups(
             records,
@@ -125,12 +127,8 @@ def _training_facts(scalars: Scalars) -> dict[str, str]:
     return facts
 
 
-def _metric_run(name: str, folder: Path) -> MetricRun:
-    summary, details = folder / "metrics_summary.json", folder / "metrics_details.json"
-    if not summary.is_file():
-        raise MissingFileError(f"run {name!r}: no {summary}; evaluate it first")
-    return MetricRun(
-        name=name,
-        summary=json.loads(summary.read_text()),
-        details=json.loads(details.read_text()) if details.is_file() else None,
-    )
+def _summary(run: str, folder: Path) -> Summary:
+    path = folder / "metrics_summary.json"
+    if not path.is_file():
+        raise MissingFileError(f"run {run!r}: no {path}; evaluate it first")
+    return json.loads(path.read_text())
