@@ -127,6 +127,13 @@ def test_absent_classes_are_marked() -> None:
     assert '<tr class="absent">' in text
 
 
+def test_errors_that_no_present_class_defines_are_a_dash() -> None:
+    summary = _summary(0.5) | {"num_gt_boxes": {"car": 0, "pedestrian": 0, "traffic_cone": 9}}
+    text = render_report(ReportInput("t", runs={"run": summary}))
+    assert "mASE 0.250, mAOE \N{EN DASH}, mAVE \N{EN DASH}, mAAE \N{EN DASH}." in text
+    assert text.count('<td class="none">\N{EN DASH}</td>') == 3
+
+
 @pytest.fixture(scope="module")
 def evaluated_run(tiny_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder after an evaluation of the true boxes."""
@@ -168,17 +175,16 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
         "Tiny",
         notes=["a note"],
         other_runs={"again": evaluated_run / "inference"},
-        consecutive_frames=2,
         range_m=28.0,
     )
     assert list(report.runs) == ["memory on", "again"]
     assert report.facts["evaluated on"] == "6 frames of 1 scene"
     assert report.facts["trained for"] == "391 iterations"
     (group,) = report.picture_groups  # one scene: no others
-    assert list(group.pictures) == ["scene-0103, +0.0 s", "scene-0103, +0.5 s"]
+    assert list(group.pictures) == [f"scene-0103, +{k / 2:.1f} s" for k in range(4)]
     assert "torch" in report.environment
     text = write_report(evaluated_run, report).read_text()
-    assert text.count("data:image/jpeg;base64,") == 2
+    assert text.count("data:image/jpeg;base64,") == 4
     assert "model: tiny" in text and "a note" in text
     # Only a recipe knows where its data come from, and says so in its notes.
     assert "synthetic" not in text.lower()

@@ -164,20 +164,28 @@ class NuScenesEvaluator(DatasetEvaluator):
         """The samples in the order of the split, after a check that each is there once."""
         expected = dict.fromkeys(self._records.tokens)  # ordered, and quick to search
         counts = Counter(sample.sample_token for sample in samples)
+        # The metric would count a missing sample as one without detections.
+        missing = [token for token in expected if token not in counts]
+        unknown = [token for token in counts if token not in expected]
         twice = [] if self._allow_padding else [token for token in counts if counts[token] > 1]
-        problems = {
-            # The metric would count a missing sample as one without detections.
-            "got no detections; run the test loader over the whole data set of the evaluator": [
-                token for token in expected if token not in counts
-            ],
-            "are not in the data set of the evaluator; give it the data set of the test loader": [
-                token for token in counts if token not in expected
-            ],
-            "were evaluated more than once; give every process its own samples (the loader's "
-            'sharding="scene"), or set allow_padding=True': twice,
-        }
-        total = len({*expected, *counts})
-        for problem, tokens in problems.items():
+        for tokens, total, problem in (
+            (
+                missing,
+                len(expected),
+                "got no detections; run the test loader over the whole data set of the evaluator",
+            ),
+            (
+                unknown,
+                len(counts),
+                "are not in the data set of the evaluator; give it the data set of the test loader",
+            ),
+            (
+                twice,
+                len(counts),
+                "were evaluated more than once; give every process its own samples (the loader's "
+                'sharding="scene"), or set allow_padding=True',
+            ),
+        ):
             if tokens:
                 raise InputError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")
         # Reversed, so that of samples that come twice the first stays.

@@ -9,7 +9,7 @@ from html import escape
 
 LINE_COLORS = ("#1f5fd0", "#e0632c", "#1c9a76", "#9b4fc4", "#c9922a", "#d43d6a", "#4f6d7a")
 MAX_POINTS = 600  # of a line: more than the pixels that it is seen with
-_FEWEST_SMOOTHED = 20
+_FEWEST_SMOOTHED = 20  # the mean of a short line would hide what little it shows
 
 # Units of the drawing, which the page scales: the plot is inside these margins.
 _WIDTH, _HEIGHT = 420, 230
@@ -45,6 +45,7 @@ def render_chart(chart: Chart) -> str:
         color = LINE_COLORS[number % len(LINE_COLORS)]
         drawn.append(_render_line(points, axes, color, chart.smooth))
         legend.append(f'<span><i style="background:{color}"></i>{escape(name)}</span>')
+    # A line alone needs no legend: the title names it. The empty one keeps the charts equal.
     return (
         f'<figure class="chart"><h4>{escape(chart.title)}</h4>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(chart.title)}">'
@@ -116,6 +117,7 @@ def _render_grid(axes: _Axes, x_label: str) -> str:
     parts = []
     for value in axes.y_ticks():
         y = axes.y(axes.shown(value))
+        # 3.5 lower: half the height of a figure, whose base line is what SVG places.
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:g}</text>')
     for value in ticks(0.0, axes.x_high):

@@ -16,14 +16,11 @@ Scalars = Mapping[str, Mapping[float, float]]  # name -> {iteration: value}
 _LAYER = re.compile(r"(^|[._])d\d+[._]")
 # Losses of the 2D head have a chart of their own: their scale is another.
 _IMAGE_HEAD = re.compile(r"(^|\.)(enc_|centers2d|centerness)")
-_MAX_LINES = 7
+_MAX_LINES = 7  # of a chart, as many as it has colours
 
 
 def read_scalars(metrics_json: str | Path) -> dict[str, dict[float, float]]:
     """Reads what detectron2's JSONWriter wrote, one JSON object per line.
-
-    Args:
-        metrics_json: the file.
 
     Returns:
         name -> {iteration: value}, finite values only, iterations ascending.
@@ -46,6 +43,7 @@ def read_scalars(metrics_json: str | Path) -> dict[str, dict[float, float]]:
 
 def training_charts(scalars: Scalars) -> list[Chart]:
     """The charts of a report from what `read_scalars` returns, without those that have no data."""
+    # detectron2's names: "d0.loss_cls" is of the first decoder layer, "bbox3d/NDS" of a task.
     losses = [n for n in scalars if "loss" in n and n != "total_loss" and not _LAYER.search(n)]
     # Names of losses differ between heads: they are sorted by what they contain.
     images = [n for n in losses if _IMAGE_HEAD.search(n)]
@@ -74,6 +72,6 @@ def _chart(
     chosen = [name for name in scalars if name in names][:_MAX_LINES]
     # A single point is no curve: a lone evaluation at the end is in the tables.
     lines = {name: scalars[name] for name in chosen if len(scalars[name]) > 1}
-    # The logarithm of a norm of 0, of a model without gradients, does not exist.
+    # A norm of 0 has no logarithm.
     positive = all(value > 0 for line in lines.values() for value in line.values())
     return Chart(title, lines, smooth=smooth, log_y=log_y and positive)

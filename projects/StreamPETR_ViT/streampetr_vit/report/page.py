@@ -79,7 +79,7 @@ def write_report(output_dir: str | Path, report: ReportInput) -> Path:
 
 def render_report(report: ReportInput) -> str:
     """The text of the HTML file."""
-    sections = [
+    sections = [  # what a reader wants first, and what made the numbers last
         _header(report),
         _metric_section(report.runs, report.details),
         _curve_section(report.scalars),

@@ -55,7 +55,7 @@ def run_table(runs: Mapping[str, Summary]) -> str:
         for column in columns:
             values = [row[column] for row in rows.values() if not math.isnan(row[column])]
             choose = min if column in ERROR_NAMES else max
-            best[column] = choose(values, default=None)
+            best[column] = choose(values, default=math.nan)  # which equals nothing
     heads = [f"AP {c.removeprefix('mAP_')}" if c.startswith("mAP_") else c for c in columns]
     body = "".join(
         f"<tr><td>{escape(name)}</td>"
@@ -110,9 +110,8 @@ def _table(heads: Sequence[str], body: str) -> str:
 
 
 def _cell(value: float, best: bool = False) -> str:
-    if math.isnan(value):  # an error that no box of the class defines
-        return '<td class="none">&ndash;</td>'
-    return f"<td{' class=best' if best else ''}>{_number(value)}</td>"
+    style = "none" if math.isnan(value) else "best" if best else ""
+    return f'<td class="{style}">{_number(value)}</td>' if style else f"<td>{_number(value)}</td>"
 
 
 def _bar(value: float, color: str) -> str:
@@ -123,4 +122,5 @@ def _bar(value: float, color: str) -> str:
 
 
 def _number(value: float) -> str:
-    return "&ndash;" if math.isnan(value) else f"{value:.3f}"
+    # A dash stands for an error that no box of the class defines.
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:.3f}"
