@@ -168,23 +168,14 @@ class NuScenesEvaluator(DatasetEvaluator):
         missing = [token for token in expected if token not in counts]
         unknown = [token for token in counts if token not in expected]
         twice = [] if self._allow_padding else [token for token in counts if counts[token] > 1]
+        sharding = (
+            "give every process its own samples (the loader's "
+            'sharding="scene"), or set allow_padding=True'
+        )
         for tokens, total, problem in (
-            (
-                missing,
-                len(expected),
-                "got no detections; run the test loader over the whole data set of the evaluator",
-            ),
-            (
-                unknown,
-                len(counts),
-                "are not in the data set of the evaluator; give it the data set of the test loader",
-            ),
-            (
-                twice,
-                len(counts),
-                "were evaluated more than once; give every process its own samples (the loader's "
-                'sharding="scene"), or set allow_padding=True',
-            ),
+            (missing, len(expected), "got no detections; run the test loader over the whole set"),
+            (unknown, len(counts), "are not in the evaluator's data set; give it the loader's"),
+            (twice, len(counts), f"were evaluated more than once; {sharding}"),
         ):
             if tokens:
                 raise InputError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")
