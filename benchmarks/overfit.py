@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from streampetr_vit.engine import load_config, setup, train
-from streampetr_vit.report.charts import Chart, Series, render_chart
+from streampetr_vit.report.charts import Chart, render_chart
 from streampetr_vit.report.curves import read_scalars
 from synthetic_nuscenes import PRESETS, generate
 
@@ -64,8 +64,7 @@ def show_curve(output: Path, seconds: float) -> None:
     for step in curves["mAP"]:
         values = " | ".join(f"{curve[step]:.3f}" for curve in curves.values())
         print(f"| {step + 1} | {values} |")
-    series = [Series(name, list(curves[name]), list(curves[name].values())) for name in METRICS[:2]]
-    chart = Chart("Two scenes, learned by heart", series)
+    chart = Chart("Two scenes, learned by heart", {name: curves[name] for name in METRICS[:2]})
     (output / "overfit.svg").write_text(render_chart(chart))
 
 

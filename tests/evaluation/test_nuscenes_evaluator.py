@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hand_made_nuscenes import SCENES, VERSION, Layout, TrueSample, write_tables
 from streampetr_vit.data.nuscenes.catalog import register_nuscenes
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine.distributed import launch
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation import NuScenesEvaluator
 from streampetr_vit.structures import Detections
 
@@ -193,6 +194,38 @@ def test_reset_begins_anew(dataset: tuple[Path, list[TrueSample]], tmp_path: Pat
         numbers = evaluator.evaluate()["bbox3d"]
         assert numbers["mAP"] == pytest.approx(0 if detections is NOTHING else 1, abs=1e-6)
         evaluator.reset()
+
+
+@pytest.mark.parametrize("form", [TrueSample.sample, lambda true: true.sample().as_dict()])
+def test_pose_that_is_missing(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path, form: Callable[[TrueSample], Any]
+) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    true = replace(truth[0], lidar_to_ego=None, ego_to_global=None)
+    message = f"'{true.token}' has no lidar_to_ego and ego_to_global: .* both poses"
+    with pytest.raises(InputError, match=message):
+        evaluator.process([form(true)], [{"detections": NOTHING}])
+
+
+def test_dicts_need_no_more_than_token_and_poses(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path
+) -> None:
+    """Loaders of other detectron2 projects give no pictures to the evaluator."""
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    for true in truth:
+        values = {
+            "sample_token": true.token,
+            "lidar_to_ego": true.lidar_to_ego,
+            "ego_to_global": true.ego_to_global,
+        }
+        evaluator.process([values], [{"detections": true.visible()}])
+        for name in values:
+            with pytest.raises(InputError, match=f"has no {name}: "):
+                partial = {key: value for key, value in values.items() if key != name}
+                evaluator.process([partial], [{"detections": NOTHING}])
+    assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
 
 
 def test_broken_detections(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:

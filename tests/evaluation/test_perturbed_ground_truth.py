@@ -14,7 +14,7 @@ import torch
 from hand_made_nuscenes import SCENES, VERSION, TrueSample, write_tables
 
 from streampetr_vit.data.nuscenes.catalog import load_split
-from streampetr_vit.evaluation import EvaluationSet, evaluate_results
+from streampetr_vit.evaluation import evaluate_results
 from streampetr_vit.evaluation.metric_tables import headline_numbers
 from streampetr_vit.evaluation.result_format import GlobalBoxes, to_global_boxes, write_results
 from streampetr_vit.structures import Detections
@@ -47,8 +47,8 @@ def _score(
         samples.append(perturb(boxes, rng) if perturb else boxes)
     results = root / "results.json"
     write_results(results, samples)
-    evaluation_set = EvaluationSet.of({"root": root, "version": VERSION, "split": "val"})
-    return headline_numbers(evaluate_results(results, evaluation_set, root / "out"))
+    records = load_split(root, VERSION, "val")
+    return headline_numbers(evaluate_results(results, records, root / "out"))
 
 
 def _expected_nds(numbers: dict[str, float]) -> float:
@@ -80,10 +80,7 @@ def test_ground_truth_of_the_record_store_is_perfect(
             to_global_boxes(detections, record.lidar_to_ego, record.ego_to_global, record.token)
         )
     write_results(root / "results.json", samples)
-    evaluation_set = EvaluationSet.of({"root": root, "version": VERSION, "split": "val"})
-    numbers = headline_numbers(
-        evaluate_results(root / "results.json", evaluation_set, root / "out")
-    )
+    numbers = headline_numbers(evaluate_results(root / "results.json", records, root / "out"))
     assert numbers["mAP"] == pytest.approx(1, abs=EXACT)
     assert numbers["NDS"] == pytest.approx(1, abs=EXACT)
 

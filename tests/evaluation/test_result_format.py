@@ -13,7 +13,6 @@ import torch
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.evaluation.result_format import (
     detections_from_records,
-    multiply_quaternions,
     read_results,
     to_global_boxes,
     write_results,
@@ -99,11 +98,18 @@ def test_attributes_follow_the_speed() -> None:
     assert tuple(NUSCENES.attribute(label, 0.2) for label in labels) == still
 
 
-def test_quaternion_product_keeps_its_sign() -> None:
+@pytest.mark.parametrize("sign_lidar", [1, -1])
+@pytest.mark.parametrize("sign_ego", [1, -1])
+def test_quaternion_product_keeps_its_sign(sign_lidar: int, sign_ego: int) -> None:
+    """Hamilton products: j * i = -k, and with a half turn about z, -k * k = 1."""
     i, j, k = np.eye(4)[1:]
-    np.testing.assert_array_equal(multiply_quaternions(i, j), k)
-    np.testing.assert_array_equal(multiply_quaternions(j, i), -k)
-    np.testing.assert_array_equal(multiply_quaternions(k, k), -np.eye(4)[0])
+    lidar_to_ego, ego_to_global = Pose(np.zeros(3), sign_lidar * i), Pose(np.zeros(3), sign_ego * j)
+    boxes = torch.tensor([[0, 0, 0, 1, 1, 1, yaw, 0, 0] for yaw in (0.0, math.pi, 3 * math.pi)])
+    found = Detections(boxes, torch.ones(3), torch.zeros(3).long())
+    turned = to_global_boxes(found, lidar_to_ego, ego_to_global, "token").rotation_wxyz
+    one = np.eye(4)[0]
+    expected = sign_lidar * sign_ego * np.stack((-k, one, -one))
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
 
 
 def test_files(tmp_path: Path) -> None:

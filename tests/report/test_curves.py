@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streampetr_vit.report.charts import Chart, Series, moving_mean, render_chart, ticks
+from streampetr_vit.report.charts import Chart, moving_mean, render_chart, ticks
 from streampetr_vit.report.curves import read_scalars, training_charts
 
 
@@ -41,7 +41,7 @@ def test_charts_of_a_training() -> None:
     scalars = {name: {i: 1.0 + i for i in range(30)} for name in names}
     scalars["bbox3d/mAP"] = {10: 0.1, 20: 0.2}
     scalars["bbox3d/NDS"] = {29: 0.2}  # evaluated once: no curve
-    charts = {chart.title: [s.name for s in chart.series] for chart in training_charts(scalars)}
+    charts = {chart.title: list(chart.lines) for chart in training_charts(scalars)}
     assert charts == {
         "Total loss": ["total_loss"],
         "Classification loss": ["loss_cls", "dn_loss_cls"],
@@ -80,7 +80,7 @@ def _points(svg: str) -> list[tuple[float, float]]:
 
 def test_chart_geometry() -> None:
     """Equal steps in value are equal steps on the page; the axis starts at zero."""
-    svg = render_chart(Chart("c", [Series("s", [0, 50, 100], [0.0, 5.0, 10.0])]))
+    svg = render_chart(Chart("c", {"s": {0: 0.0, 50: 5.0, 100: 10.0}}))
     (x0, y0), (x1, y1), (x2, y2) = _points(svg)
     assert x0 < x1 < x2 and y0 > y1 > y2
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
@@ -88,12 +88,12 @@ def test_chart_geometry() -> None:
 
 
 def test_logarithmic_chart() -> None:
-    svg = render_chart(Chart("c", [Series("s", [0, 1, 2], [0.01, 1.0, 100.0])], log_y=True))
+    svg = render_chart(Chart("c", {"s": {0: 0.01, 1: 1.0, 2: 100.0}}, log_y=True))
     (_, y0), (_, y1), (_, y2) = _points(svg)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
 
 
 def test_constant_line_and_long_series() -> None:
-    assert "nan" not in render_chart(Chart("c", [Series("s", [0, 1], [0.0, 0.0])]))
-    long = Series("s", range(100_000), [1.0] * 100_000)
-    assert len(render_chart(Chart("c", [long], smooth=True))) < 60_000
+    assert "nan" not in render_chart(Chart("c", {"s": {0: 0.0, 1: 0.0}}))
+    long = dict.fromkeys(range(100_000), 1.0)
+    assert len(render_chart(Chart("c", {"s": long}, smooth=True))) < 60_000

@@ -53,25 +53,25 @@ def _result(score: float) -> dict[str, Any]:
 def test_frames_from_the_middle_of_scenes_spread_over_the_set(
     records: FrameRecords, drawn: list[tuple[str, int, float]]
 ) -> None:
-    in_a_row, alone = draw_groups(records, {}, 3, 3, 0.5, 30.0)
+    in_a_row, alone = draw_groups(records, {}, 0.5, 30.0, 3, 3)
     scene = records.scene_names  # in the order of the tables' times
     assert [token for token, _, _ in drawn] == [
         *(f"{scene[0]}-{k}" for k in (1, 2, 3)),
         *(f"{scene[k]}-2" for k in (1, 3, 5)),
     ]
     times = ("+0.0", "+0.5", "+1.0")
-    assert [p.caption for p in in_a_row.pictures] == [f"{scene[0]}, {time} s" for time in times]
-    assert [p.caption for p in alone.pictures] == [scene[1], scene[3], scene[5]]
+    assert list(in_a_row.pictures) == [f"{scene[0]}, {time} s" for time in times]
+    assert list(alone.pictures) == [scene[1], scene[3], scene[5]]
 
 
 def test_no_more_frames_and_scenes_than_there_are(
     records: FrameRecords, drawn: list[tuple[str, int, float]]
 ) -> None:
     one_scene = records.select_scenes(SCENES[:1])
-    (group,) = draw_groups(one_scene, {}, 9, 3, 0.5, 30.0)
+    (group,) = draw_groups(one_scene, {}, 0.5, 30.0, 9, 3)
     assert [token for token, _, _ in drawn] == one_scene.tokens
     assert len(group.pictures) == 5
-    assert draw_groups(records, {}, 0, 0, 0.5, 30.0) == []
+    assert draw_groups(records, {}, 0.5, 30.0, 0, 0) == []
 
 
 def test_as_many_detections_as_true_boxes_in_the_drawn_frames(
@@ -84,7 +84,7 @@ def test_as_many_detections_as_true_boxes_in_the_drawn_frames(
     for row, token in enumerate(shown):
         results[token] = [_result(0.9 - 0.01 * (2 * k + row)) for k in range(5)]
     truth = [(records[records.tokens.index(t)].num_lidar_pts > 0).sum() for t in shown]
-    draw_groups(records, results, 2, 0, None, 30.0)
+    draw_groups(records, results, None, 30.0, 2, 0)
     expected = 0.9 - 0.01 * sum(truth)
     assert drawn == [(token, 5, pytest.approx(expected)) for token in shown]
 

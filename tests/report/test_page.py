@@ -19,9 +19,7 @@ from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
 from streampetr_vit.report.curves import read_scalars
 from streampetr_vit.report.from_run import report_from_run
-from streampetr_vit.report.page import ReportInput, render_report, write_report
-from streampetr_vit.report.pictures import Picture, PictureGroup
-from streampetr_vit.report.tables import MetricRun
+from streampetr_vit.report.page import PictureGroup, ReportInput, render_report, write_report
 from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass
 
 CLASSES = ("car", "pedestrian", "traffic_cone")
@@ -90,12 +88,10 @@ def test_full_report_is_self_contained(tmp_path: Path) -> None:
         subtitle="today",
         notes=["synthetic data, 25 m"],
         facts={"frames": "80"},
-        runs=[
-            MetricRun("memory on", _summary(0.7654), _details()),
-            MetricRun("memory off at test", _summary(0.1234)),
-        ],
+        runs={"memory on": _summary(0.7654), "memory off at test": _summary(0.1234)},
+        details=_details(),
         scalars=read_scalars(_metrics_json(tmp_path)),
-        picture_groups=[PictureGroup("Frames", "what is seen", [Picture(image, "a caption")])],
+        picture_groups=[PictureGroup("Frames", "what is seen", {"a caption": image})],
         config_text="model: {depth: 3}",
         environment={"torch": "2.x"},
     )
@@ -126,9 +122,16 @@ def test_parts_without_data_are_left_out() -> None:
 
 
 def test_absent_classes_are_marked() -> None:
-    text = render_report(ReportInput("t", runs=[MetricRun("run", _summary(0.5, cones=0))]))
+    text = render_report(ReportInput("t", runs={"run": _summary(0.5, cones=0)}))
     assert "No true boxes of traffic cone" in text
     assert '<tr class="absent">' in text
+
+
+def test_errors_that_no_present_class_defines_are_a_dash() -> None:
+    summary = _summary(0.5) | {"num_gt_boxes": {"car": 0, "pedestrian": 0, "traffic_cone": 9}}
+    text = render_report(ReportInput("t", runs={"run": summary}))
+    assert "mASE 0.250, mAOE \N{EN DASH}, mAVE \N{EN DASH}, mAAE \N{EN DASH}." in text
+    assert text.count('<td class="none">\N{EN DASH}</td>') == 3
 
 
 @pytest.fixture(scope="module")
@@ -172,20 +175,16 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
         "Tiny",
         notes=["a note"],
         other_runs={"again": evaluated_run / "inference"},
-        consecutive_frames=2,
         range_m=28.0,
     )
-    assert [run.name for run in report.runs] == ["memory on", "again"]
+    assert list(report.runs) == ["memory on", "again"]
     assert report.facts["evaluated on"] == "6 frames of 1 scene"
     assert report.facts["trained for"] == "391 iterations"
     (group,) = report.picture_groups  # one scene: no others
-    assert [picture.caption for picture in group.pictures] == [
-        "scene-0103, +0.0 s",
-        "scene-0103, +0.5 s",
-    ]
+    assert list(group.pictures) == [f"scene-0103, +{k / 2:.1f} s" for k in range(4)]
     assert "torch" in report.environment
     text = write_report(evaluated_run, report).read_text()
-    assert text.count("data:image/jpeg;base64,") == 2
+    assert text.count("data:image/jpeg;base64,") == 4
     assert "model: tiny" in text and "a note" in text
     # Only a recipe knows where its data come from, and says so in its notes.
     assert "synthetic" not in text.lower()
@@ -215,7 +214,7 @@ def test_report_of_own_classes(tmp_path: Path) -> None:
     evaluator.evaluate()
     report = report_from_run(tmp_path, dataset, "Own", spec=spec)
     (group,) = report.picture_groups
-    assert len(group.pictures) == 1
-    assert group.pictures[0].image.std() > 10
+    (picture,) = group.pictures.values()
+    assert picture.std() > 10
     table = render_report(report).partition("Per class")[2].partition("</table>")[0]
     assert re.findall(r"</i>([a-z ]+)</td>", table) == ["car"]

@@ -52,8 +52,7 @@ def test_velocity_arrow_is_the_way_of_one_second() -> None:
 
 
 def test_true_boxes_and_undefined_velocity() -> None:
-    boxes = np.array([[-10.0, -5.0, 0.0, 4.0, 2.0, 1.5, np.pi / 2, np.nan, np.nan]])
-    image = draw(None, boxes, [0])
+    image = draw(None, _detections([-10.0, -5.0, 0.0, 4.0, 2.0, 1.5, np.pi / 2, np.nan, np.nan]))
     right, forward = _drawn(image)
     # Half of an outline of 12 m, and the heading line.
     assert 50 < len(right) < 300

@@ -27,10 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def _truth_as_detections(record: FrameRecord) -> Detections:
-    boxes, labels = visible_truth(record, 40.0)
-    boxes = torch.tensor(np.nan_to_num(boxes)).float()
-    scores = torch.linspace(0.9, 0.1, len(labels))
-    return Detections(boxes, scores, torch.tensor(labels).long())
+    truth = visible_truth(record, 40.0)
+    scores = torch.linspace(0.9, 0.1, len(truth))
+    return Detections(truth.boxes.nan_to_num().float(), scores, truth.labels)
 
 
 def _pixels(picture: np.ndarray, name: str) -> int:

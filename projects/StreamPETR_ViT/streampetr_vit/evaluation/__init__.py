@@ -1,7 +1,6 @@
 """Results in the nuScenes format, and the official metrics."""
 
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
-from streampetr_vit.evaluation.evaluation_set import EvaluationSet
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
 
-__all__ = ["EvaluationSet", "NuScenesEvaluator", "evaluate_results"]
+__all__ = ["NuScenesEvaluator", "evaluate_results"]

@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.evaluation_set import EvaluationSet
 from streampetr_vit.evaluation.scoring import OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.structures import DatasetSpec
@@ -24,16 +24,14 @@ _LEFT_OUT = "left out"  # no category of the devkit: its loaders pass it over
 
 
 def evaluate_results(
-    results_path: str | Path,
-    evaluation_set: EvaluationSet,
-    output_dir: str | Path,
+    results_path: str | Path, records: FrameRecords, output_dir: str | Path
 ) -> dict[str, Any]:
     """Scores a results file and writes metrics_summary.json and metrics_details.json.
 
     Args:
-        results_path: nuScenes results file that holds every sample of the set, with the metric's
-            class names.
-        evaluation_set: the samples, their tables, and how their classes are scored.
+        results_path: nuScenes results file that holds every sample of the records, with the
+            metric's class names.
+        records: of the evaluated data set, with annotations.
         output_dir: where the two files go.
 
     Returns:
@@ -41,9 +39,9 @@ def evaluate_results(
         submission, as the devkit's own main() adds it, and "num_gt_boxes", class -> scored boxes.
 
     Raises:
-        InputError: the metric knows no class of the set.
+        InputError: the metric knows no class of the data set.
     """
-    scoring = Scoring.of(evaluation_set.spec)
+    scoring = Scoring.of(records.spec)
     if not scoring.names:
         raise InputError(
             f"the official metric knows none of {', '.join(scoring.left_out)}; name the scored_as "
@@ -52,25 +50,24 @@ def evaluate_results(
     os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
     from nuscenes import NuScenes
 
-    nusc = NuScenes(evaluation_set.version, str(evaluation_set.root), verbose=False)
+    nusc = NuScenes(records.version, str(records.root), verbose=False)
     if not scoring.is_official:
-        _translate(nusc, evaluation_set.spec, scoring)
+        _translate(nusc, records.spec, scoring)
     classes = set(scoring.names.values())
-    evaluation = _detection_eval(nusc, Path(results_path), evaluation_set.sample_tokens, classes)
+    evaluation = _detection_eval(nusc, Path(results_path), records.tokens, classes)
     # Not the devkit's main(): it also draws curves, and writes the same files in its own way.
     metrics, details = evaluation.evaluate()
 
     counts = Counter(box.detection_name for box in evaluation.gt_boxes.all)
-    summary = metrics.serialize()
-    summary["meta"] = dict(evaluation.meta)
-    summary["num_gt_boxes"] = {name: counts[name] for name in evaluation.cfg.class_names}
+    summary = metrics.serialize() | {
+        "meta": dict(evaluation.meta),
+        "num_gt_boxes": {name: counts[name] for name in evaluation.cfg.class_names},
+    }
+    for name, content in (("summary", summary), ("details", details.serialize())):
+        with replacing(Path(output_dir) / f"metrics_{name}.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=2))
     # Through JSON and back: plain dicts and floats, with the keys that a reader of the file sees.
-    text = json.dumps(summary, indent=2)
-    with replacing(Path(output_dir) / "metrics_summary.json") as temporary:
-        temporary.write_text(text)
-    with replacing(Path(output_dir) / "metrics_details.json") as temporary:
-        temporary.write_text(json.dumps(details.serialize(), indent=2))
-    return json.loads(text)
+    return json.loads(json.dumps(summary))
 
 
 def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
@@ -92,9 +89,7 @@ def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
         sample["data"]["LIDAR_TOP"] = tokens[min(range(len(tokens)), key=lambda k: abs(delays[k]))]
 
 
-def _detection_eval(
-    nusc: Any, results_path: Path, sample_tokens: tuple[str, ...], classes: set[str]
-) -> Any:
+def _detection_eval(nusc: Any, results_path: Path, tokens: list[str], classes: set[str]) -> Any:
     """A devkit `DetectionEval` over exactly these samples and classes."""
     from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
@@ -113,7 +108,6 @@ def _detection_eval(
             ranges = self.cfg.class_range.items()
             self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
             self.cfg.class_names = self.cfg.class_range.keys()
-            tokens = list(sample_tokens)
             predictions, self.meta = loaders.load_prediction_of_sample_tokens(
                 str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens
             )

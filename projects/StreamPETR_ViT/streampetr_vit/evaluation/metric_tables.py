@@ -96,15 +96,7 @@ def per_class_rows(summary: Mapping[str, Any]) -> list[tuple[str, list[float]]]:
 
 
 def printed_table(summary: Mapping[str, Any]) -> str:
-    """The table that the devkit's main() prints, plus the means over present classes.
-
-    Args:
-        summary: the devkit's summary with "num_gt_boxes".
-
-    Returns:
-        Several lines: mAP, mATE, mASE, mAOE, mAVE, mAAE, NDS, evaluation time, then a row per
-        class with AP ATE ASE AOE AVE AAE.
-    """
+    """The table that the devkit's main() prints, plus the means over present classes."""
     numbers = headline_numbers(summary)
     # Names, order and digits are the devkit's: people and scripts compare them.
     lines = [f"{name}: {numbers[name]:.4f}" for name in ("mAP", *ERROR_NAMES, "NDS")]

@@ -12,10 +12,10 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
-from streampetr_vit.evaluation.evaluation_set import EvaluationSet
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
 from streampetr_vit.evaluation.result_format import (
     MAX_BOXES_PER_SAMPLE,
@@ -24,7 +24,7 @@ from streampetr_vit.evaluation.result_format import (
     write_results,
 )
 from streampetr_vit.evaluation.scoring import Scoring
-from streampetr_vit.structures import DatasetSpec, Detections, Sample
+from streampetr_vit.structures import DatasetSpec, Detections, Pose, Sample
 
 RESULTS_FILE = "results_nusc.json"
 SCORED_FILE = "results_scored.json"
@@ -46,9 +46,9 @@ class NuScenesEvaluator(DatasetEvaluator):
         """Finds out which samples the evaluation must see.
 
         Args:
-            dataset: the same as the test loader's, see `EvaluationSet.of`.
+            dataset: the same as the test loader's, see `catalog.open_dataset`.
             output_dir: where results_nusc.json, metrics_summary.json and metrics_details.json go.
-            spec: classes of the data set. Those that the official metric knows are scored.
+            spec: of the data set. The classes that the official metric knows are scored.
             distributed: gather the detections of all processes; if False each evaluates its own.
             allow_padding: accept samples that come more than once and keep the first, for a test
                 loader whose sharding is "reference".
@@ -56,7 +56,8 @@ class NuScenesEvaluator(DatasetEvaluator):
         Raises:
             InputError: a class of `spec` is to be scored as one that the metric does not have.
         """
-        self._set = EvaluationSet.of(dataset, spec)
+        # Opened as the test loader opens it: the same samples in the same order.
+        self._records = open_dataset(dataset, spec)
         self._scoring = Scoring.of(spec)  # refuses a wrong scored_as before anything runs
         self._output_dir = Path(output_dir)
         self._distributed = distributed
@@ -80,26 +81,20 @@ class NuScenesEvaluator(DatasetEvaluator):
         """Takes the detections of some samples.
 
         Args:
-            inputs: samples, or dicts of their values.
+            inputs: samples, or dicts with sample_token, lidar_to_ego and ego_to_global.
             outputs: for each sample {"detections": Detections} in the lidar frame.
 
         Raises:
             ValueError: see `check_detections`.
-            InputError: a sample lacks its poses.
+            InputError: a sample lacks one of the three values.
         """
-        for sample, output in zip(map(Sample.of, inputs), outputs, strict=True):
-            if sample.lidar_to_ego is None or sample.ego_to_global is None:
-                raise InputError(
-                    f"sample {sample.sample_token!r} has no lidar_to_ego and ego_to_global: the "
-                    "results need both poses"
-                )
+        spec = self._records.spec
+        for sample, output in zip(inputs, outputs, strict=True):
+            token, *poses = _token_and_poses(sample)
             # The boxes of all samples are kept until the end: not on the device.
             detections = output["detections"].to("cpu")
-            spec, token = self._set.spec, sample.sample_token
             check_detections(detections, token, len(spec.classes))
-            self._samples.append(
-                to_global_boxes(detections, sample.lidar_to_ego, sample.ego_to_global, token, spec)
-            )
+            self._samples.append(to_global_boxes(detections, *poses, token, spec))
 
     def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
         """Writes the results file and scores it, in the main process.
@@ -119,7 +114,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         # Before anything else can fail: hours of inference may be in it.
         write_results(self.results_path, samples)
         _LOGGER.info("wrote %s", self.results_path)
-        if not self._set.has_annotations:
+        if not self._records.has_annotations:
             _LOGGER.info("the split has no annotations: no metrics, only the results file")
             return OrderedDict()
         path = self._scored_results(samples)
@@ -132,7 +127,7 @@ class NuScenesEvaluator(DatasetEvaluator):
                 "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
             )
         _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
-        summary = evaluate_results(path, self._set, self._output_dir)
+        summary = evaluate_results(path, self._records, self._output_dir)
         _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
         return OrderedDict(bbox3d=results_for_detectron2(summary))
 
@@ -151,7 +146,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         if scoring.is_official:
             return self.results_path
         path = self._output_dir / SCORED_FILE
-        write_results(path, map(scoring.scored, samples))
+        write_results(path, samples, scoring)
         _LOGGER.info("wrote %s, the classes that are scored under their official names", path)
         return path
 
@@ -167,40 +162,46 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def _in_order(self, samples: list[GlobalBoxes]) -> list[GlobalBoxes]:
         """The samples in the order of the split, after a check that each is there once."""
-        expected = self._set.sample_tokens
+        expected = dict.fromkeys(self._records.tokens)  # ordered, and quick to search
         counts = Counter(sample.sample_token for sample in samples)
-        # A sample that is missing would count as one without detections, unseen.
-        _complain(
-            [token for token in expected if token not in counts],
-            len(expected),
-            "got no detections; run the test loader over the whole data set of the evaluator",
+        # The metric would count a missing sample as one without detections.
+        missing = [token for token in expected if token not in counts]
+        unknown = [token for token in counts if token not in expected]
+        twice = [] if self._allow_padding else [token for token in counts if counts[token] > 1]
+        sharding = (
+            "give every process its own samples (the loader's "
+            'sharding="scene"), or set allow_padding=True'
         )
-        known = set(expected)
-        _complain(
-            [token for token in counts if token not in known],
-            len(counts),
-            "are not in the data set of the evaluator; give it the data set of the test loader",
-        )
-        twice = [token for token, count in counts.items() if count > 1]
-        if not self._allow_padding:
-            _complain(
-                twice,
-                len(counts),
-                "were evaluated more than once; give every process its own samples (the loader's "
-                'sharding="scene"), or set allow_padding=True',
-            )
+        for tokens, total, problem in (
+            (missing, len(expected), "got no detections; run the test loader over the whole set"),
+            (unknown, len(counts), "are not in the evaluator's data set; give it the loader's"),
+            (twice, len(counts), f"were evaluated more than once; {sharding}"),
+        ):
+            if tokens:
+                raise InputError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")
         # Reversed, so that of samples that come twice the first stays.
         first = {sample.sample_token: sample for sample in reversed(samples)}
         return [first[token] for token in expected]
 
 
-def check_detections(detections: Detections, sample_token: str, num_classes: int) -> None:
-    """Refuses detections that no metric can be computed from.
+def _token_and_poses(sample: Sample | Mapping[str, Any]) -> tuple[str, Pose, Pose]:
+    """What the results need of a sample."""
+    if not isinstance(sample, (Sample, Mapping)):
+        raise InputError(f"give one Sample or dict per output, not {type(sample).__name__}")
+    # Not `Sample.of`: other projects' loaders make dicts without pictures and matrices.
+    values = vars(sample) if isinstance(sample, Sample) else sample
+    names = ("sample_token", "lidar_to_ego", "ego_to_global")
+    missing = [name for name in names if values.get(name) is None]
+    if missing:
+        raise InputError(
+            f"sample {values.get('sample_token')!r} has no {' and '.join(missing)}: the results "
+            "need its token and both poses"
+        )
+    return values["sample_token"], values["lidar_to_ego"], values["ego_to_global"]
 
-    Args:
-        detections: of one sample, on the CPU.
-        sample_token: named in the error.
-        num_classes: of the data set.
+
+def check_detections(detections: Detections, sample_token: str, num_classes: int) -> None:
+    """Refuses detections of one sample, on the CPU, that no metric can be computed from.
 
     Raises:
         ValueError: a value is not finite, a size is not positive, a label is out of range, or
@@ -229,9 +230,3 @@ def check_detections(detections: Detections, sample_token: str, num_classes: int
             f"{where}: labels span {int(labels.min())} to {int(labels.max())}; allowed are 0 to "
             f"{num_classes - 1}, the classes of dataset_spec: the head has another number of them"
         )
-
-
-def _complain(tokens: list[str], total: int, problem: str) -> None:
-    """Raises if any token is in the list."""
-    if tokens:
-        raise InputError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")

@@ -8,7 +8,7 @@ the nuScenes detection task (JSON).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.structures import DatasetSpec, Detections, Pose
 
@@ -64,26 +65,6 @@ class GlobalBoxes:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def renamed(self, names: Mapping[str, str], attributes: Collection[str]) -> GlobalBoxes:
-        """The boxes of some classes under other names.
-
-        Args:
-            names: class -> new name; boxes of other classes are left out.
-            attributes: that are kept; others become "".
-        """
-        kept = [row for row, name in enumerate(self.class_names) if name in names]
-        attribute_names = [self.attribute_names[row] for row in kept]
-        return GlobalBoxes(
-            self.sample_token,
-            self.center_global_m[kept],
-            self.size_wlh_m[kept],
-            self.rotation_wxyz[kept],
-            self.velocity_global_mps[kept],
-            self.scores[kept],
-            tuple(names[self.class_names[row]] for row in kept),
-            tuple(name if name in attributes else "" for name in attribute_names),
-        )
-
     def records(self) -> list[dict[str, Any]]:
         """The boxes as dicts of plain Python values, the form of the results file."""
         columns = {
@@ -95,11 +76,9 @@ class GlobalBoxes:
             "detection_score": self.scores.tolist(),
             "attribute_name": self.attribute_names,
         }
-        # Columns -> rows: the file has a dict for each box.
-        rows = zip(*columns.values(), strict=True)
         return [
             {"sample_token": self.sample_token, **dict(zip(columns, row, strict=True))}
-            for row in rows
+            for row in zip(*columns.values(), strict=True)  # columns -> rows, one for each box
         ]
 
 
@@ -134,17 +113,19 @@ def to_global_boxes(
     boxes, labels, center_ego = boxes[kept], labels[kept], center_ego[kept]
 
     # (n, 2) -> (n, 3) -> (n, 2): files have no vertical velocity, tilted poses make one.
-    velocity_lidar = np.concatenate((boxes[:, 7:9], np.zeros((len(boxes), 1))), axis=1)
-    velocity = ego_rotation.apply(lidar_rotation.apply(velocity_lidar))[:, :2]
-    # The lidar's roll and pitch stay in the quaternions.
-    to_global = multiply_quaternions(_unit(ego_to_global), _unit(lidar_to_ego))
+    lidar_to_global = ego_rotation * lidar_rotation
+    velocity = lidar_to_global.apply(np.pad(boxes[:, 7:9], ((0, 0), (0, 1))))[:, :2]
+    # (w, x, y, z) * (cos, 0, 0, sin), with the lidar's roll and pitch. Not by way of rotation
+    # matrices: they lose the sign of a quaternion, and released result files keep it.
+    x, y, z, w = lidar_to_global.as_quat()
+    cos, sin = np.cos(boxes[:, 6] / 2), np.sin(boxes[:, 6] / 2)  # (n,)
+    rotation = (w * cos - z * sin, x * cos + y * sin, y * cos - x * sin, z * cos + w * sin)
     speeds = np.hypot(velocity[:, 0], velocity[:, 1])
     return GlobalBoxes(
         sample_token=sample_token,
         center_global_m=ego_rotation.apply(center_ego) + ego_to_global.translation_m,
         size_wlh_m=boxes[:, [4, 3, 5]],  # l, w, h -> w, l, h
-        # (4,) * (n, 4) -> (n, 4)
-        rotation_wxyz=multiply_quaternions(to_global, _yaw_quaternions(boxes[:, 6])),
+        rotation_wxyz=np.stack(rotation, axis=1),  # (n, 4)
         velocity_global_mps=velocity,
         scores=scores[kept],
         class_names=tuple(spec.class_names[label] for label in labels),
@@ -152,35 +133,23 @@ def to_global_boxes(
     )
 
 
-def multiply_quaternions(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Hamilton products a*b of quaternions (w, x, y, z), (..., 4) each, broadcast."""
-    # Not by way of rotation matrices: they lose the sign, and released result files keep it.
-    aw, ax, ay, az = np.moveaxis(np.asarray(a, dtype=np.float64), -1, 0)
-    bw, bx, by, bz = np.moveaxis(np.asarray(b, dtype=np.float64), -1, 0)
-    return np.stack(
-        (
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ),
-        axis=-1,
-    )
-
-
-def write_results(path: str | Path, samples: Iterable[GlobalBoxes]) -> None:
+def write_results(
+    path: str | Path, samples: Iterable[GlobalBoxes], scoring: Scoring | None = None
+) -> None:
     """Writes a results file sample by sample; it is there when it is complete.
 
     Args:
         path: the JSON file; its folder is created.
         samples: the boxes of each sample; each sample once.
+        scoring: writes only what is scored, under the metric's names; None writes all.
     """
     with replacing(path) as temporary, temporary.open("w") as file:
         file.write(f'{{"meta": {json.dumps(SUBMISSION_META)}, "results": {{')
-        for index, boxes in enumerate(samples):
-            separator = ",\n" if index else "\n"
-            token, records = json.dumps(boxes.sample_token), json.dumps(boxes.records())
-            file.write(f"{separator}{token}: {records}")
+        separator = "\n"
+        for boxes in samples:
+            records = boxes.records() if scoring is None else scoring.scored(boxes.records())
+            file.write(f"{separator}{json.dumps(boxes.sample_token)}: {json.dumps(records)}")
+            separator = ",\n"  # JSON allows no comma after the last one
         file.write("\n}}\n")
 
 
@@ -221,7 +190,7 @@ def detections_from_records(
     """The inverse of `to_global_boxes(...).records()`: records back in the lidar frame.
 
     Args:
-        records: boxes of one sample in the global frame.
+        records: boxes of one sample.
         lidar_to_ego, ego_to_global: as there.
         class_names: names of the labels.
 
@@ -248,16 +217,14 @@ def detections_from_records(
     # records, and without the tilt of foreign ones.
     turns = Rotation.from_quat(column("rotation")[:, [1, 2, 3, 0]])  # wxyz -> xyzw
     heading = turns.apply([1.0, 0.0, 0.0]) @ rotation.T  # (n, 3)
-    # (n, 2) -> (n, 3)
-    velocity = np.concatenate((column("velocity"), np.zeros((len(records), 1))), axis=1)
-    boxes = np.concatenate(
+    velocity = np.pad(column("velocity"), ((0, 0), (0, 1))) @ rotation.T  # (n, 2) -> (n, 3)
+    boxes = np.column_stack(
         (
             center,
             column("size")[:, [1, 0, 2]],  # w, l, h -> l, w, h
-            np.arctan2(heading[:, 1], heading[:, 0])[:, None],
-            (velocity @ rotation.T)[:, :2],
-        ),
-        axis=1,
+            np.arctan2(heading[:, 1], heading[:, 0]),
+            velocity[:, :2],
+        )
     )  # (n, 9)
     scores = column("detection_score")
     order = np.argsort(-scores, kind="stable")  # equal scores keep the order of the file
@@ -267,15 +234,3 @@ def detections_from_records(
         scores=torch.from_numpy(scores[order]).float(),
         labels=torch.from_numpy(labels[order]).long(),
     )
-
-
-def _unit(pose: Pose) -> FloatArray:
-    """The pose's quaternion, (4,) wxyz, of unit length and with its own sign."""
-    rotation = np.asarray(pose.rotation_wxyz, dtype=np.float64)
-    return rotation / np.linalg.norm(rotation)
-
-
-def _yaw_quaternions(yaw_rad: FloatArray) -> FloatArray:
-    """(n, 4) quaternions wxyz of rotations about +z."""
-    zero = np.zeros_like(yaw_rad)
-    return np.stack((np.cos(yaw_rad / 2), zero, zero, np.sin(yaw_rad / 2)), axis=-1)

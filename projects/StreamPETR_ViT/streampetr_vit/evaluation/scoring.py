@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.result_format import GlobalBoxes
 from streampetr_vit.structures import DatasetSpec
 
 # True boxes may also have the last one, which no detection gets.
@@ -60,9 +60,14 @@ class Scoring:
         is_official = _facts(spec) == _facts(NUSCENES)
         return Scoring(names, tuple(left_out), categories, is_official)
 
-    def scored(self, boxes: GlobalBoxes) -> GlobalBoxes:
-        """The boxes that are scored, under the metric's names."""
-        return boxes.renamed(self.names, OFFICIAL_ATTRIBUTES)
+    def scored(self, records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The records of a results file that are scored, under the metric's names."""
+        kept = [dict(record) for record in records if record["detection_name"] in self.names]
+        for record in kept:
+            record["detection_name"] = self.names[record["detection_name"]]
+            if record["attribute_name"] not in OFFICIAL_ATTRIBUTES:
+                record["attribute_name"] = ""  # the devkit refuses a name that it does not know
+        return kept
 
 
 def _facts(spec: DatasetSpec) -> tuple[object, ...]:

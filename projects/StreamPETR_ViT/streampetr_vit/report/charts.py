@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 LINE_COLORS = ("#1f5fd0", "#e0632c", "#1c9a76", "#9b4fc4", "#c9922a", "#d43d6a", "#4f6d7a")
 MAX_POINTS = 600  # of a line: more than the pixels that it is seen with
-_FEWEST_SMOOTHED = 20
+_FEWEST_SMOOTHED = 20  # the mean of a short line would hide what little it shows
 
 # Units of the drawing, which the page scales: the plot is inside these margins.
 _WIDTH, _HEIGHT = 420, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 196
-
-
-@dataclass(frozen=True)
-class Series:
-    """A named line.
-
-    Attributes:
-        name: for the legend.
-        x: k values, ascending.
-        y: k finite values.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -37,35 +22,34 @@ class Chart:
 
     Attributes:
         title: printed above it.
-        series: the lines.
+        lines: name -> {x: y}; x ascending and not below 0, y finite.
         x_label: under the axis.
         log_y: logarithmic y axis; needs positive values.
         smooth: draw a moving mean over the faint raw line.
-        x_range: (least, largest) x; None goes from 0 to the largest of the data.
-        y_range: (least, largest) y; None takes them from the data.
+        y_max: upper end of a linear y axis; None takes it from the data.
     """
 
     title: str
-    series: Sequence[Series]
+    lines: Mapping[str, Mapping[float, float]]
     x_label: str = "iteration"
     log_y: bool = False
     smooth: bool = False
-    x_range: tuple[float, float] | None = None
-    y_range: tuple[float, float] | None = None
+    y_max: float | None = None
 
 
 def render_chart(chart: Chart) -> str:
     """The chart as a <figure> with a title, an inline <svg> and a legend."""
     axes = _Axes(chart)
-    colors = [LINE_COLORS[i % len(LINE_COLORS)] for i in range(len(chart.series))]
-    lines, legend = [], []
-    for series, color in zip(chart.series, colors, strict=True):
-        lines.append(_render_line(series, axes, color, chart.smooth))
-        legend.append(f'<span><i style="background:{color}"></i>{escape(series.name)}</span>')
+    drawn, legend = [], []
+    for number, (name, points) in enumerate(chart.lines.items()):
+        color = LINE_COLORS[number % len(LINE_COLORS)]
+        drawn.append(_render_line(points, axes, color, chart.smooth))
+        legend.append(f'<span><i style="background:{color}"></i>{escape(name)}</span>')
+    # A line alone needs no legend: the title names it. The empty one keeps the charts equal.
     return (
         f'<figure class="chart"><h4>{escape(chart.title)}</h4>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(chart.title)}">'
-        f"{_render_grid(axes, chart.x_label)}{''.join(lines)}</svg>"
+        f"{_render_grid(axes, chart.x_label)}{''.join(drawn)}</svg>"
         f'<div class="legend">{"".join(legend) if len(legend) > 1 else ""}</div></figure>'
     )
 
@@ -88,6 +72,7 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
     for value in values:
         sums.append(sums[-1] + value)
     half = window // 2
+    # At the ends of the line the window is cut.
     ends = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
     return [(sums[b] - sums[a]) / (b - a) for a, b in ends]
 
@@ -96,27 +81,27 @@ class _Axes:
     """Maps values of a chart to places in the drawing."""
 
     def __init__(self, chart: Chart) -> None:
-        self.log_y = chart.log_y
-        self.x_low, x_high = chart.x_range or (0.0, max(v for s in chart.series for v in s.x))
-        values = [v for s in chart.series for v in s.y]
-        y_low, y_high = chart.y_range or (min(values), max(values))
-        if chart.log_y:
-            y_low, y_high = math.log10(y_low), math.log10(y_high)
-        elif chart.y_range is None:
+        # A logarithmic axis is a linear one of logarithms: these are placed, and averaged.
+        self.log_y, self.shown = chart.log_y, math.log10 if chart.log_y else float
+        values = [self.shown(y) for points in chart.lines.values() for y in points.values()]
+        self.y_low, self.y_high = min(values), max(values)
+        if not chart.log_y:
             # A linear axis starts at 0, and has room above the largest value.
-            y_low = min(0.0, y_low)
-            y_high += 0.05 * (y_high - y_low)
+            self.y_low = min(0.0, self.y_low)
+            self.y_high += 0.05 * (self.y_high - self.y_low)
+        if chart.y_max is not None:
+            self.y_high = chart.y_max
         # One value alone gives no range to divide by.
-        self.x_high = max(x_high, self.x_low + 1e-12)
-        self.y_low, self.y_high = y_low, y_high if y_high > y_low else y_low + 1.0
+        if self.y_high <= self.y_low:
+            self.y_high = self.y_low + 1.0
+        self.x_high = max(1e-12, *(max(points) for points in chart.lines.values()))
 
     def x(self, value: float) -> float:
-        return _LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (_RIGHT - _LEFT)
+        return _LEFT + value / self.x_high * (_RIGHT - _LEFT)
 
-    def y(self, value: float) -> float:
-        value = math.log10(value) if self.log_y else value
+    def y(self, shown: float) -> float:
         # The y of an SVG counts downwards.
-        return _BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (_BOTTOM - _TOP)
+        return _BOTTOM - (shown - self.y_low) / (self.y_high - self.y_low) * (_BOTTOM - _TOP)
 
     def y_ticks(self) -> list[float]:
         """Round numbers; on a logarithmic axis powers of ten, with 2 and 5 if few fit."""
@@ -131,10 +116,11 @@ class _Axes:
 def _render_grid(axes: _Axes, x_label: str) -> str:
     parts = []
     for value in axes.y_ticks():
-        y = axes.y(value)
+        y = axes.y(axes.shown(value))
+        # 3.5 lower: half the height of a figure, whose base line is what SVG places.
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:g}</text>')
-    for value in ticks(axes.x_low, axes.x_high):
+    for value in ticks(0.0, axes.x_high):
         x = axes.x(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>')
         parts.append(f'<text x="{x:.1f}" y="{_BOTTOM + 14}" text-anchor="middle">{value:g}</text>')
@@ -145,20 +131,18 @@ def _render_grid(axes: _Axes, x_label: str) -> str:
     return "".join(parts)
 
 
-def _render_line(series: Series, axes: _Axes, color: str, smooth: bool) -> str:
-    raw = _path(series.x, series.y, axes)
-    if not smooth or len(series.y) < _FEWEST_SMOOTHED:
-        return f'<path class="line" stroke="{color}" d="{raw}"/>'
-    # The mean of a logarithmic chart is taken where it is seen.
-    values = [math.log10(v) for v in series.y] if axes.log_y else series.y
-    means = moving_mean(values, max(5, len(values) // 25))
-    means = [10**v for v in means] if axes.log_y else means
-    faint = f'<path class="line raw" stroke="{color}" d="{raw}"/>'
-    return f'{faint}<path class="line" stroke="{color}" d="{_path(series.x, means, axes)}"/>'
-
-
-def _path(x: Sequence[float], y: Sequence[float], axes: _Axes) -> str:
+def _render_line(points: Mapping[float, float], axes: _Axes, color: str, smooth: bool) -> str:
+    values = [axes.shown(y) for y in points.values()]
+    line = f'<path class="line" stroke="{color}" d="{_path(points, values, axes)}"/>'
+    if not smooth or len(values) < _FEWEST_SMOOTHED:
+        return line
     # Smoothed before it is thinned out: no value is lost from the mean.
-    stride = max(1, len(x) // MAX_POINTS)
-    pairs = zip(x[::stride], y[::stride], strict=True)
-    return "M" + "L".join(f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in pairs)
+    means = moving_mean(values, max(5, len(values) // 25))
+    faint = line.replace('class="line"', 'class="line raw"')
+    return f'{faint}<path class="line" stroke="{color}" d="{_path(points, means, axes)}"/>'
+
+
+def _path(x: Iterable[float], y: Sequence[float], axes: _Axes) -> str:
+    stride = max(1, len(y) // MAX_POINTS)
+    places = [f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in zip(x, y, strict=True)]
+    return "M" + "L".join(places[::stride])

@@ -8,28 +8,24 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from streampetr_vit.report.charts import Chart, Series
+from streampetr_vit.report.charts import Chart
 
-# Scalars by name -> {iteration: value}
-Scalars = Mapping[str, Mapping[int, float]]
+Scalars = Mapping[str, Mapping[float, float]]  # name -> {iteration: value}
 
 # Losses of the earlier decoder layers are left out: they follow the last layer's.
 _LAYER = re.compile(r"(^|[._])d\d+[._]")
 # Losses of the 2D head have a chart of their own: their scale is another.
 _IMAGE_HEAD = re.compile(r"(^|\.)(enc_|centers2d|centerness)")
-_MAX_LINES = 7
+_MAX_LINES = 7  # of a chart, as many as it has colours
 
 
-def read_scalars(metrics_json: str | Path) -> dict[str, dict[int, float]]:
+def read_scalars(metrics_json: str | Path) -> dict[str, dict[float, float]]:
     """Reads what detectron2's JSONWriter wrote, one JSON object per line.
-
-    Args:
-        metrics_json: the file.
 
     Returns:
         name -> {iteration: value}, finite values only, iterations ascending.
     """
-    scalars: dict[str, dict[int, float]] = {}
+    scalars: dict[str, dict[float, float]] = {}
     for line in Path(metrics_json).read_text().splitlines():
         try:
             row = json.loads(line)
@@ -46,15 +42,8 @@ def read_scalars(metrics_json: str | Path) -> dict[str, dict[int, float]]:
 
 
 def training_charts(scalars: Scalars) -> list[Chart]:
-    """The charts of a report, without those that have no data.
-
-    Args:
-        scalars: as `read_scalars` returns them.
-
-    Returns:
-        Total loss, classification loss, box loss, losses of the 2D head, other losses, scores,
-        learning rate, gradient norm, seconds per iteration.
-    """
+    """The charts of a report from what `read_scalars` returns, without those that have no data."""
+    # detectron2's names: "d0.loss_cls" is of the first decoder layer, "bbox3d/NDS" of a task.
     losses = [n for n in scalars if "loss" in n and n != "total_loss" and not _LAYER.search(n)]
     # Names of losses differ between heads: they are sorted by what they contain.
     images = [n for n in losses if _IMAGE_HEAD.search(n)]
@@ -63,26 +52,26 @@ def training_charts(scalars: Scalars) -> list[Chart]:
     others = [n for n in losses if n not in (*classes, *boxes, *images)]
     scores = [n for n in scalars if n.rpartition("/")[2] in ("NDS", "mAP")]
     charts = [
-        _chart("Total loss", scalars, ["total_loss"], smooth=True),
-        _chart("Classification loss", scalars, classes, smooth=True),
-        _chart("Box loss", scalars, boxes, smooth=True),
-        _chart("Losses of the 2D head", scalars, images, smooth=True),
-        _chart("Other losses", scalars, others, smooth=True),
-        _chart("Scores on the evaluation set", scalars, scores),
-        _chart("Learning rate", scalars, ["lr"]),
+        _chart("Total loss", scalars, ["total_loss"]),
+        _chart("Classification loss", scalars, classes),
+        _chart("Box loss", scalars, boxes),
+        _chart("Losses of the 2D head", scalars, images),
+        _chart("Other losses", scalars, others),
+        _chart("Scores on the evaluation set", scalars, scores, smooth=False),
+        _chart("Learning rate", scalars, ["lr"], smooth=False),
         # A few steps of a thousandfold norm would flatten a linear axis.
-        _chart("Gradient norm", scalars, ["grad_norm"], smooth=True, log_y=True),
-        _chart("Seconds per iteration", scalars, ["time", "data_time"], smooth=True),
+        _chart("Gradient norm", scalars, ["grad_norm"], log_y=True),
+        _chart("Seconds per iteration", scalars, ["time", "data_time"]),
     ]
-    return [chart for chart in charts if chart.series]
+    return [chart for chart in charts if chart.lines]
 
 
 def _chart(
-    title: str, scalars: Scalars, names: Sequence[str], smooth: bool = False, log_y: bool = False
+    title: str, scalars: Scalars, names: Sequence[str], smooth: bool = True, log_y: bool = False
 ) -> Chart:
     chosen = [name for name in scalars if name in names][:_MAX_LINES]
-    series = [Series(name, list(scalars[name]), list(scalars[name].values())) for name in chosen]
     # A single point is no curve: a lone evaluation at the end is in the tables.
-    series = [line for line in series if len(line.x) > 1]
-    positive = all(value > 0 for line in series for value in line.y)
-    return Chart(title, series, smooth=smooth, log_y=log_y and positive)
+    lines = {name: scalars[name] for name in chosen if len(scalars[name]) > 1}
+    # A norm of 0 has no logarithm.
+    positive = all(value > 0 for line in lines.values() for value in line.values())
+    return Chart(title, lines, smooth=smooth, log_y=log_y and positive)

@@ -7,7 +7,8 @@ from typing import Any
 
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.evaluation.result_format import detections_from_records
-from streampetr_vit.report.pictures import Picture, PictureGroup
+from streampetr_vit.report.page import PictureGroup
+from streampetr_vit.visualization.drawing import Image
 from streampetr_vit.visualization.frame_picture import draw_record, visible_truth
 
 # Sample token -> records of the results file.
@@ -17,76 +18,62 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]
 def draw_groups(
     records: FrameRecords,
     results: Results,
-    consecutive: int,
-    single: int,
     score_threshold: float | None,
     range_m: float,
+    consecutive: int = 4,
+    single: int = 3,
 ) -> list[PictureGroup]:
     """Draws consecutive frames of the first scene, and single frames of others.
 
     Args:
         records: of the evaluated data set.
         results: its detections.
-        consecutive, single: how many frames of either kind at most.
         score_threshold: weaker detections are not drawn; None takes `balanced_threshold`.
         range_m: half the width of the views from above.
+        consecutive, single: how many frames of either kind at most.
 
     Returns:
         The groups that have a picture.
     """
-    in_a_row, alone = _chosen_frames(records.scene_lengths, consecutive, single)
+    chosen = _chosen_frames(records.scene_lengths, consecutive, single)
+    row, alone = ([records[index] for index in indices] for indices in chosen)
     if score_threshold is None:
-        chosen = [records[index] for index in (*in_a_row, *alone)]
         score_threshold = balanced_threshold(
-            {record.token: results.get(record.token, ()) for record in chosen},
-            sum(len(visible_truth(record, range_m)[1]) for record in chosen),
+            {record.token: results.get(record.token, ()) for record in (*row, *alone)},
+            sum(len(visible_truth(record, range_m)) for record in (*row, *alone)),
         )
 
-    def draw(record: FrameRecord, caption: str) -> Picture:
+    def draw(record: FrameRecord) -> Image:
         detections = detections_from_records(
             results.get(record.token, ()),
             record.lidar_to_ego,
             record.ego_to_global,
             records.spec.class_names,
         )
-        return Picture(draw_record(record, detections, score_threshold, range_m), caption)
+        return draw_record(record, detections, score_threshold, range_m)
 
     text = (
         f"Colour: predicted, score at least {score_threshold:.2f}; the front face is filled. White "
         "and dashed: true boxes with at least one lidar or radar point."
     )
-    row = [records[index] for index in in_a_row]  # captions count from its first frame
+    in_a_row = {}
+    for record in row:
+        seconds = (record.timestamp_us - row[0].timestamp_us) / 1e6  # from the first that is drawn
+        in_a_row[f"{record.scene_name}, {seconds:+.1f} s"] = draw(record)
+    steady = "The same objects should keep their boxes from frame to frame."
     groups = [
-        PictureGroup(
-            "Consecutive frames",
-            f"{text} The same objects should keep their boxes from frame to frame.",
-            [draw(record, _caption(record, row[0])) for record in row],
-        ),
-        PictureGroup(
-            "Other scenes", text, [draw(records[i], records[i].scene_name) for i in alone]
-        ),
+        PictureGroup("Consecutive frames", f"{text} {steady}", in_a_row),
+        PictureGroup("Other scenes", text, {record.scene_name: draw(record) for record in alone}),
     ]
     return [group for group in groups if group.pictures]
 
 
 def balanced_threshold(results: Results, num_true_boxes: int) -> float:
-    """The score above which there are as many detections as true boxes.
-
-    Args:
-        results: of some samples.
-        num_true_boxes: in the same samples.
-
-    Returns:
-        A score; 0 if there are no more detections than true boxes.
-    """
+    """The score above which some samples have as many detections as true boxes, or 0."""
     # Scores of a briefly trained detector are low as a whole: a fixed threshold would show nothing
     # or everything.
     scores = sorted((r["detection_score"] for rows in results.values() for r in rows), reverse=True)
     return float(scores[num_true_boxes]) if num_true_boxes < len(scores) else 0.0
-
-
-def _caption(record: FrameRecord, first: FrameRecord) -> str:
-    return f"{record.scene_name}, {(record.timestamp_us - first.timestamp_us) / 1e6:+.1f} s"
 
 
 def _chosen_frames(

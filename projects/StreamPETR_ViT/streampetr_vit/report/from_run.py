@@ -22,10 +22,11 @@ from streampetr_vit.evaluation.result_format import read_results
 from streampetr_vit.report.curves import Scalars, read_scalars
 from streampetr_vit.report.frames import draw_groups
 from streampetr_vit.report.page import ReportInput
-from streampetr_vit.report.tables import MetricRun
+from streampetr_vit.report.tables import Summary
 from streampetr_vit.structures import DatasetSpec
 
 MEMORY_ON, MEMORY_OFF = "memory on", "memory off at test"
+# The libraries that the numbers depend on.
 _PACKAGES = ("torch", "detectron2", "nuscenes-devkit", "numpy", "opencv-python-headless")
 
 
@@ -38,8 +39,6 @@ def report_from_run(
     notes: Sequence[str] = (),
     main_run: str = MEMORY_ON,
     other_runs: Mapping[str, str | Path] | None = None,
-    consecutive_frames: int = 4,
-    single_frames: int = 3,
     score_threshold: float | None = None,
     range_m: float = 51.2,
 ) -> ReportInput:
@@ -53,8 +52,6 @@ def report_from_run(
         notes: what a reader must know to judge the numbers.
         main_run: name of the evaluation in output_dir/inference.
         other_runs: name -> folder that holds another metrics_summary.json.
-        consecutive_frames: drawn from the middle of the first scene.
-        single_frames: drawn from the middle of as many other scenes.
         score_threshold: detections below it are not drawn; None takes the score above which there
             are as many detections as true boxes.
         range_m: half the width of the views from above.
@@ -68,6 +65,7 @@ def report_from_run(
     metrics_json, config = output_dir / "metrics.json", output_dir / "config.yaml"
     # A run that was only evaluated has no metrics.json.
     scalars = read_scalars(metrics_json) if metrics_json.is_file() else {}
+    details = inference / "metrics_details.json"
     # The main run first: the page's tiles, curves and pictures are its.
     folders = {main_run: inference, **(other_runs or {})}
     return ReportInput(
@@ -75,16 +73,12 @@ def report_from_run(
         subtitle=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         notes=notes,
         # What was run goes above the numbers, what it ran on to the end of the page.
-        facts=_dataset_facts(records) | _training_facts(scalars),
-        runs=[_metric_run(name, Path(folder)) for name, folder in folders.items()],
+        facts=_facts(records, scalars),
+        runs={name: _summary(name, Path(folder)) for name, folder in folders.items()},
+        details=json.loads(details.read_text()) if details.is_file() else {},
         scalars=scalars,
         picture_groups=draw_groups(
-            records,
-            read_results(inference / RESULTS_FILE),
-            consecutive_frames,
-            single_frames,
-            score_threshold,
-            range_m,
+            records, read_results(inference / RESULTS_FILE), score_threshold, range_m
         ),
         config_text=config.read_text() if config.is_file() else "",
         environment=environment(),
@@ -104,33 +98,25 @@ def environment() -> dict[str, str]:
     return versions
 
 
-def _dataset_facts(records: FrameRecords) -> dict[str, str]:
+def _facts(records: FrameRecords, scalars: Scalars) -> dict[str, str]:
+    """What was evaluated, and how long it was trained."""
     scenes = len(records.scene_lengths)
-    return {
+    facts = {
         "evaluated on": f"{len(records)} frames of {scenes} scene{'s' if scenes > 1 else ''}",
         "tables": records.version,
     }
-
-
-def _training_facts(scalars: Scalars) -> dict[str, str]:
-    """How long the training was; nothing for a run that was only evaluated."""
     losses = scalars.get("total_loss")
-    if not losses:
-        return {}
-    last = max(losses)
-    facts = {"trained for": f"{last + 1} iterations"}  # they are counted from 0
-    skipped = scalars.get("skipped_steps", {}).get(last)
-    if skipped:
-        facts["skipped steps"] = f"{int(skipped)} (not finite)"
+    if losses:  # a run that was only evaluated has none
+        last = max(losses)
+        facts["trained for"] = f"{last + 1} iterations"  # they are counted from 0
+        skipped = scalars.get("skipped_steps", {}).get(last)
+        if skipped:
+            facts["skipped steps"] = f"{int(skipped)} (not finite)"
     return facts
 
 
-def _metric_run(name: str, folder: Path) -> MetricRun:
-    summary, details = folder / "metrics_summary.json", folder / "metrics_details.json"
-    if not summary.is_file():
-        raise MissingFileError(f"run {name!r}: no {summary}; evaluate it first")
-    return MetricRun(
-        name=name,
-        summary=json.loads(summary.read_text()),
-        details=json.loads(details.read_text()) if details.is_file() else None,
-    )
+def _summary(run: str, folder: Path) -> Summary:
+    path = folder / "metrics_summary.json"
+    if not path.is_file():
+        raise MissingFileError(f"run {run!r}: no {path}; evaluate it first")
+    return json.loads(path.read_text())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,13 +15,29 @@ from typing import Any
 from streampetr_vit.evaluation.metric_tables import absent_classes
 from streampetr_vit.files import replacing
 from streampetr_vit.report import tables
-from streampetr_vit.report.charts import Chart, Series, render_chart
+from streampetr_vit.report.charts import Chart, render_chart
 from streampetr_vit.report.curves import Scalars, training_charts
-from streampetr_vit.report.pictures import PictureGroup, render_picture_group
 from streampetr_vit.report.style import STYLE
-from streampetr_vit.report.tables import MetricRun
+from streampetr_vit.report.tables import Summary
+from streampetr_vit.visualization.drawing import Image
+from streampetr_vit.visualization.frame_picture import encode_jpeg
 
 REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class PictureGroup:
+    """Pictures that belong together, such as consecutive frames.
+
+    Attributes:
+        title: heading.
+        text: what the reader sees.
+        pictures: caption -> picture, in order.
+    """
+
+    title: str
+    text: str
+    pictures: Mapping[str, Image]
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,8 @@ class ReportInput:
         subtitle: one line under it.
         notes: what a reader must know to judge the numbers.
         facts: name -> value, what was run.
-        runs: evaluations; the first is the main one, the others stand beside it.
+        runs: name -> content of metrics_summary.json; the first is the main run.
+        details: content of metrics_details.json of the main run.
         scalars: of the training, see `read_scalars`.
         picture_groups: drawn frames.
         config_text: the configuration, in full.
@@ -43,7 +61,8 @@ class ReportInput:
     subtitle: str = ""
     notes: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
-    runs: Sequence[MetricRun] = ()
+    runs: Mapping[str, Summary] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     scalars: Scalars = field(default_factory=dict)
     picture_groups: Sequence[PictureGroup] = ()
     config_text: str = ""
@@ -60,11 +79,11 @@ def write_report(output_dir: str | Path, report: ReportInput) -> Path:
 
 def render_report(report: ReportInput) -> str:
     """The text of the HTML file."""
-    sections = [
+    sections = [  # what a reader wants first, and what made the numbers last
         _header(report),
-        _metric_section(report.runs),
+        _metric_section(report.runs, report.details),
         _curve_section(report.scalars),
-        *(render_picture_group(group) for group in report.picture_groups),
+        *map(_picture_section, report.picture_groups),
         _config_section(report),
     ]
     # Style, curves and pictures are inside the page: it can be mailed, and opened offline.
@@ -88,33 +107,34 @@ def _header(report: ReportInput) -> str:
     return f"<header>{''.join(parts)}</header>"
 
 
-def _metric_section(runs: Sequence[MetricRun]) -> str:
+def _metric_section(runs: Mapping[str, Summary], details: Mapping[str, Any]) -> str:
     if not runs:
         return ""
-    main = runs[0]  # tiles and curves are its; the tables have all
+    main = next(iter(runs.values()))  # tiles and curves are its; the tables have all
     parts = [
-        f"<section><h2>Detection metrics</h2>{tables.headline_tiles(main.summary)}",
+        f"<section><h2>Detection metrics</h2>{tables.headline_tiles(main)}",
         tables.run_table(runs),
-        tables.absent_note(main.summary) if absent_classes(main.summary) else "",
+        tables.absent_note(main) if absent_classes(main) else "",
         "<h3>Per class</h3>",
         tables.class_table(runs),
     ]
-    if main.details:
+    if details:
         parts.append("<h3>Precision over recall, by match distance</h3>")
-        parts.append(_precision_recall(main.details, main.summary))
+        parts.append(_precision_recall(details, main))
     return "".join(parts) + "</section>"
 
 
-def _precision_recall(details: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def _precision_recall(details: Mapping[str, Any], summary: Summary) -> str:
     """One small chart per class with a line per match distance."""
-    series: dict[str, list[Series]] = {name: [] for name in summary["mean_dist_aps"]}
+    lines: dict[str, dict[str, dict[float, float]]] = {name: {} for name in summary["label_aps"]}
     for key, data in details.items():
         name, _, distance = key.partition(":")  # such as "car:0.5"
-        series[name].append(Series(f"{float(distance):g} m", data["recall"], data["precision"]))
+        curve = dict(zip(data["recall"], data["precision"], strict=True))
+        lines[name][f"{float(distance):g} m"] = curve
     charts = [
-        render_chart(Chart(name.replace("_", " "), lines, "recall", x_range=(0, 1), y_range=(0, 1)))
-        for name, lines in series.items()
-        if lines
+        render_chart(Chart(name.replace("_", " "), curves, "recall", y_max=1.0))
+        for name, curves in lines.items()
+        if curves
     ]
     return f'<div class="charts small">{"".join(charts)}</div>'
 
@@ -127,6 +147,22 @@ def _curve_section(scalars: Scalars) -> str:
         '<section><h2>Training</h2><p class="soft">Faint: as logged. Strong: moving mean. Losses '
         "are those of the last decoder layer; the total is the sum over all layers.</p>"
         f'<div class="charts">{charts}</div></section>'
+    )
+
+
+def _picture_section(group: PictureGroup) -> str:
+    figures = []
+    for caption, image in group.pictures.items():
+        # JPEG: as PNG a page of seven frames would be tens of megabytes.
+        data = base64.b64encode(encode_jpeg(image)).decode()
+        figures.append(
+            f'<figure class="picture"><img alt="{escape(caption)}" '
+            f'src="data:image/jpeg;base64,{data}"><figcaption>{escape(caption)}</figcaption>'
+            "</figure>"
+        )
+    return (
+        f'<section><h2>{escape(group.title)}</h2><p class="soft">{escape(group.text)}</p>'
+        f"{''.join(figures)}</section>"
     )
 
 

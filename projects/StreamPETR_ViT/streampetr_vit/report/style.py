@@ -1,5 +1,6 @@
 """The style sheet of the report."""
 
+# The fonts are those of the reader's system: others would have to come over a network.
 STYLE = """
 :root { --ink:#1b2430; --soft:#5b6878; --faint:#8a95a3; --line:#e3e8ee; --page:#f5f7fa;
   --card:#fff; --accent:#1f5fd0; --warn:#8a5a00; --warn-bg:#fff6e0; --warn-line:#f1d48c; }

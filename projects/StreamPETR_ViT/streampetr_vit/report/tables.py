@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -21,21 +20,6 @@ from streampetr_vit.evaluation.metric_tables import (
 from streampetr_vit.visualization.colors import class_colors, hex_color
 
 Summary = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class MetricRun:
-    """One evaluation.
-
-    Attributes:
-        name: for example "memory on" or "memory off at test".
-        summary: content of its metrics_summary.json.
-        details: content of its metrics_details.json, for precision-recall curves; None for none.
-    """
-
-    name: str
-    summary: Summary
-    details: Mapping[str, Any] | None = None
 
 
 def definition_list(items: Mapping[str, str]) -> str:
@@ -57,21 +41,27 @@ def headline_tiles(summary: Summary) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def run_table(runs: Sequence[MetricRun]) -> str:
+def run_table(runs: Mapping[str, Summary]) -> str:
     """A row per run: NDS, mAP, mean AP at each distance, and the errors. The best is bold."""
-    rows = []
-    for run in runs:
-        numbers = headline_numbers(run.summary)
+    rows = {}
+    for name, summary in runs.items():
+        numbers = headline_numbers(summary)
         # The errors move behind the AP columns: the table reads from what rises to what falls.
         errors = {key: numbers.pop(key) for key in ERROR_NAMES}
-        rows.append((run.name, {**numbers, **ap_at_distances(run.summary), **errors}))
-    columns = list(rows[0][1])
+        rows[name] = {**numbers, **ap_at_distances(summary), **errors}
+    columns = list(next(iter(rows.values())))
+    best = {}
+    if len(rows) > 1:  # a run alone is not the best of anything
+        for column in columns:
+            values = [row[column] for row in rows.values() if not math.isnan(row[column])]
+            choose = min if column in ERROR_NAMES else max
+            best[column] = choose(values, default=math.nan)  # which equals nothing
     heads = [f"AP {c.removeprefix('mAP_')}" if c.startswith("mAP_") else c for c in columns]
     body = "".join(
         f"<tr><td>{escape(name)}</td>"
-        + "".join(_cell(values[c], _is_best(values[c], c, rows)) for c in columns)
+        + "".join(_cell(row[c], row[c] == best.get(c)) for c in columns)
         + "</tr>"
-        for name, values in rows
+        for name, row in rows.items()
     )
     return (
         '<h3>Runs side by side</h3><p class="soft">AP columns: mean over classes at one match '
@@ -80,23 +70,23 @@ def run_table(runs: Sequence[MetricRun]) -> str:
     )
 
 
-def class_table(runs: Sequence[MetricRun]) -> str:
+def class_table(runs: Mapping[str, Summary]) -> str:
     """A row per class of the first run, with the AP of the other runs beside it."""
-    summary, others = runs[0].summary, runs[1:]
+    summary, *others = runs.values()
     absent = absent_classes(summary)
     colors = class_colors(list(summary["mean_dist_aps"]))
     body = []
     for name, (ap, *errors) in per_class_rows(summary):
         color = hex_color(colors[name])
         title = f'<i class="swatch" style="background:{color}"></i>{escape(name.replace("_", " "))}'
-        values = [*(float(run.summary["mean_dist_aps"][name]) for run in others), *errors]
+        values = [*(float(other["mean_dist_aps"][name]) for other in others), *errors]
         # Grey: the class has no true box, and its row of zeros and ones says nothing.
         style = ' class="absent"' if name in absent else ""
         body.append(
             f"<tr{style}><td>{title}</td><td>{summary['num_gt_boxes'][name]}</td>"
             f"{_bar(ap, color)}{''.join(map(_cell, values))}</tr>"
         )
-    beside = [f"AP, {run.name}" for run in others]
+    beside = [f"AP, {name}" for name in list(runs)[1:]]
     heads = ["class", "true boxes", "AP", *beside, *CLASS_COLUMNS[1:]]
     return _table(heads, "".join(body))
 
@@ -119,17 +109,9 @@ def _table(heads: Sequence[str], body: str) -> str:
     )
 
 
-def _is_best(value: float, column: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> bool:
-    if len(rows) < 2 or math.isnan(value):
-        return False  # a run alone is not the best of anything
-    values = [row[column] for _, row in rows if not math.isnan(row[column])]
-    return value == (min(values) if column in ERROR_NAMES else max(values))
-
-
 def _cell(value: float, best: bool = False) -> str:
-    if math.isnan(value):  # an error that no box of the class defines
-        return '<td class="none">&ndash;</td>'
-    return f"<td{' class=best' if best else ''}>{_number(value)}</td>"
+    style = "none" if math.isnan(value) else "best" if best else ""
+    return f'<td class="{style}">{_number(value)}</td>' if style else f"<td>{_number(value)}</td>"
 
 
 def _bar(value: float, color: str) -> str:
@@ -140,4 +122,5 @@ def _bar(value: float, color: str) -> str:
 
 
 def _number(value: float) -> str:
-    return "&ndash;" if math.isnan(value) else f"{value:.3f}"
+    # A dash stands for an error that no box of the class defines.
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:.3f}"

@@ -1,7 +1,7 @@
 """Pictures of detections: cameras, bird's-eye view, whole frames."""
 
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
-from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras, project_boxes
+from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
 from streampetr_vit.visualization.frame_picture import draw_record, save_picture
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "draw_bird_eye_view",
     "draw_cameras",
     "draw_record",
-    "project_boxes",
     "save_picture",
 ]

@@ -1,6 +1,6 @@
 """Camera pictures with boxes drawn on them.
 
-Shape letters: N cameras, n boxes. Boxes are (n, 9) rows as in `structures.boxes3d`, lidar frame.
+Shape letters: N cameras, n boxes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from streampetr_vit.structures import DatasetSpec, Detections, box_corners
 from streampetr_vit.visualization.colors import (
     BACKGROUND_COLOR,
-    OTHER_COLOR,
     TRUTH_COLOR,
     Color,
     class_colors,
@@ -39,7 +38,7 @@ GRID_ORDER = (
     "CAM_BACK_RIGHT",
 )
 GRID_COLUMNS = 3
-NEAR_M = 0.1
+NEAR_M = 0.1  # depth of the plane at which boxes are cut
 
 # Corners whose numbers differ in one bit share an edge; see `box_corners`.
 _EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
@@ -70,6 +69,14 @@ PREDICTION_STYLE = BoxStyle(thickness=2, front_opacity=0.2, with_label=True)
 TRUTH_STYLE = BoxStyle(color=TRUTH_COLOR, dash_px=4.0)
 
 
+def with_styles(
+    predictions: Detections | None, truth: Detections | None
+) -> list[tuple[Detections, BoxStyle]]:
+    """Predicted and true boxes on the CPU in the order of drawing; predictions lie on top."""
+    pairs = ((truth, TRUTH_STYLE), (predictions, PREDICTION_STYLE))
+    return [(boxes.to("cpu"), style) for boxes, style in pairs if boxes is not None]
+
+
 def project_boxes(boxes: ArrayLike, lidar_to_image: ArrayLike) -> FloatArray:
     """Box corners in an image, before the division by depth.
 
@@ -88,39 +95,33 @@ def project_boxes(boxes: ArrayLike, lidar_to_image: ArrayLike) -> FloatArray:
 
 def draw_boxes(
     image: Image,
-    boxes: ArrayLike,
-    labels: Sequence[int],
+    detections: Detections,
     lidar_to_image: ArrayLike,
     style: BoxStyle,
     class_names: Sequence[str],
-    scores: Sequence[float] | None = None,
 ) -> None:
     """Draws boxes on one picture.
 
     Args:
         image: (H, W, 3) uint8 RGB, drawn on.
-        boxes: (n, 9), lidar frame.
-        labels: n class numbers; -1 is drawn in grey.
+        detections: on the CPU.
         lidar_to_image: (4, 4) of this very picture.
         style: how they are drawn.
-        class_names: names of the classes.
-        scores: n scores for the text; None writes the class alone.
+        class_names: names of the labels.
     """
     colors = class_colors(class_names)
-    boxes = np.asarray(boxes).reshape(len(labels), 9)  # an empty list is (0,)
-    projected = project_boxes(boxes, lidar_to_image)  # (n, 8, 3)
+    projected = project_boxes(detections.boxes, lidar_to_image)  # (n, 8, 3)
+    labels, scores = detections.labels.tolist(), detections.scores.tolist()
     # Far ones first, so that near ones lie on top.
     for index in np.argsort(-projected[:, :, 2].mean(axis=1)):
         corners = projected[index]  # (8, 3)
         if corners[:, 2].max() <= NEAR_M:
             continue  # wholly behind the camera
-        label = int(labels[index])
-        name = class_names[label] if label >= 0 else "other"
-        color = style.color or colors.get(name, OTHER_COLOR)
+        name = class_names[labels[index]]
+        color = style.color or colors[name]
         _draw_box(image, corners, color, style)
         if style.with_label:
-            score = "" if scores is None else f" {float(scores[index]):.2f}"
-            _draw_label(image, corners, name.replace("_", " ") + score, color)
+            _draw_label(image, corners, f"{name.replace('_', ' ')} {scores[index]:.2f}", color)
 
 
 def draw_cameras(
@@ -128,8 +129,7 @@ def draw_cameras(
     lidar_to_image: ArrayLike,
     spec: DatasetSpec,
     predictions: Detections | None = None,
-    true_boxes: ArrayLike | None = None,
-    true_labels: Sequence[int] | None = None,
+    truth: Detections | None = None,
     panel_width: int = 640,
 ) -> list[Image]:
     """The pictures of one moment with predicted and true boxes.
@@ -139,8 +139,7 @@ def draw_cameras(
         lidar_to_image: (N, 4, 4) of these pictures.
         spec: names of the cameras, which are written into the pictures, and of the classes.
         predictions: drawn in the colours of their classes, the front face filled.
-        true_boxes: (n, 9); drawn as thin dashed white lines.
-        true_labels: n class numbers.
+        truth: drawn as thin dashed white lines.
         panel_width: pixels.
 
     Returns:
@@ -157,18 +156,8 @@ def draw_cameras(
         enlarge = np.diag([scale, scale, 1.0, 1.0])
         enlarge[:2, 2] = 0.5 * scale - 0.5
         matrix = enlarge @ np.asarray(matrix, dtype=np.float64)
-        if true_boxes is not None and true_labels is not None:
-            draw_boxes(panel, true_boxes, true_labels, matrix, TRUTH_STYLE, spec.class_names)
-        if predictions is not None:
-            draw_boxes(
-                panel,
-                predictions.boxes.cpu().numpy(),
-                predictions.labels.tolist(),
-                matrix,
-                PREDICTION_STYLE,
-                spec.class_names,
-                predictions.scores.tolist(),
-            )
+        for detections, style in with_styles(predictions, truth):
+            draw_boxes(panel, detections, matrix, style, spec.class_names)
         title = name.removeprefix("CAM_").replace("_", " ")
         draw_text(panel, title, (8, 18), background=BACKGROUND_COLOR)
         panels.append(panel)
@@ -190,18 +179,16 @@ def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: in
     known = [name for name in GRID_ORDER if name in panel_of]
     ordered = [panel_of[n] for n in (*known, *(n for n in camera_names if n not in known))]
     rows = [ordered[k : k + GRID_COLUMNS] for k in range(0, len(ordered), GRID_COLUMNS)]
-    heights = [max(panel.shape[0] for panel in row) for row in rows]
-    width, columns = panels[0].shape[1], len(rows[0])
     # Own cameras may have several proportions: each row is as high as it needs to be.
-    size = (sum(heights) + gap_px * (len(rows) - 1), columns * (width + gap_px) - gap_px, 3)
-    grid = np.empty(size, np.uint8)
+    heights = [max(panel.shape[0] for panel in row) + gap_px for row in rows]
+    step = panels[0].shape[1] + gap_px  # from column to column
+    grid = np.empty((sum(heights) - gap_px, len(rows[0]) * step - gap_px, 3), np.uint8)
     grid[:] = BACKGROUND_COLOR
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
+    for number, row in enumerate(rows):
+        top = sum(heights[:number])
         for column, panel in enumerate(row):
-            left = column * (width + gap_px)
-            grid[top : top + panel.shape[0], left : left + width] = panel
-        top += height + gap_px
+            height, width = panel.shape[:2]
+            grid[top : top + height, column * step : column * step + width] = panel
     return grid
 
 

@@ -20,7 +20,6 @@ CLASS_COLORS: Mapping[str, Color] = {
     "pedestrian": (64, 190, 255),
     "traffic_cone": (166, 226, 46),
 }
-OTHER_COLOR: Color = (170, 170, 170)  # of boxes without a class
 TRUTH_COLOR: Color = (255, 255, 255)
 BACKGROUND_COLOR: Color = (19, 24, 32)
 GRID_COLOR: Color = (54, 63, 76)

@@ -56,7 +56,7 @@ def draw_line(
 def clip_to_image(
     start: FloatArray, end: FloatArray, image: Image, margin: int = 0
 ) -> tuple[FloatArray, FloatArray] | None:
-    """The part of a segment that lies in the image (Liang-Barsky), None if there is none.
+    """The part of a segment that lies in the image, None if there is none.
 
     Args:
         start, end: (2,) pixels.
@@ -64,26 +64,15 @@ def clip_to_image(
         margin: pixels around the image that still count as inside.
     """
     # Boxes close to a camera project far outside the picture, beyond OpenCV's integers.
-    low = np.array([-margin, -margin], dtype=np.float64)
-    high = np.array([image.shape[1] + margin, image.shape[0] + margin], dtype=np.float64)
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
-    direction = end - start
-    first, last = 0.0, 1.0
-    # Of each side of the image: how fast the segment leaves through it, and the distance to it.
-    for step, distance in (
-        *zip(-direction, start - low, strict=True),
-        *zip(direction, high - start, strict=True),
-    ):
-        if step == 0:
-            if distance < 0:
-                return None  # parallel to the side, and outside
-        elif step < 0:
-            first = max(first, distance / step)
-        else:
-            last = min(last, distance / step)
-    if first > last:
-        return None
-    return start + first * direction, start + last * direction
+    step = end - start
+    # A segment along a side meets that side's line far away.
+    divisor = np.where(step == 0, 1e-12, step)
+    sides = np.array([[-margin, -margin], [image.shape[1] + margin, image.shape[0] + margin]])
+    # Shares of the way at which the segment enters and leaves: (2, 2), entry and exit by x and y.
+    entries, exits = np.sort((sides - start) / divisor, axis=0)
+    first, last = max(entries.max(), 0.0), min(exits.min(), 1.0)
+    return None if first > last else (start + first * step, start + last * step)
 
 
 def fill_polygon(image: Image, points: FloatArray, color: Color, opacity: float = 1.0) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_image
@@ -50,15 +51,16 @@ def draw_record(
         for path, size in zip(record.camera_paths, sizes, strict=True)
     ]
     shown = None if predictions is None else above_threshold(predictions, score_threshold)
-    boxes, labels = visible_truth(record, range_m) if with_truth else (np.zeros((0, 9)), [])
+    truth = visible_truth(record, range_m) if with_truth else None
     lidar_to_image = FrameGeometry.of_record(record).lidar_to_image.numpy()
     spec = record.spec
-    panels = draw_cameras(images, lidar_to_image, spec, shown, boxes, labels, panel_width)
+    panels = draw_cameras(images, lidar_to_image, spec, shown, truth, panel_width)
     grid = camera_grid(panels, spec.cameras, gap_px=_GAP_PX)
     forward = forward_in_lidar(record.lidar_to_ego)
     size_px = grid.shape[0]  # as high as the cameras beside it
-    above = draw_bird_eye_view(spec.class_names, shown, boxes, labels, range_m, size_px, forward)
-    header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {len(labels)} true boxes"
+    above = draw_bird_eye_view(spec.class_names, shown, truth, range_m, size_px, forward)
+    count = 0 if truth is None else len(truth)
+    header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {count} true boxes"
     if shown is not None:
         header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
     return _compose(grid, above, header, spec.class_names)
@@ -78,23 +80,26 @@ def above_threshold(detections: Detections, score_threshold: float) -> Detection
     return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
 
 
-def visible_truth(record: FrameRecord, range_m: float) -> tuple[np.ndarray, list[int]]:
-    """(n, 9) true boxes of a class, with points and within the range, and their labels."""
+def visible_truth(record: FrameRecord, range_m: float) -> Detections:
+    """The true boxes of a class, with points and within the range, as detections of score 1."""
     # The official evaluation scores no box without a lidar or radar point.
     seen = (record.num_lidar_pts + record.num_radar_pts) > 0
     near = np.abs(record.gt_boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
     kept = (record.gt_labels >= 0) & seen & near
-    return record.gt_boxes[kept], record.gt_labels[kept].tolist()
+    boxes, labels = (
+        torch.from_numpy(record.gt_boxes[kept]),
+        torch.from_numpy(record.gt_labels[kept]),
+    )
+    return Detections(boxes, torch.ones(len(boxes)), labels)
 
 
 def _compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
     """Cameras on the left, the view from above on the right, a header and the legend around."""
-    height = cameras.shape[0]
-    width = cameras.shape[1] + _GAP_PX + above.shape[1]
-    picture = np.empty((_HEADER_PX + height + _LEGEND_PX, width, 3), np.uint8)
+    height, width = cameras.shape[:2]
+    picture = np.empty((_HEADER_PX + height + _LEGEND_PX, width + _GAP_PX + height, 3), np.uint8)
     picture[:] = BACKGROUND_COLOR
-    picture[_HEADER_PX : _HEADER_PX + height, : cameras.shape[1]] = cameras
-    picture[_HEADER_PX : _HEADER_PX + height, -above.shape[1] :] = above
+    middle = picture[_HEADER_PX : _HEADER_PX + height]
+    middle[:, :width], middle[:, -height:] = cameras, above  # the view from above is square
     draw_text(picture, header, (10, 18), scale=0.5)
     _draw_legend(picture[_HEADER_PX + height :], class_names)
     return picture
