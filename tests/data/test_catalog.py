@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import handmade_tables
@@ -12,7 +13,12 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
-from streampetr_vit.data.nuscenes.catalog import dataset_name, load_split, register_nuscenes
+from streampetr_vit.data.nuscenes.catalog import (
+    dataset_name,
+    load_split,
+    open_dataset,
+    register_nuscenes,
+)
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 
 
@@ -139,3 +145,27 @@ def test_unknown_name_and_keyword(handmade_root: Path) -> None:
         dataset_name("nuscenes_maxi")
     with pytest.raises(ValueError, match="needs root and version.*'spilt'"):
         dataset_name({"root": handmade_root, "version": "v1.0-mini", "spilt": "mini_val"})
+
+
+def test_a_registered_spec_is_the_one_that_is_read(tmp_path: Path) -> None:
+    root = handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    own = replace(NUSCENES, classes=NUSCENES.classes[:2], cameras=NUSCENES.cameras[:4])
+    register_nuscenes("with_its_own_spec", root, handmade_tables.VERSION, spec=own)
+    for records in (DatasetCatalog.get("with_its_own_spec"), open_dataset("with_its_own_spec")):
+        assert records.spec == own and len(records[0].camera_paths) == 4
+    assert MetadataCatalog.get("with_its_own_spec").thing_classes == ["car", "truck"]
+    assert open_dataset("with_its_own_spec", own).spec == own
+    with pytest.raises(ValueError, match="registered with its own classes.*set dataset_spec"):
+        open_dataset("with_its_own_spec", NUSCENES)
+    other = replace(own, cameras=NUSCENES.cameras[:3])
+    with pytest.raises(ValueError, match="registered with other values of .'spec'"):
+        register_nuscenes("with_its_own_spec", root, handmade_tables.VERSION, spec=other)
+
+
+def test_a_described_set_may_be_read_with_two_specs_in_one_process(tmp_path: Path) -> None:
+    root = handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    described = {"root": str(root), "version": handmade_tables.VERSION}
+    own = replace(NUSCENES, classes=NUSCENES.classes[:2])
+    assert open_dataset(described).spec == NUSCENES
+    assert open_dataset(described, own).spec == own
+    assert dataset_name(described) != dataset_name(described, own)

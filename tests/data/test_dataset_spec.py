@@ -226,3 +226,22 @@ def test_attributes_follow_the_speed() -> None:
         "vehicle.moving",
     ]
     assert spec.attribute(spec.class_names.index("barrier"), 5.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": "CAM_FRONT"}, "dataset_spec.cameras must be a list, not 'CAM_FRONT'"),
+        ({"classes": "car"}, "dataset_spec.classes must be a list, not 'car'"),
+        ({"classes": ["car"]}, "dataset_spec.classes has 'car': each class is a dict with name"),
+    ],
+)
+def test_a_text_is_no_list(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(NUSCENES, **change)
+
+
+@pytest.mark.parametrize("range_m", ["50", 0, -1.0, float("nan"), None])
+def test_a_range_is_a_number_above_0(range_m: object) -> None:
+    with pytest.raises(ValueError, match="class 'car': range_m must be a number above 0, not"):
+        ObjectClass("car", ["vehicle.car"], range_m=range_m)

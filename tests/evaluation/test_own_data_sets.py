@@ -16,7 +16,8 @@ from hand_made_nuscenes import LIDAR_TO_EGO, VERSION, Layout, TrueSample, write_
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation import NuScenesEvaluator
+from streampetr_vit.evaluation import NuScenesEvaluator, evaluate_results
+from streampetr_vit.evaluation.scoring import BIKE_RACK, Scoring
 from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass
 
 VEHICLE = ObjectClass(
@@ -150,6 +151,23 @@ def test_unknown_official_class(tmp_path: Path, scored_as: str) -> None:
     with pytest.raises(InputError, match=f"'vehicle': scored_as='{scored_as}' is no.* car, ") as e:
         _evaluate(tmp_path, spec, [])
     assert "\n" not in str(e.value)
+
+
+def test_a_class_with_the_metrics_bicycle_racks_cannot_be_scored(tmp_path: Path) -> None:
+    cycle = ObjectClass("cycle", ["vehicle.bicycle", BIKE_RACK], scored_as="bicycle")
+    with pytest.raises(InputError, match="'cycle' takes static_object.bicycle_rack.*take that"):
+        Scoring.of(replace(OWN, classes=(cycle,)))
+    unscored = Scoring.of(replace(OWN, classes=(replace(cycle, scored_as=None), VEHICLE)))
+    assert unscored.left_out == ("cycle",)
+
+
+def test_the_file_with_own_names_is_refused_by_the_name_of_the_other_one(tmp_path: Path) -> None:
+    truth = write_tables(tmp_path, layout=Layout(OWN))
+    _evaluate(tmp_path, OWN, truth)
+    records = load_split(tmp_path, VERSION, "val", spec=OWN)
+    evaluate_results(tmp_path / "out" / "results_scored.json", records, tmp_path / "again")
+    with pytest.raises(InputError, match=r"results_nusc.json cannot be scored.*results_scored"):
+        evaluate_results(tmp_path / "out" / "results_nusc.json", records, tmp_path / "again")
 
 
 def test_nothing_that_the_metric_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

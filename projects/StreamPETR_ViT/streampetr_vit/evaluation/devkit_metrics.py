@@ -13,13 +13,11 @@ from typing import Any
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.scoring import OFFICIAL_ATTRIBUTES, Scoring
+from streampetr_vit.evaluation.scoring import BIKE_RACK, OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.structures import DatasetSpec
 
 CONFIG_NAME = "detection_cvpr_2019"
-# The devkit looks for this category by name; boxes of cycles inside such a rack do not count.
-_BIKE_RACK = "static_object.bicycle_rack"
 _LEFT_OUT = "left out"  # no category of the devkit: its loaders pass it over
 
 
@@ -39,7 +37,7 @@ def evaluate_results(
         submission, as the devkit's own main() adds it, and "num_gt_boxes", class -> scored boxes.
 
     Raises:
-        InputError: the metric knows no class of the data set.
+        InputError: the metric knows no class of the data set, or refuses the file.
     """
     scoring = Scoring.of(records.spec)
     if not scoring.names:
@@ -76,7 +74,7 @@ def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
     known = {row["token"] for row in nusc.attribute if row["name"] in OFFICIAL_ATTRIBUTES}
     for annotation in nusc.sample_annotation:
         category = annotation["category_name"]
-        if category != _BIKE_RACK:
+        if category != BIKE_RACK:
             annotation["category_name"] = scoring.categories.get(category, _LEFT_OUT)
         attributes = [token for token in annotation["attribute_tokens"] if token in known]
         annotation["attribute_tokens"] = attributes[:1]
@@ -108,9 +106,15 @@ def _detection_eval(nusc: Any, results_path: Path, tokens: list[str], classes: s
             ranges = self.cfg.class_range.items()
             self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
             self.cfg.class_names = self.cfg.class_range.keys()
-            predictions, self.meta = loaders.load_prediction_of_sample_tokens(
-                str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens
-            )
+            try:
+                predictions, self.meta = loaders.load_prediction_of_sample_tokens(
+                    str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens
+                )
+            except AssertionError as error:  # the devkit's way to refuse a file
+                raise InputError(
+                    f"{results_path} cannot be scored: {error}. (Of own classes the evaluator "
+                    "writes results_scored.json, which has the metric's names.)"
+                ) from error
             truth = loaders.load_gt_of_sample_tokens(nusc, tokens, DetectionBox)
             self.pred_boxes = self._in_scope(predictions)
             self.gt_boxes = self._in_scope(truth)

@@ -13,7 +13,6 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from streampetr_vit.data.nuscenes.catalog import open_dataset
-from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
@@ -39,7 +38,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         dataset: str | Mapping[str, Any],
         output_dir: str | Path,
         *,
-        spec: DatasetSpec = NUSCENES,
+        spec: DatasetSpec | None = None,
         distributed: bool = True,
         allow_padding: bool = False,
     ) -> None:
@@ -48,7 +47,8 @@ class NuScenesEvaluator(DatasetEvaluator):
         Args:
             dataset: the same as the test loader's, see `catalog.open_dataset`.
             output_dir: where results_nusc.json, metrics_summary.json and metrics_details.json go.
-            spec: of the data set. The classes that the official metric knows are scored.
+            spec: of the data set; None as it was registered. The classes that the official metric
+                knows are scored.
             distributed: gather the detections of all processes; if False each evaluates its own.
             allow_padding: accept samples that come more than once and keep the first, for a test
                 loader whose sharding is "reference".
@@ -58,7 +58,9 @@ class NuScenesEvaluator(DatasetEvaluator):
         """
         # Opened as the test loader opens it: the same samples in the same order.
         self._records = open_dataset(dataset, spec)
-        self._scoring = Scoring.of(spec)  # refuses a wrong scored_as before anything runs
+        self._scoring = Scoring.of(
+            self._records.spec
+        )  # refuses a wrong scored_as before anything runs
         self._output_dir = Path(output_dir)
         self._distributed = distributed
         self._allow_padding = allow_padding

@@ -10,6 +10,8 @@ from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
 
+# The metric ignores cycles inside a bicycle rack, which it finds by this category.
+BIKE_RACK = "static_object.bicycle_rack"
 # True boxes may also have the last one, which no detection gets.
 OFFICIAL_ATTRIBUTES = frozenset(
     {name for entry in NUSCENES.classes for name in entry.attributes if name}
@@ -38,7 +40,8 @@ class Scoring:
         """The scoring of a data set.
 
         Raises:
-            InputError: a class is to be scored as one that the metric does not have.
+            InputError: a class is to be scored as one that the metric does not have, or takes the
+                category of bicycle racks.
         """
         # The devkit maps each of these categories to its class, so that one of them is enough.
         official = {entry.name: entry.categories[0] for entry in NUSCENES.classes}
@@ -48,9 +51,15 @@ class Scoring:
         for entry in spec.classes:
             scored_as = entry.name if entry.scored_as is None else entry.scored_as
             if scored_as in official:
+                if BIKE_RACK in entry.categories:
+                    raise InputError(
+                        f"dataset_spec class {entry.name!r} takes {BIKE_RACK}, in which the metric "
+                        "passes over cycles: it cannot be scored; take that category out, or "
+                        "name the class otherwise and leave scored_as out"
+                    )
                 names[entry.name] = scored_as
                 categories |= dict.fromkeys(entry.categories, official[scored_as])
-            elif entry.scored_as is None:  # nothing was asked for, nothing is wrong
+            elif entry.scored_as is None:  # no scored_as was given, so this is no error
                 left_out.append(entry.name)
             else:
                 raise InputError(
