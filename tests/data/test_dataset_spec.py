@@ -190,7 +190,7 @@ def test_a_spec_refuses(values: dict, message: str) -> None:
         ({"categories": "vehicle.car"}, "categories must be a list, not 'vehicle.car'"),
         ({"attributes": "moving"}, "attributes must be a list"),
         ({"attributes": ["moving"]}, r"attributes must be two names.*\['moving'\]"),
-        ({"range_m": 0.0}, "range_m must be above 0, not 0.0"),
+        ({"range_m": 0.0}, "range_m must be a number above 0, not 0.0"),
     ],
 )
 def test_a_class_refuses(values: dict, message: str) -> None:

@@ -8,6 +8,7 @@ writes both lists anew, after a change of them was decided and written into CHAN
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,22 @@ RECIPES = sorted((HERE.parents[1] / "configs").glob("*.py"))
 
 
 def state_dict_keys() -> list[str]:
-    """Of the models of all recipes; numbers of blocks and layers are written as *."""
-    keys: set[str] = set()
+    """Of the models of all recipes; numbers of blocks and layers are written as *.
+
+    Beside each: how many recipes have it, and its values in all of them, so that a key that one
+    recipe loses and a shape that changes are seen.
+    """
+    recipes: Counter[str] = Counter()
+    values: Counter[str] = Counter()
     for recipe in RECIPES:
         with torch.device("meta"):
             model = instantiate(load_config(str(recipe)).model)
-        keys |= {re.sub(r"(?<=\.)\d+(?=\.)", "*", key) for key in model.state_dict()}
-    return sorted(keys)
+        found: Counter[str] = Counter()
+        for key, value in model.state_dict().items():
+            found[re.sub(r"(?<=\.)\d+(?=\.)", "*", key)] += value.numel()
+        recipes.update(found.keys())
+        values.update(found)
+    return sorted(f"{key} recipes={recipes[key]} values={values[key]}" for key in recipes)
 
 
 def config_fields() -> list[str]:

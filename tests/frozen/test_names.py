@@ -8,7 +8,7 @@ from names import HERE, LISTS
 
 @pytest.mark.parametrize("name", sorted(LISTS))
 def test_names_are_the_frozen_ones(name: str) -> None:
-    frozen, now = set((HERE / name).read_text().split()), set(LISTS[name]())
+    frozen, now = set((HERE / name).read_text().splitlines()), set(LISTS[name]())
     gone, new = sorted(frozen - now), sorted(now - frozen)
     assert not gone and not new, (
         f"{name}: gone {gone}, new {new}. If that is meant: run `python tests/frozen/names.py`, "

@@ -308,6 +308,31 @@ def test_no_code_outlives_a_scene_or_a_reset(
     assert len(made) >= 3
 
 
+def test_no_code_outlives_the_scene_of_one_row_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = make_detector().eval()
+    made, stream = counted(detector, monkeypatch), Stream(detector)
+    stream([make_sample(0, "a"), make_sample(0, "b")])
+    stream([make_sample(1, "a"), make_sample(1, "b")])
+    assert len(made) == 1
+    stream([make_sample(2, "a"), make_sample(0, "c")])
+    assert len(made) == 2
+
+
+def test_a_stream_without_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        Stream(make_detector().eval())([])
+
+
+@pytest.mark.parametrize("precision", ["float32", None])
+def test_the_precision_holds_in_an_ambient_autocast(precision: str | None) -> None:
+    detector = make_detector().eval()
+    sample = make_sample(0)  # made outside: its matrices are products
+    exact = Stream(detector)([sample])[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Stream(detector, precision)([sample])[0]
+    assert torch.equal(found.scores, exact.scores) == (precision == "float32")
+
+
 def test_a_rig_written_over_in_place_is_another_rig(monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera driver may write every calibration into the same memory."""
     detector = make_detector().eval()
