@@ -18,7 +18,7 @@ _MODULES = {
     "data.record_cache": "data.nuscenes.cache",
     "evaluation.report": "report.page",
     "evaluation.report_from_run": "report.from_run",
-    "evaluation.report_pictures": "report.pictures",
+    "evaluation.report_pictures": "report.page",
     "evaluation.report_tables": "report.tables",
     "evaluation.svg_charts": "report.charts",
     "evaluation.training_curves": "report.curves",
