@@ -25,7 +25,6 @@ def checks() -> ModuleType:
     spec = importlib.util.spec_from_file_location("gpu_checks", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_checks"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
