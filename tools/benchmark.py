@@ -110,15 +110,14 @@ def _list(default: str, *allowed: str) -> dict[str, Any]:
         default: used where it is not given; "" leaves it to the recipe.
         allowed: values, or one of `FORMS`, whose values become tuples of their numbers.
     """
-    pattern = FORMS.get(allowed[0])
+    are_numbers, pattern = allowed[0] in FORMS, FORMS.get(allowed[0], "|".join(allowed))
 
     def parse(text: str) -> list[Any]:
-        for value in text.split(","):
-            if not (re.fullmatch(pattern, value) if pattern else value in allowed):
+        values = text.split(",")
+        for value in values:
+            if not re.fullmatch(pattern, value):
                 raise argparse.ArgumentTypeError(f"{value!r} must be {' or '.join(allowed)}")
-        if pattern is None:
-            return text.split(",")
-        return [tuple(map(int, re.findall(r"\d+", value))) for value in text.split(",")]
+        return [tuple(map(int, re.findall(r"\d+", v))) for v in values] if are_numbers else values
 
     text = f"{', '.join(allowed)}; default: {default or 'as in the recipe'}"
     return {"type": parse, "default": default or [], "help": text}
@@ -151,9 +150,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> Tables:
         options = {"policies": args.checkpointing, "from_data": args.data}
         return measure_training(session, batch=args.batch, **options)
     if args.command == "data":
-        return measure_loading(
-            session, workers=[number for (number,) in args.workers], frames=args.frames
-        )
+        workers = [number for (number,) in args.workers]
+        return measure_loading(session, workers=workers, frames=args.frames)
     if args.command == "scale":
         values = {series: getattr(args, VALUES[series][0].lstrip("-")) for series in args.series}
         rig = {"cameras": args.num_cameras, "batch": args.batch}

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
+import cost
 import numpy as np
 import pytest
 
 from streampetr_vit.data.nuscenes.build_records import load_records
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "cost.py"
-
 
 def test_repeated_tables_have_records(
     tiny_nuscenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("cost", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    cost = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cost)
     monkeypatch.setattr(cost, "generate", lambda *_: tiny_nuscenes)
     cost.write_tables(tmp_path, scenes=6)
     folder = tmp_path / cost.VERSION
