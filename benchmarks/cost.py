@@ -54,7 +54,8 @@ VERSION = "v1.0-trainval"
 RECORDS_PER_KEY_FRAME = 11  # of a sensor: nuScenes has 77 for twelve sensors, we have seven
 SHARED = ("category", "attribute", "visibility", "sensor")  # tables that every scene refers to
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "repdetr3d_eva02_l_800x320_24ep.py"
-FILES = {"load": "det.pth", "load-detectron2": "det.pth", "pth": "cls.pt", "safetensors": "cls.pt"}
+FILES = {"load": "det.pth", "load-detectron2": "det.pth"}  # of the tasks of `checkpoints`
+FILES |= {"convert-pth": "cls.pt", "convert-safetensors": "cls.pt"}
 LEVELS = ((80, 200), (40, 100), (20, 50), (10, 25))
 CAMERAS, CHANNELS, GROUPS, POINTS, VISIBLE = 6, 256, 8, 13, 0.2
 CASES = {"inference": (1, 900), "training": (2, 1200)}  # streams and queries
@@ -157,7 +158,7 @@ def checkpoints(args: argparse.Namespace) -> list[Row]:
             key = "model" if name == "det.pth" else "module"
             torch.save({key: foreign.filled(of_it, foreign.random_values)}, Path(folder, name))
         with SPAWN.Pool(1, maxtasksperchild=1) as pool:
-            tasks = [(task, Path(folder), args.depth) for task in FILES]
+            tasks = [(task, Path(folder), args.depth) for task in args.tasks]
             return pool.starmap(read_checkpoint, tasks, chunksize=1)
 
 
@@ -174,7 +175,7 @@ def read_checkpoint(task: str, folder: Path, depth: int) -> Row:
         kind(model.to_empty(device="cpu")).load(str(file))  # in memory that nothing has touched yet
     else:
         found = convert_file(file)
-        write_checkpoint(folder / f"out.{task}", found.tensors, found.settings)
+        write_checkpoint(folder / task.replace("convert-", "out."), found.tensors, found.settings)
     seconds, size = time.perf_counter() - start, file.stat().st_size
     peak = 2**30 * ((memory.gib() or 0.0) - before)
     sizes = {"file_mb": size / 1e6, "peak_mb": peak / 1e6, "peak_over_file": peak / size}
@@ -238,6 +239,7 @@ def main() -> None:
     add("--workers", type=int, default=4)
     add = commands.add_parser("checkpoints").add_argument
     add("--depth", type=int, default=24, help="blocks of the ViT; default: 24, 2.5 GB of files")
+    add("--tasks", nargs="+", default=list(FILES), choices=FILES)
     add = commands.add_parser("sampling").add_argument
     add("--repeats", type=int, default=3, help="calls that are timed, after one")
     add("--only", choices=CASES)

@@ -121,10 +121,9 @@ def measure_latency(
     if compare_plain:
         ratio = median(samples[1]) / median(samples[0])
         fast, plain = (_outputs(session, run.detector, frames[0]) for run in runs.values())
-        features, scores = (
-            max(map(measuring.relative_difference, *pair)) for pair in zip(fast, plain, strict=True)
-        )
-        row = {"plain_over_fast": ratio, "features_rel_diff": features, "scores_rel_diff": scores}
+        row = {"plain_over_fast": ratio}
+        for name, maps in fast.items():
+            row[f"{name}_rel_diff"] = max(map(measuring.relative_difference, maps, plain[name]))
         tables["fast against plain"] = [row]
     return tables
 
@@ -149,12 +148,12 @@ def _plain_form(session: Session, detector: StreamPETR) -> StreamPETR:
 
 
 @torch.no_grad()
-def _outputs(session: Session, detector: StreamPETR, frame: Frame) -> tuple[list[Tensor], Tensor]:
-    """The maps that the heads read, and the scores of each stream, of a frame without past."""
+def _outputs(session: Session, detector: StreamPETR, frame: Frame) -> dict[str, list[Tensor]]:
+    """The maps that the heads read, and the best scores, of a frame without past."""
     scores = Stream(detector, session.precision).push(frame).scores
     with autocast(session.precision, session.device.type):
         maps = detector.image_features(frame.images)
-    return [maps] if isinstance(maps, Tensor) else maps, scores
+    return {"features": [maps] if isinstance(maps, Tensor) else maps, "scores": [scores]}
 
 
 def measure_scaling(
