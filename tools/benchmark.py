@@ -47,14 +47,15 @@ VALUES = {
     "queries": ("--queries", "300,644,1288"),
     "batch": ("--batches", "1,2,4"),
 }
+# Forms of values -> their patterns. What has one becomes a tuple of its numbers.
 ABOVE_0 = r"0*[1-9]\d*"
-FORMS = {  # form of a value -> its pattern
+NUMBER, SIZE = "a number above 0", "WIDTHxHEIGHT"
+WINDOWS = "WINDOWSxTOKENS+PADDED, such as 18x64+192, one window and token at least"
+FORMS = {
     "a number": r"\d+",
-    "a number above 0": ABOVE_0,
-    "WIDTHxHEIGHT": f"{ABOVE_0}x{ABOVE_0}",
-    "WINDOWSxTOKENS+PADDED, such as 18x64+192, one window and token at least": (
-        rf"{ABOVE_0}x{ABOVE_0}\+\d+"
-    ),
+    NUMBER: ABOVE_0,
+    SIZE: f"{ABOVE_0}x{ABOVE_0}",
+    WINDOWS: rf"{ABOVE_0}x{ABOVE_0}\+\d+",
 }
 
 
@@ -94,22 +95,15 @@ def build_parser() -> argparse.ArgumentParser:
             add("--series", **_list(",".join(VALUES), *VALUES))
             add("--stage", default="frame", choices=SIDES, help="default: frame")
             for option, values in VALUES.values():
-                add(
-                    option, **_list(values, "WIDTHxHEIGHT" if "x" in values else "a number above 0")
-                )
+                add(option, **_list(values, SIZE if option == "--resolutions" else NUMBER))
         elif name == "attention":
-            add("--shapes", **_list("", list(FORMS)[-1]))
+            add("--shapes", **_list("", WINDOWS))
         add("overrides", nargs="*", help="changes of the configuration, key=value")
     return parser
 
 
 def _list(default: str, *allowed: str) -> dict[str, Any]:
-    """Settings of an option that takes values with commas between them.
-
-    Args:
-        default: used where it is not given; "" leaves it to the recipe.
-        allowed: values, or one of `FORMS`, whose values become tuples of their numbers.
-    """
+    """Settings of an option for values with commas between them: the allowed ones, or a form's."""
     are_numbers, pattern = allowed[0] in FORMS, FORMS.get(allowed[0], "|".join(allowed))
 
     def parse(text: str) -> list[Any]:
