@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from streampetr_vit.benchmark.result import Row, describe_machine
+from streampetr_vit.benchmark.measuring import Row, describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output" / "gpu_checks"
@@ -41,19 +41,12 @@ DATA = (  # 240 training pictures of 800x450
 _LEFT_OUT = ("tflop", "tflops", "us_per_token", "precision", "not_run")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One process.
+class Part(NamedTuple):
+    """One process."""
 
-    Attributes:
-        name: in the table, and of its files.
-        limit_s: after which it is ended.
-        command: after "python"; "{seconds}" stands for the time that it gets, less two minutes.
-    """
-
-    name: str
-    limit_s: float
-    command: tuple[str, ...]
+    name: str  # in the table, and of its files
+    limit_s: float  # after which it is ended
+    command: tuple[str, ...]  # after "python"; "{seconds}" is the time that it gets for training
 
 
 def benchmark(name: str, limit_s: float, *options: str) -> Part:
@@ -91,11 +84,7 @@ def parts() -> list[Part]:
 
 
 def run_part(part: Part, left_s: float, output: Path = OUTPUT) -> list[Row]:
-    """Runs a part within its limit and what is left of the time.
-
-    Returns:
-        The rows of the tables that it wrote, or one that says how it ended.
-    """
+    """Runs a part within its limit; the rows that it wrote, or one that says how it ended."""
     limit = min(part.limit_s, left_s)
     training = limit - 120  # the quick start's data and two evaluations need the rest
     if limit < 1 or (training < 30 and any("{seconds}" in word for word in part.command)):

@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from streampetr_vit.benchmark.kernels import measure_kernels, parse_group
-from streampetr_vit.benchmark.latency import measure_latency
-from streampetr_vit.benchmark.loading import measure_loading
-from streampetr_vit.benchmark.result import Result
-from streampetr_vit.benchmark.scaling import SERIES, SIDES, measure_scaling
+from streampetr_vit.benchmark.frames import SIDES, measure_latency, measure_scaling
+from streampetr_vit.benchmark.kernels import measure_kernels
+from streampetr_vit.benchmark.measuring import Tables, as_text, describe_machine
 from streampetr_vit.benchmark.session import Session
-from streampetr_vit.benchmark.training import POLICIES, measure_training
+from streampetr_vit.benchmark.training import POLICIES, measure_loading, measure_training
 from streampetr_vit.engine import resolve_device
-from streampetr_vit.errors import InputError, one_line_errors
+from streampetr_vit.errors import InputError, OutputError, one_line_errors
 
 EXAMPLES = """
 examples:
@@ -45,6 +46,16 @@ VALUES = {
     "memory": ("--memory", "256,512,1024,2048"),
     "queries": ("--queries", "300,644,1288"),
     "batch": ("--batches", "1,2,4"),
+}
+# Forms of values -> their patterns. What has one becomes a tuple of its numbers.
+ABOVE_0 = r"0*[1-9]\d*"
+NUMBER, SIZE = "a number above 0", "WIDTHxHEIGHT"
+WINDOWS = "WINDOWSxTOKENS+PADDED, such as 18x64+192, one window and token at least"
+FORMS = {
+    "a number": r"\d+",
+    NUMBER: ABOVE_0,
+    SIZE: f"{ABOVE_0}x{ABOVE_0}",
+    WINDOWS: rf"{ABOVE_0}x{ABOVE_0}\+\d+",
 }
 
 
@@ -76,24 +87,34 @@ def build_parser() -> argparse.ArgumentParser:
             add("--compile", action="store_true", help="torch.compile for ViT blocks and decoder")
             add("--cuda-graph", action="store_true", help="capture the frame and replay it")
         elif name == "train":
-            add("--checkpointing", type=_list, default=list(POLICIES), help="policies; all")
+            add("--checkpointing", **_list(",".join(POLICIES), *POLICIES))
         elif name == "data":
-            add("--workers", type=_list, default="0,1,2", help="processes; default: 0,1,2")
+            add("--workers", **_list("0,1,2", "a number"))
             add("--frames", type=_at_least(1), default=60, help="timed for each; default: 60")
         elif name == "scale":
-            add("--series", type=_list, default=list(SERIES), help=f"{', '.join(SERIES)}; all")
+            add("--series", **_list(",".join(VALUES), *VALUES))
             add("--stage", default="frame", choices=SIDES, help="default: frame")
             for option, values in VALUES.values():
-                add(option, type=_list, default=values, help=f"values; default: {values}")
+                add(option, **_list(values, SIZE if option == "--resolutions" else NUMBER))
         elif name == "attention":
-            text = "WINDOWSxTOKENS+PADDED, separated by commas; default: the recipe's"
-            add("--shapes", type=_list, default=[], help=text)
+            add("--shapes", **_list("", WINDOWS))
         add("overrides", nargs="*", help="changes of the configuration, key=value")
     return parser
 
 
-def _list(text: str) -> list[str]:
-    return text.split(",")
+def _list(default: str, *allowed: str) -> dict[str, Any]:
+    """Settings of an option for values with commas between them: the allowed ones, or a form's."""
+    are_numbers, pattern = allowed[0] in FORMS, FORMS.get(allowed[0], "|".join(allowed))
+
+    def parse(text: str) -> list[Any]:
+        values = text.split(",")
+        for value in values:
+            if not re.fullmatch(pattern, value):
+                raise argparse.ArgumentTypeError(f"{value!r} must be {' or '.join(allowed)}")
+        return [tuple(map(int, re.findall(r"\d+", v))) for v in values] if are_numbers else values
+
+    text = f"{', '.join(allowed)}; default: {default or 'as in the recipe'}"
+    return {"type": parse, "default": default or [], "help": text}
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -111,14 +132,9 @@ def _above_0(text: str) -> float:
     return float(text)
 
 
-def measure(args: argparse.Namespace) -> Result:
+def measure(args: argparse.Namespace, device: torch.device) -> Tables:
     """Runs a sub-command."""
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no GPU; use --device cpu")
-    device, counts = resolve_device(args.device), (args.repeats, args.warmup)
-    peak = (args.peak_seconds, args.peak_tflops)
+    counts, peak = (args.repeats, args.warmup), (args.peak_seconds, args.peak_tflops)
     session = Session(args.config_file, args.overrides, device, args.precision, *counts, *peak)
     if args.command == "latency":
         modes = {"compiled": args.compile, "cuda_graph": args.cuda_graph}
@@ -128,16 +144,13 @@ def measure(args: argparse.Namespace) -> Result:
         options = {"policies": args.checkpointing, "from_data": args.data}
         return measure_training(session, batch=args.batch, **options)
     if args.command == "data":
-        if not all(count.isdigit() for count in args.workers):
-            raise InputError(f"--workers {','.join(args.workers)} must be numbers, such as 0,1,2")
-        return measure_loading(session, workers=list(map(int, args.workers)), frames=args.frames)
+        workers = [number for (number,) in args.workers]
+        return measure_loading(session, workers=workers, frames=args.frames)
     if args.command == "scale":
-        names = {series: option.lstrip("-") for series, (option, _) in VALUES.items()}
-        values = {name: getattr(args, names.get(name, ""), [""]) for name in args.series}
+        values = {series: getattr(args, VALUES[series][0].lstrip("-")) for series in args.series}
         rig = {"cameras": args.num_cameras, "batch": args.batch}
         return measure_scaling(session, values, stage=args.stage, **rig)
-    groups = [parse_group(text) for text in args.shapes]
-    return measure_kernels(session, groups=groups, cameras=args.num_cameras)
+    return measure_kernels(session, shapes=args.shapes, cameras=args.num_cameras)
 
 
 @one_line_errors()
@@ -146,11 +159,21 @@ def main(arguments: list[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     if args.output and not Path(args.output).parent.is_dir():  # before minutes are spent
         raise InputError(f"--output {args.output}: that folder does not exist; make it first")
-    result = measure(args)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU; use --device cpu")
+    device = resolve_device(args.device)
+    tables, machine = measure(args, device), describe_machine(device)
     if args.output:
-        result.write(args.output)
-    print(result)
-    return 1 if result.failed else 0
+        result = {"benchmark": args.command, "machine": machine, "settings": vars(args)}
+        try:
+            Path(args.output).write_text(json.dumps(result | {"tables": tables}, indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(f"--output {args.output}: {error.strerror}") from error
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(f"\n{as_text(tables)}")
+    return 1 if any("error" in row for rows in tables.values() for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _make(arguments: argparse.Namespace) -> str:
     """Does what was asked for; returns the line that says so."""
     if arguments.scale_tables:
         raise ConfigError(
-            "--scale-tables: benchmarks/data_cost.py records makes tables of the real data set's "
+            "--scale-tables: benchmarks/cost.py records makes tables of the real data set's "
             "size now"
         )
     config = config_from(arguments)

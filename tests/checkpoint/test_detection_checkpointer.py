@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -167,12 +166,14 @@ def test_a_file_of_full_size_loads_into_the_recipe(tmp_path: Path, caplog) -> No
 
 def test_loading_takes_at_most_2_2_times_the_file(tmp_path: Path) -> None:
     """Peak memory of a fresh process: the model itself and the pages of the file."""
-    script = REPOSITORY / "benchmarks" / "checkpoint_memory.py"
-    options = ["--depth", "2", "--folder", str(tmp_path), "--tasks", "load", "convert-safetensors"]
-    command = [sys.executable, str(script), *options]
+    script = REPOSITORY / "benchmarks" / "cost.py"
+    options = ["--depth", "2", "--tasks", "load", "convert-safetensors"]
+    command = [sys.executable, str(script), "checkpoints", *options]
     search = os.pathsep.join([str(Path(foreign.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": search}
+    environment = {**os.environ, "PYTHONPATH": search, "TMPDIR": str(tmp_path)}
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     output = result.stdout
-    ratios = [float(ratio) for ratio in re.findall(r"([\d.]+) x the file", output)]
-    assert len(ratios) == 2 and all(0.5 < ratio <= 2.2 for ratio in ratios), output
+    assert "peak_over_file" in output.splitlines()[1]
+    ratios = {line.split()[0]: float(line.split()[-1]) for line in output.splitlines()[3:]}
+    assert set(ratios) == {"load", "convert-safetensors"}
+    assert all(0.5 < ratio <= 2.2 for ratio in ratios.values()), output

@@ -22,6 +22,16 @@ from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
 from streampetr_vit.modeling.ops.linear import ONEDNN_PRODUCT
 
+# Operations that torch's counter does not know, by the shapes of their arguments.
+_UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
+    # (B, h, n, D) queries, (B, h, m, D) keys
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, *_, **__: 4 * math.prod(query) * key[2]
+    )
+}
+if ONEDNN_PRODUCT is not None:  # (..., I) through (O, I)
+    _UNKNOWN_TO_TORCH[ONEDNN_PRODUCT] = lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]
+
 
 def frame_tflop(
     cfg: DictConfig, image_size: tuple[int, int], cameras: int = 6, batch: int = 1
@@ -46,38 +56,17 @@ def frame_tflop(
         if hasattr(module, "kernel"):
             # Interpolation is not counted, and "gather" has shapes that depend on what is seen.
             module.kernel = "grid_sample" if isinstance(module, CameraSampling) else "sdpa"
-    frame = made_up_frame(image_size, cameras, 1)
+    frame, size = made_up_frame(image_size, cameras, 1), model.padded_size(image_size)
     # Stand-ins of CPU tensors, and not of "meta" ones: a GPU's and a CPU's paths do the same work,
     # but only a CPU's attention without padded keys can be followed without running it.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")
-        size = model.padded_size(image_size)
-        of_camera, features = _count(lambda: model.image_features(frame.images[:, :1]))
-        one_map = isinstance(features, torch.Tensor)
-        # (1, 1, C, h, w) -> (1, N, C, h, w): the cameras' maps do not depend on each other
-        maps = [x.expand(-1, cameras, -1, -1, -1) for x in ([features] if one_map else features)]
-        features = maps[0] if one_map else maps
-        tokens = model.chosen_tokens(features, size)
         code, memory = model.head.encode_rig(frame.rig, size), model.empty_memory(1)
-        head, _ = _count(lambda: model.head(features, frame, memory, None, tokens, size, code))
-    parts = {"backbone": cameras * of_camera, "head": head}
-    parts["frame"] = sum(parts.values())
-    return {name: 1e-12 * batch * flops for name, flops in parts.items()}
-
-
-def _count(call: Callable[[], Any]) -> tuple[int, Any]:
-    """The operations of a call, and what it returns."""
-    with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
-        result = call()
-    return counter.get_total_flops(), result
-
-
-# Operations that torch's counter does not know, by the shapes of their arguments.
-_UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
-    # (B, h, n, D) queries, (B, h, m, D) keys
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda query, key, *_, **__: 4 * math.prod(query) * key[2]
-    )
-}
-if ONEDNN_PRODUCT is not None:  # (..., I) through (O, I)
-    _UNKNOWN_TO_TORCH[ONEDNN_PRODUCT] = lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]
+        with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
+            features = model.image_features(frame.images)
+            backbone = counter.get_total_flops()
+            tokens = model.chosen_tokens(features, size)
+            model.head(features, frame, memory, None, tokens, size, code)
+            whole = counter.get_total_flops()
+    flops = {"backbone": backbone, "head": whole - backbone, "frame": whole}
+    return {name: 1e-12 * batch * count for name, count in flops.items()}

@@ -29,20 +29,16 @@ def made_up_sample(image_size: tuple[int, int], cameras: int = 6, num_classes: i
     """
     rng = torch.Generator().manual_seed(0)
     lidar_to_camera, intrinsics = _ring(image_size, cameras)
-    shape = (cameras, 3, *image_size)
     boxes = RANGE_M * (2 * torch.rand(NUM_BOXES, 9, generator=rng) - 1)
     boxes[:, 2] = -1.0
     boxes[:, 3:6] = 0.5 + 4 * torch.rand(NUM_BOXES, 3, generator=rng)
     boxes[:, 6:] = torch.randn(NUM_BOXES, 3, generator=rng)
     labels = torch.randint(0, num_classes, (NUM_BOXES,), generator=rng)
     sides = torch.tensor(image_size[::-1], dtype=torch.float32)
-    boxes2d = []
-    for _ in range(cameras):
-        centers = sides * (0.1 + 0.8 * torch.rand(5, 2, generator=rng))
-        corners = torch.cat((centers - 0.05 * sides, centers + 0.05 * sides), dim=1)
-        boxes2d.append(Boxes2D(corners, centers, labels[:5], torch.full((5,), 10.0)))
+    centers = sides * (0.1 + 0.8 * torch.rand(5, 2, generator=rng))
+    corners = torch.cat((centers - 0.05 * sides, centers + 0.05 * sides), dim=1)  # (5, 4)
     return Sample(
-        images=torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8),
+        images=torch.randint(0, 256, (cameras, 3, *image_size), generator=rng, dtype=torch.uint8),
         intrinsics=intrinsics,
         lidar_to_camera=lidar_to_camera,
         lidar_to_image=intrinsics @ lidar_to_camera,
@@ -52,7 +48,7 @@ def made_up_sample(image_size: tuple[int, int], cameras: int = 6, num_classes: i
         continues_stream=torch.tensor(True),
         gt_boxes=boxes,
         gt_labels=labels,
-        boxes2d=boxes2d,
+        boxes2d=[Boxes2D(corners, centers, labels[:5], torch.full((5,), 10.0))] * cameras,
     )
 
 
@@ -64,7 +60,7 @@ def _ring(image_size: tuple[int, int], cameras: int) -> tuple[Tensor, Tensor]:
     height, width = image_size
     angle = torch.arange(cameras) * (2 * math.pi / cameras)
     c, s, zero, one = angle.cos(), angle.sin(), torch.zeros(cameras), torch.ones(cameras)
-    to_camera, intrinsics = torch.eye(4).repeat(cameras, 1, 1), torch.eye(4).repeat(cameras, 1, 1)
+    to_camera, intrinsics = torch.eye(4).repeat(2, cameras, 1, 1)  # (N, 4, 4) each
     # Rows: to the right in the picture, down, and along the view. (N, 9) -> (N, 3, 3)
     axes = torch.stack((c, s, zero, zero, zero, -one, -s, c, zero), dim=-1)
     to_camera[:, :3, :3] = axes.unflatten(-1, (3, 3))

@@ -1,49 +1,47 @@
-"""What the sub-commands share: configuration, device, precision, weights, and the yardstick."""
+"""What the sub-commands share: recipe, device, weights, and the machine's matrix peak."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig
+from torch.utils.benchmark import Timer
 
-from streampetr_vit.benchmark.peak import measure_peak
-from streampetr_vit.benchmark.result import Result, Row, describe_machine
+from streampetr_vit.benchmark.measuring import Row
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine import build_model, load_config
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.ops.precision import autocast
+from streampetr_vit.modeling.ops.linear import ONEDNN_USABLE, onednn_product
+from streampetr_vit.modeling.ops.precision import DTYPES
+
+# (rows, inner, columns), the smaller first. The wide ones are ViT-L's: 1000 or 6000 tokens of 1024
+# channels through the projections and the MLP.
+_SHAPES = (
+    *((256, 256, 256), (1024, 1024, 1024), (1000, 1024, 3072), (2048, 2048, 2048)),
+    *((6000, 1024, 3072), (6000, 2736, 1024), (4096, 4096, 4096), (8192, 8192, 8192)),
+)
 
 
 @dataclass(frozen=True)
 class Session:
-    """Settings of one benchmark.
+    """Settings of one benchmark."""
 
-    Attributes:
-        config_file: of the recipe.
-        overrides: "key=value" each. Only a train.init_checkpoint among them loads weights; the one
-            that a recipe names does not.
-        device: that is measured.
-        precision: "float32", "bf16" or "fp16".
-        repeats, warmup: of every measurement, runs that count and runs before them.
-        peak_seconds: that measuring the matrix peak takes.
-        given_peak: TFLOP/s of the matrix peak; None measures it.
-    """
-
-    config_file: str
+    config_file: str  # of the recipe
+    # "key=value" each. Only a train.init_checkpoint among them loads weights; the one that a recipe
+    # names does not.
     overrides: Sequence[str] = ()
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "float32"
-    repeats: int = 10
-    warmup: int = 2
-    peak_seconds: float = 5.0
-    given_peak: float | None = None
-
-    def __post_init__(self) -> None:
-        autocast(self.precision, self.device.type)  # refuses an impossible precision now
+    device: torch.device = torch.device("cpu")
+    precision: str = "float32"  # or "bf16" or "fp16"
+    repeats: int = 10  # runs that count, of every measurement
+    warmup: int = 2  # runs before them
+    peak_seconds: float = 5.0  # that measuring the matrix peak takes
+    given_peak: float | None = None  # TFLOP/s of the matrix peak; None measures it
 
     def changed(self, *overrides: str) -> Session:
         """The same with further overrides."""
@@ -78,7 +76,7 @@ class Session:
         """The detector, on the device."""
         torch.manual_seed(0)
         model = cast(StreamPETR, build_model(self.cfg))
-        if self._loads_weights:
+        if any(text.startswith("train.init_checkpoint=") for text in self.overrides):
             SafeCheckpointer(model).load(self.cfg.train.init_checkpoint)
             return model
         # A difference between two forms of a network must not hide behind a bias of zero.
@@ -87,19 +85,40 @@ class Session:
                 torch.nn.init.normal_(parameter, std=0.02)
         return model
 
-    @property
-    def _loads_weights(self) -> bool:
-        given = any(text.startswith("train.init_checkpoint=") for text in self.overrides)
-        return given and bool(self.cfg.train.init_checkpoint)
 
-    def result(self, benchmark: str, **settings: Any) -> Result:
-        """An empty result of this session."""
-        common = {
-            "config": self.config_file,
-            "overrides": list(self.overrides),
-            "precision": self.precision,
-            "weights": "loaded" if self._loads_weights else "random",
-            "repeats": self.repeats,
-            "warmup": self.warmup,
-        }
-        return Result(benchmark, describe_machine(self.device), {**common, **settings})
+def measure_peak(device: torch.device, precision: str, seconds: float) -> list[Row]:
+    """Times matrix products of several shapes, in each way that the machine has.
+
+    Args:
+        device: to compute on.
+        precision: of the factors.
+        seconds: for everything, about. Shapes come in the order of their size until it is over.
+
+    Returns:
+        A row for each way with the best rate that was seen. The highest one is the peak.
+    """
+    ways: dict[str, Callable[..., object]] = {
+        "torch.mm": lambda x, weight: torch.mm(x, weight.t()),
+        "F.linear": F.linear,
+    }
+    # Elsewhere torch's products call oneDNN by themselves, or cannot.
+    if device.type == "cpu" and precision == "float32" and ONEDNN_USABLE:
+        ways["oneDNN"] = lambda x, weight: onednn_product(x, weight, None)
+    best = {way: {"precision": precision, "product": way, "tflops": 0.0} for way in ways}
+    torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)  # starts a GPU's libraries
+    end = time.perf_counter() + seconds
+    for rows, inner, columns in _SHAPES:
+        tflop = 2e-12 * rows * inner * columns
+        slowest = min(row["tflops"] for row in best.values())
+        # Two calls at least of each way: the timer tries one before it measures.
+        if slowest and time.perf_counter() + 2 * len(ways) * tflop / slowest > end:
+            break
+        x = torch.randn(rows, inner, device=device).to(DTYPES[precision])
+        weight = (torch.randn(columns, inner, device=device) / inner**0.5).to(x.dtype)
+        for way, product in ways.items():
+            given = {"product": product, "x": x, "weight": weight}
+            clock = Timer("product(x, weight)", globals=given, num_threads=torch.get_num_threads())
+            times = clock.blocked_autorange(min_run_time=seconds / len(_SHAPES) / len(ways)).times
+            if tflop / min(times) > best[way]["tflops"]:
+                best[way] |= {"tflops": tflop / min(times), "shape": f"{rows}x{inner}x{columns}"}
+    return list(best.values())

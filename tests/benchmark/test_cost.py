@@ -1,29 +1,23 @@
-"""benchmarks/data_cost.py: the tables that it makes large are tables."""
+"""benchmarks/cost.py: the tables that it makes large are tables."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
+import cost
 import numpy as np
 import pytest
 
 from streampetr_vit.data.nuscenes.build_records import load_records
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "data_cost.py"
-
 
 def test_repeated_tables_have_records(
     tiny_nuscenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("data_cost", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    data_cost = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(data_cost)
-    monkeypatch.setattr(data_cost, "generate", lambda *_: tiny_nuscenes)
-    data_cost.write_tables(tmp_path, scenes=6)
-    folder = tmp_path / data_cost.VERSION
+    monkeypatch.setattr(cost, "generate", lambda *_: tiny_nuscenes)
+    cost.write_tables(tmp_path, scenes=6)
+    folder = tmp_path / cost.VERSION
     for table in ("sample_data", "ego_pose"):
         rows = json.loads((folder / f"{table}.json").read_text())
         assert len({row["token"] for row in rows}) == len(rows) == 6 * 6 * 7 * 11
