@@ -79,7 +79,7 @@ class Mend:
         Raises:
             WheelError: `old` does not occur exactly once.
         """
-        # A replacement that finds nothing would leave the fault in the wheel without a word.
+        # A replacement that finds nothing would leave the fault in the wheel without an error.
         found = text.count(self.old)
         if found != 1:
             raise WheelError(

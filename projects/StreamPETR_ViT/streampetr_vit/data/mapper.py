@@ -49,7 +49,7 @@ class NuScenesMapper:
             worker process). Only for fixed transforms: no range of scales and no flips.
 
     Raises:
-        InputError: an option is outside what is said above.
+        InputError: an option has a value that is not allowed.
     """
 
     training: bool

@@ -107,7 +107,7 @@ class NuScenesEvaluator(DatasetEvaluator):
             in other processes.
 
         Raises:
-            InputError: samples are missing, unknown or there twice.
+            InputError: samples are missing, unknown or given twice.
         """
         samples = self._gather()
         if samples is None:

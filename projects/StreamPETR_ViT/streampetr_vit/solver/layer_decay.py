@@ -121,7 +121,7 @@ def layer_decay_groups(
     names = names_below(
         model, backbone_prefix, "layer-wise decay", "or take the groups of configs/common/optim.py"
     )
-    # A wrong number of blocks would shift all rates without a word.
+    # A wrong number of blocks would shift all rates without an error.
     depth = 1 + max((b for b in map(block_index, names) if b is not None), default=-1)
     if depth != num_layers:
         raise InputError(

@@ -107,7 +107,7 @@ def backbone_lr_groups(
     Source: the released StreamPETR recipes, 0.1 for the EVA-02 backbone with its pyramid.
     """
     if backbone_lr_factor != 1:
-        # With a wrong prefix the backbone would train at the full rate without a word.
+        # With a wrong prefix the backbone would train at the full rate without an error.
         names_below(
             model,
             backbone_prefix,

@@ -21,7 +21,7 @@ def boxes_from_bottom_center(boxes: Tensor) -> Tensor:
 
 
 def boxes_to_bottom_center(boxes: Tensor) -> Tensor:
-    """The way back of `boxes_from_bottom_center`."""
+    """Inverse of `boxes_from_bottom_center`."""
     moved = boxes.clone()
     moved[..., 2] -= 0.5 * boxes[..., 5]
     return moved

@@ -46,7 +46,7 @@ class FrameTargets:
             boxes.append(sample.gt_boxes)
             labels.append(sample.gt_labels)
             boxes2d.append(sample.boxes2d)
-        # B times N pictures -> B * N; one sample without 2D boxes, and the frame has none
+        # B times N pictures -> B * N; if one sample has no 2D boxes, the frame has none
         whole = [entry for of_sample in boxes2d if of_sample is not None for entry in of_sample]
         return FrameTargets(boxes, labels, whole if None not in boxes2d else None)
 

@@ -22,7 +22,7 @@ _ALIGNMENT = 256
 def packed_to(values: T, device: torch.device) -> T:
     """Equal values (see `tensors`) on another device, their tensors in one asynchronous copy.
 
-    What is not on the CPU must be on `device` already. The tensors share memory: nobody may write
+    Each tensor is on the CPU or on `device` already. The tensors share memory: nobody may write
     to them in place.
     """
     # On the CPU nothing is packed, and nothing copied.

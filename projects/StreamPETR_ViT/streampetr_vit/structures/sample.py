@@ -94,6 +94,6 @@ class Sample:
         return Sample(**{f.name: value[f.name] for f in fields(Sample) if f.name in value})
 
     def as_dict(self) -> dict[str, Any]:
-        """The way back of `of`, without what is None."""
+        """The inverse of `of`. Fields that are None are left out."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}

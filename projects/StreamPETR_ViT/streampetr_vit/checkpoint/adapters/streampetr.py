@@ -42,7 +42,7 @@ def detector_from_streampetr(
 def detector_to_streampetr(
     tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The way back of `detector_from_streampetr`; an InputError for names not of our detector."""
+    """Inverse of `detector_from_streampetr`; an InputError for names not of our detector."""
     parts = [part for part, _ in PARTS.values()]
     strange = [name for name in tensors if name.split(".")[0] not in parts]
     if strange:
@@ -94,7 +94,7 @@ def head_from_streampetr(
 def head_to_streampetr(
     tensors: Mapping[str, Tensor], constants: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The way back of `head_from_streampetr`; the copies of the branches share their memory."""
+    """Inverse of `head_from_streampetr`; the copies of the branches share their memory."""
     state = dict(constants)
     for name, value in tensors.items():
         if name == "start_points" and not len(value):

@@ -31,7 +31,7 @@ def normalize_to_range(points: Tensor, limits: Tensor) -> Tensor:
 
 
 def denormalize_from_range(points: Tensor, limits: Tensor) -> Tensor:
-    """The way back of `normalize_to_range`."""
+    """Inverse of `normalize_to_range`."""
     return points * (limits[3:] - limits[:3]) + limits[:3]
 
 

@@ -40,7 +40,7 @@ def corners_from_cell_codes(codes: Tensor, priors: Tensor, strides: Tensor) -> T
 
 
 def cell_codes_from_corners(corners: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
-    """The way back of `corners_from_cell_codes`; sides without length become about -18."""
+    """Inverse of `corners_from_cell_codes`; sides without length become about -18."""
     strides = strides[..., None]
     box = center_form_from_corners(corners)
     log_size = (box[..., 2:] / strides + _LOG_EPS).log()
