@@ -121,3 +121,14 @@ def test_training_without_a_criterion_says_so() -> None:
     detector.criterion = None
     with pytest.raises(ValueError, match="model.criterion"):
         detector.losses([make_sample(0)])
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_memory_of_another_number_of_streams_is_refused(streams: int) -> None:
+    """One row would be broadcast: two streams would silently share it."""
+    detector = make_detector().train()
+    two = [make_sample(1, "a"), make_sample(1, "b")]
+    with pytest.raises(ValueError, match=rf"memory is of {streams} stream\(s\), the batch of 2"):
+        detector.losses(two, detector.empty_memory(streams))
+    losses, memory = detector.losses(two)
+    assert len(memory.embedding) == 2 and all(value.isfinite() for value in losses.values())
