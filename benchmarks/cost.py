@@ -63,6 +63,8 @@ CASES = {"inference": (1, 900), "training": (2, 1200)}  # streams and queries
 
 def records(args: argparse.Namespace) -> list[Row]:
     """Rows of `records`."""
+    if args.out.exists():  # it is removed at the end
+        raise SystemExit(f"cost: error: --out {args.out} exists; name a folder that does not")
     write_tables(args.out, args.scenes)
     with SPAWN.Pool(1, maxtasksperchild=1) as pool:  # a fresh process for each task
         rows = [pool.apply(open_records, (args.out, step)) for step in ("build", "open")]
