@@ -34,12 +34,14 @@ def test_the_first_200_losses_are_the_recorded_ones(tmp_path: Path) -> None:
         assert before.data == now.data, "the generator draws other pictures: record the trace anew"
         assert compare(before, now) is None
     else:
-        # Other processors add in another order, and a training multiplies such differences: only
-        # the first steps can be compared.
+        # Other processors add in another order, and a training multiplies such differences: forced
+        # to AVX2 or SSE, this one differs by 6e-6 in the third loss and by 9e-3 in the eleventh.
         warnings.warn(
-            "another arithmetic than the recorded one: 10 steps are compared", stacklevel=1
+            "another arithmetic than the recorded one: 3 steps are compared", stacklevel=1
         )
-        assert compare(before, now, rtol=1e-3, steps=10) is None
+        assert compare(before, now, rtol=2e-2, steps=3) is None
+        if before.data == now.data:
+            assert now.total_loss[:3] == pytest.approx(before.total_loss[:3], rel=1e-4)
 
 
 TRACE = Trace("a", "d", total_loss=[3.0, 2.0, 1.0], grad_norm=[1.0, 1.0, 1.0])
