@@ -18,16 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from tqdm import tqdm
 
 from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
-from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
-from streampetr_vit.engine import load_config
+from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.structures import Detections
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
@@ -120,9 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the tool; returns the exit status, 1 if pictures are broken."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    spec = NUSCENES
-    if arguments.config_file:
-        spec = instantiate(load_config(arguments.config_file).dataset_spec)
+    spec = load_spec(arguments.config_file)
     records = load_split(arguments.root, arguments.version, arguments.split, spec=spec)
     print(summarise(records))
     indices = evenly_spaced(arguments.read or len(records), len(records))

@@ -17,13 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from detectron2.config import instantiate
-
 from streampetr_vit.data.checks import summarise
 from streampetr_vit.data.nuscenes.catalog import load_split, open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
-from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.engine import load_config
+from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import one_line_errors
 
 
@@ -57,9 +54,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def data_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, FrameRecords]]:
     """Opens the data sets that the command line names, one after the other, each with a title."""
-    spec = NUSCENES
-    if arguments.config_file:
-        spec = instantiate(load_config(arguments.config_file).dataset_spec)
+    spec = load_spec(arguments.config_file)
     for name in arguments.dataset or ():
         yield name, open_dataset(name, spec)
     if arguments.root:

@@ -1,6 +1,6 @@
 """Training and evaluation on detectron2's engine: precision, distribution, hooks, command flow."""
 
-from streampetr_vit.engine.config import ConfigError, instantiate_model, load_config
+from streampetr_vit.engine.config import ConfigError, instantiate_model, load_config, load_spec
 from streampetr_vit.engine.distributed import launch, reduce_mean, resolve_device
 from streampetr_vit.engine.param_table import param_group_table
 from streampetr_vit.engine.train_loop import build_model, evaluate, evaluate_only, setup, train
@@ -16,6 +16,7 @@ __all__ = [
     "instantiate_model",
     "launch",
     "load_config",
+    "load_spec",
     "param_group_table",
     "reduce_mean",
     "resolve_device",

@@ -77,6 +77,11 @@ def _load(path: str) -> DictConfig:
     return cfg
 
 
+def load_spec(path: str | None) -> DatasetSpec:
+    """The `dataset_spec` of a configuration file; nuScenes' for None."""
+    return instantiate(load_config(path).dataset_spec) if path else NUSCENES
+
+
 def call(described: DictConfig, **arguments: Any) -> Any:
     """Instantiates a LazyCall with further arguments, which only the running process knows."""
     # A copy: such arguments (a model, say) are no values of a configuration.

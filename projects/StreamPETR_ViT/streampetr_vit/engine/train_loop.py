@@ -100,13 +100,18 @@ def evaluate(
     folder = output_dir or cfg.dataloader.evaluator.output_dir
     evaluator = call(cfg.dataloader.evaluator, output_dir=folder)
     if memory is None:
-        memory = cfg.model.get("memory_at_test", True)
+        memory = _remembers(cfg)
     with evaluation_mode(model):
         run = _inference(model, cfg.train.eval_precision, memory)
         results = inference_on_dataset(run, loader, evaluator)
     if comm.is_main_process() and results:
         print_csv_format(results)
     return results or {}
+
+
+def _remembers(cfg: DictConfig) -> bool:
+    """Whether the configuration evaluates with the temporal memory; other models have no key."""
+    return cfg.model.get("memory_at_test", True)
 
 
 def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any], Any]:
@@ -131,7 +136,7 @@ def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
     With report.memory_off the test set runs a second time, for comparison: without the temporal
     memory. The metrics returned are those of the first time.
     """
-    memory = cfg.model.get("memory_at_test", True)
+    memory = _remembers(cfg)
     results = evaluate(cfg, model, memory=memory)
     if cfg.get("report") is None:
         return results
