@@ -125,3 +125,11 @@ def test_hidden_boxes_are_those_without_a_pixel(seed: int) -> None:
     in_picture = transform_boxes2d(boxes, draw, drop_hidden=False)
     expected = in_picture.labels[_painted(in_picture, size)]
     assert transform_boxes2d(boxes, draw).labels.tolist() == expected.tolist()
+
+
+def test_a_box_must_be_high_and_wide_enough() -> None:
+    corners = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 1], [0, 0, 1, 9], [0, 0, 2, 2]])
+    boxes = Boxes2D(corners, torch.zeros(4, 2), torch.arange(4), torch.ones(4))
+    draw = ImageDraw(1.0, (80, 32), (0, 0), SIZE)
+    kept = transform_boxes2d(boxes, draw, min_size_px=2.0, drop_hidden=False)
+    assert kept.labels.tolist() == [0, 3]

@@ -21,6 +21,7 @@ from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_padded
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder, depth_bins
+from streampetr_vit.modeling.ops.geometry import denormalize_from_range
 from streampetr_vit.structures import Frame
 
 RANGE = torch.tensor([-51.2, -51.2, -5.0, 51.2, 51.2, 3.0])
@@ -72,6 +73,15 @@ def test_denoising_positives_follow_the_cube() -> None:
     share = float((queries.labels == 0).double().mean())
     assert share == pytest.approx(math.pi / 6 * 0.75**3, abs=0.01)
     assert expected_positives(10000, 0.75) / 10000 == pytest.approx(share, abs=0.01)
+
+
+def test_denoising_noise_reaches_the_scaled_half_size_and_translation() -> None:
+    """At the corner of the draws a centre moves by (half the size + translation) * scale."""
+    box = torch.tensor([[1.0, 2.0, -1.0, 4.0, 2.0, 1.0, 0.0, 0.0, 0.0]])
+    noise = DenoisingNoise(groups=1, scale=0.5, translation_m=3.0)
+    lowest = noise.make([box], [torch.zeros(1, dtype=torch.long)], RANGE, 10, torch.zeros(1, 3))
+    moved = denormalize_from_range(lowest.reference_points[0, 0], RANGE)
+    torch.testing.assert_close(moved, torch.tensor([1.0 - 2.5, 2.0 - 2.0, -1.0 - 1.75]))
 
 
 def test_denoising_groups_see_only_themselves() -> None:

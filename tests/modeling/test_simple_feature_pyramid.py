@@ -127,6 +127,13 @@ def test_top_block_appends_subsampled_levels() -> None:
     assert strides == {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 
 
+def test_each_level_of_a_top_block_doubles_the_stride() -> None:
+    top_block = LastLevelMaxPool()
+    top_block.num_levels = 3
+    strides = [shape.stride for shape in pyramid(top_block=top_block).output_shape().values()]
+    assert strides == [4, 8, 16, 32, 64, 128, 256]
+
+
 def test_levels_keep_the_order_of_their_scales_and_may_be_few() -> None:
     backbone = pyramid(scale_factors=[0.5, 2])
     assert list(backbone(torch.randn(1, 3, 64, 64))) == ["p5", "p3"]
