@@ -228,6 +228,8 @@ def test_weights_are_found_in_every_layout() -> None:
         weights,
     ):
         assert list(weights_of(content, "f.pth")) == ["a", "b"]
+    partly = {"module.a": torch.ones(1), "head.b": torch.zeros(2)}  # a part that is called so
+    assert list(weights_of(partly, "f.pth")) == ["module.a", "head.b"]
     several = {"state_dict": {"a": torch.zeros(1)}, "module": {}, "model": {"a": torch.ones(1)}}
     assert weights_of(several, "f.pth")["a"] == 1
     both = {"model": {"a": torch.ones(1)}, "ema_state": {"a": torch.zeros(1)}}

@@ -39,6 +39,12 @@ def test_ap_at_distances() -> None:
     assert ap_at_distances(_summary()) == pytest.approx(expected)
 
 
+def test_distances_are_sorted_as_numbers() -> None:
+    summary = {"label_aps": {"car": {"10.0": 0.5, "2.0": 0.25, "0.5": 0.125}}}
+    expected = [("mAP_0.5m", 0.125), ("mAP_2m", 0.25), ("mAP_10m", 0.5)]
+    assert list(ap_at_distances(summary).items()) == expected
+
+
 def test_means_over_present_classes() -> None:
     assert absent_classes(_summary()) == ["traffic_cone"]
     means = present_class_means(_summary())

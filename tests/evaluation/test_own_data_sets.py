@@ -144,6 +144,16 @@ def test_own_classes_score_as_the_merged_official_ones(tmp_path: Path) -> None:
     assert numbers["AP_car"] == pytest.approx((found - 0.1) / 0.9, abs=0.02)
 
 
+def test_only_the_metrics_own_classes_need_no_other_names() -> None:
+    assert Scoring.of(NUSCENES).is_official
+    car, *others = NUSCENES.classes
+    said = replace(NUSCENES, classes=(replace(car, scored_as="car"), *others))
+    assert Scoring.of(said).is_official
+    merged = replace(NUSCENES, classes=(replace(car, scored_as="truck"), *others))
+    assert not Scoring.of(merged).is_official
+    assert Scoring.of(merged).names["car"] == "truck"
+
+
 @pytest.mark.parametrize("scored_as", ["cars", ""])
 def test_unknown_official_class(tmp_path: Path, scored_as: str) -> None:
     spec = replace(OWN, classes=(replace(VEHICLE, scored_as=scored_as), PERSON))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from streampetr_vit.solver import backbone_lr_groups, group_parameters
@@ -39,9 +40,11 @@ def test_backbone_trains_at_a_tenth_and_everything_decays() -> None:
 
 def test_one_dimensional_parameters_can_be_exempt_from_decay() -> None:
     model = make_model()
+    model["head"][1].bias = nn.Parameter(torch.zeros(1, 2))  # broadcast, and a bias all the same
     groups = backbone_lr_groups(model, lr=1.0, weight_decay=0.1, decay_one_dimensional=False)
     found = lr_and_decay_by_name(model, groups)
     assert len(groups) == 4
+    assert found["head.1.bias"] == (1.0, 0.0)
     assert found["head.0.weight"] == (1.0, 0.1)
     assert found["head.0.bias"] == (1.0, 0.0)
     assert found["backbone.1.weight"] == (0.1, 0.0)
