@@ -253,8 +253,8 @@ def _wrong_size(path: Path) -> None:
 BROKEN = [
     (_missing, "cannot be read: No such file"),
     (_truncated, "is truncated: .* bytes without an end marker"),
-    (_empty, "is none that OpenCV can decode"),
-    (_no_picture, "is none that OpenCV can decode"),
+    (_empty, "is none that can be decoded"),
+    (_no_picture, "is none that can be decoded"),
     (_wrong_size, "is 80x45 pixels, the table sample_data says 160x90"),
 ]
 

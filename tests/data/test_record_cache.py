@@ -68,8 +68,8 @@ def test_large_tables_count_by_size_and_time(root: Path, monkeypatch: pytest.Mon
         (lambda data: b"", "truncated"),
         (lambda data: data[:8] + b"x" * (len(data) - 8), "no readable header"),
         (
-            lambda data: data.replace(b'"format_version":"3"', b'"format_version":"2"'),
-            "format version 2, this program needs 3",
+            lambda data: data.replace(b'"format_version":"4"', b'"format_version":"2"'),
+            "format version 2, this program needs 4",
         ),
     ],
 )

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from streampetr_vit.texts import printable
+
 
 class UserError(Exception):
     """Something that the user can mend. The message names what is wrong, and the fix.
@@ -48,4 +50,5 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         # A text as status is printed to stderr; the status is then 1.
-        sys.exit(f"{os.path.basename(sys.argv[0])}: error: {error}")
+        # Escaped: a message may show names of files that someone else made.
+        sys.exit(f"{os.path.basename(sys.argv[0])}: error: {printable(error)}")

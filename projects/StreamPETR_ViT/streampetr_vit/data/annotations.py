@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
+
+BoxArray = TypeVar("BoxArray", np.ndarray, Tensor)
 
 
 def boxes_of_record(record: FrameRecord, only_with_points: bool = True) -> tuple[Tensor, Tensor]:
@@ -24,7 +28,7 @@ def boxes_of_record(record: FrameRecord, only_with_points: bool = True) -> tuple
         (n, 9) float32 boxes in the lidar frame, gravity centre, velocity 0 where it is undefined,
         and (n,) int64 labels, -1 for categories of no class.
     """
-    keep = (record.num_lidar_pts + record.num_radar_pts > 0) | (not only_with_points)
+    keep = has_points(record.num_lidar_pts, record.num_radar_pts) | (not only_with_points)
     boxes = torch.from_numpy(record.gt_boxes[keep]).float()  # indexing copied: the file is mapped
     boxes[boxes[:, 7].isnan(), 7:9] = 0  # the tracks do not define it
     return boxes, torch.from_numpy(record.gt_labels[keep])
@@ -47,6 +51,18 @@ def label_table(spec: DatasetSpec, class_names: Sequence[str]) -> Tensor:
     return torch.tensor([*places, -1])  # label -1 reads the last entry
 
 
+def has_points(num_lidar_pts: np.ndarray, num_radar_pts: np.ndarray) -> np.ndarray:
+    """(n,) bool: boxes with a lidar or radar point."""
+    return (num_lidar_pts > 0) | (num_radar_pts > 0)
+
+
+def is_in_range(boxes: BoxArray, point_cloud_range: Sequence[float]) -> BoxArray:
+    """(n,) bool: centres strictly inside the range, seen from above; boxes are (n, 2 or more)."""
+    x_min, y_min, _, x_max, y_max, _ = point_cloud_range
+    x, y = boxes[:, 0], boxes[:, 1]
+    return (x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)
+
+
 def filter_by_range(
     boxes: Tensor, labels: Tensor, point_cloud_range: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
@@ -59,9 +75,7 @@ def filter_by_range(
         labels: (n,).
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres; z is not looked at.
     """
-    x_min, y_min, _, x_max, y_max, _ = point_cloud_range
-    x, y = boxes[:, 0], boxes[:, 1]
-    keep = (x > x_min) & (x < x_max) & (y > y_min) & (y < y_max)
+    keep = is_in_range(boxes, point_cloud_range)
     boxes = boxes[keep].clone()
     # Rounded down at the half turn: pi itself becomes -pi.
     turns = torch.floor(boxes[:, 6] / (2 * math.pi) + 0.5)

@@ -23,6 +23,11 @@ from streampetr_vit.data.streaming_sampler import (
     cut_sequences,
     evaluation_shard,
 )
+from streampetr_vit.data.training_checks import (
+    check_boxes,
+    check_class_names_2d,
+    check_resize_range,
+)
 from streampetr_vit.data.window_sampler import WindowBatchSampler
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
@@ -58,8 +63,8 @@ def build_train_loader(
         rank, world_size: by default those of the process group.
 
     Raises:
-        InputError: on an evaluation mapper, a negative seed, a data set without annotations, or
-            numbers that make no batch.
+        InputError: on an evaluation mapper, a negative seed, a data set without a box to train on,
+            or numbers that make no batch.
     """
     rank, world_size = _place(rank, world_size)
     data = _training_data(dataset, spec, mapper, seed)
@@ -153,6 +158,10 @@ def _training_data(
     records = open_dataset(dataset, spec)
     if not records.has_annotations:
         raise InputError(f"{records.root / records.version} has no annotations to train on")
+    check_boxes(records, mapper)
+    check_resize_range(records, mapper.image_aug)
+    if mapper.boxes2d:
+        check_class_names_2d(records, mapper.class_names_2d)
     return FrameDataset(records, mapper, seed)
 
 

@@ -90,9 +90,9 @@ def broken_pictures(
     problems = []
     for index in progress(indices):
         record = records[index]
-        for path, size in zip(record.camera_paths, record.image_sizes.tolist(), strict=True):
+        for camera, (width, height) in enumerate(record.image_sizes.tolist()):
             try:
-                read_image(record.root / path, (size[0], size[1]))
+                read_image(record.picture(camera), (width, height))
             except BadImageError as error:
                 problems.append(f"sample {record.token}: {error}")
     return problems

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import stat
+import warnings
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from streampetr_vit.errors import UserError
 
@@ -14,6 +18,10 @@ from streampetr_vit.errors import UserError
 # 0xff only before 0x00 or as a restart marker (0xd0 to 0xd7).
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _END_OF_JPEG = b"\xd9"
+# What cameras write; Pillow knows more, some of which start other programs.
+_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000")
+_PIXEL_BYTES = 8  # four channels of 16 bits, not compressed
+_HEADER_BYTES = 2**20
 
 
 class BadImageError(UserError, RuntimeError):
@@ -34,23 +42,55 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
         BadImageError: see there.
     """
     picture = f"picture {path}"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadImageError(f"{picture} cannot be read: {error.strerror or error}") from error
+    data = _bytes_of(path, size)
     if _is_truncated(data):
         raise BadImageError(f"{picture} is truncated: {len(data)} bytes without an end marker")
-    # OpenCV decodes as the reference does. Calibration is of the sensor: no turning by a tag.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if image is None:
-        raise BadImageError(f"{picture} is none that OpenCV can decode ({len(data)} bytes)")
-    if (image.shape[1], image.shape[0]) != tuple(size):
+    # Before it is decoded: a few kilobytes can say that they are gigabytes of pixels.
+    found = _size_of(data)
+    if found is not None and found != tuple(size):
         raise BadImageError(
-            f"{picture} is {image.shape[1]}x{image.shape[0]} pixels, the table sample_data says "
+            f"{picture} is {found[0]}x{found[1]} pixels, the table sample_data says "
             f"{size[0]}x{size[1]}"
         )
+    # OpenCV decodes as the reference does. Calibration is of the sensor: no turning by a tag.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = None if found is None else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise BadImageError(f"{picture} is none that can be decoded ({len(data)} bytes)")
+    if image.shape[:2] != (size[1], size[0]):
+        raise BadImageError(f"{picture} has another size in its header than in its pixels")
     return image
+
+
+def _bytes_of(path: Path, size: tuple[int, int]) -> bytes:
+    """The content of a picture file."""
+    most = _PIXEL_BYTES * size[0] * size[1] + _HEADER_BYTES
+    try:
+        status = path.stat()
+        # A pipe or a device would be read for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImageError(f"picture {path} is no regular file")
+        if status.st_size > most:
+            raise BadImageError(
+                f"picture {path} has {status.st_size} bytes, more than {size[0]}x{size[1]} pixels "
+                f"can need ({most})"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadImageError(f"picture {path} cannot be read: {reason}") from error
+
+
+def _size_of(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that the header states; None if it is no picture of a known kind."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit is a warning; ours is the size that the tables state.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data), formats=_FORMATS) as picture:
+                return picture.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _is_truncated(data: bytes) -> bool:

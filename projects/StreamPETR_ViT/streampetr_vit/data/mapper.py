@@ -125,7 +125,7 @@ class NuScenesMapper:
             scene_token=record.scene_token,
             sample_token=record.token,
             scene_name=record.scene_name,
-            image_paths=[str(record.root / path) for path in record.camera_paths],
+            image_paths=[str(record.picture(camera)) for camera in range(len(draws))],
             lidar_to_ego=record.lidar_to_ego,
             ego_to_global=record.ego_to_global,
             gt_boxes=boxes if annotated else None,
@@ -180,7 +180,7 @@ class NuScenesMapper:
 
     def _image(self, record: FrameRecord, camera: int, draw: ImageDraw, rgb: np.ndarray) -> None:
         """Writes a picture to (3, H, W) uint8."""
-        file = str(record.root / record.camera_paths[camera])
+        file = str(record.picture(camera))
         known = self._cache.get(file)
         # Whole draws: where a picture is wider than the input, a place of the crop is drawn.
         if known is not None and known[0] == draw:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from streampetr_vit.data.annotations import has_points
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.nuscenes.records import FrameRecord
@@ -47,8 +48,8 @@ def draw_record(
     """
     sizes = [tuple(size) for size in record.image_sizes.tolist()]
     images = [
-        np.ascontiguousarray(read_image(record.root / path, size)[:, :, ::-1])  # BGR -> RGB
-        for path, size in zip(record.camera_paths, sizes, strict=True)
+        np.ascontiguousarray(read_image(record.picture(camera), size)[:, :, ::-1])  # BGR -> RGB
+        for camera, size in enumerate(sizes)
     ]
     shown = None if predictions is None else above_threshold(predictions, score_threshold)
     truth = visible_truth(record, range_m) if with_truth else None
@@ -83,7 +84,7 @@ def above_threshold(detections: Detections, score_threshold: float) -> Detection
 def visible_truth(record: FrameRecord, range_m: float) -> Detections:
     """The true boxes of a class, with points and within the range, as detections of score 1."""
     # The official evaluation scores no box without a lidar or radar point.
-    seen = (record.num_lidar_pts + record.num_radar_pts) > 0
+    seen = has_points(record.num_lidar_pts, record.num_radar_pts)
     near = np.abs(record.gt_boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
     kept = (record.gt_labels >= 0) & seen & near
     boxes, labels = (

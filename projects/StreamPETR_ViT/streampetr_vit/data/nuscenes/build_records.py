@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from iopath.common.file_io import file_lock
-from tqdm import tqdm
 
 from streampetr_vit.data.nuscenes.cache import CacheError, fingerprint, write_arrays
+from streampetr_vit.data.nuscenes.category_names import check_categories
 from streampetr_vit.data.nuscenes.columns import (
     Annotations,
     Samples,
@@ -29,7 +29,8 @@ from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.sensors import SensorData, read_sensor_data
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.nuscenes.tables import TableFolder, garbage_collection_paused
-from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.errors import MissingFileError
+from streampetr_vit.progress import Progress
 from streampetr_vit.structures import DatasetSpec
 from streampetr_vit.structures.pose import rotation_of
 
@@ -72,20 +73,24 @@ def load_records(
     """
     root = Path(root).expanduser().resolve()
     folder = version_folder(root, version)
-    files = [file for table in TABLES if (file := folder / f"{table}.json").is_file()]
+    files = _table_files(folder)
     # Classes are no part of it: the cache holds categories, and labels are made at opening.
-    sensors = repr((spec.lidar, spec.cameras, spec.lidar_to_ego))
-    path = _cache_path(root, f"{version}.{fingerprint(files, sensors)}.safetensors", cache_dir)
-    records = _open_cache(path, root, spec)
+    key = fingerprint(files, repr((spec.lidar, spec.cameras, spec.lidar_to_ego)))
+    path = _cache_path(root, f"{version}.{key}.safetensors", cache_dir)
+    records = _open_cache(path, root, spec, key)
     if records is None:
         # Of several processes of one machine or shared folder, one builds and the others wait.
         with file_lock(str(path)):
-            records = _open_cache(path, root, spec)
+            records = _open_cache(path, root, spec, key)
             if records is None:
-                build_cache(folder, path, spec)
+                build_cache(folder, path, spec, key)
                 records = FrameRecords(path, root, spec)
-    _check_categories(records, folder)
+    check_categories(records, folder)
     return records if scene_names is None else records.select_scenes(scene_names)
+
+
+def _table_files(folder: Path) -> list[Path]:
+    return [file for table in TABLES if (file := folder / f"{table}.json").is_file()]
 
 
 def version_folder(root: Path, version: str) -> Path:
@@ -101,45 +106,21 @@ def version_folder(root: Path, version: str) -> Path:
             "synthetic set with tools/make_synthetic_nuscenes.py"
         )
     folder = root / version
-    if not version or not folder.is_dir():
+    # A path would end up in the name of the cache file.
+    if Path(version).name != version or not folder.is_dir():
         found = sorted(path.parent.name for path in root.glob("*/scene.json"))
         raise MissingFileError(
-            f"version {version!r} does not exist in {root}; versions there: {found or 'none'}"
+            f"version {version!r} is no folder of {root}; versions there: {found or 'none'}"
         )
     return folder
 
 
-def _check_categories(records: FrameRecords, folder: Path) -> None:
-    """Says which classes can have no box in a data set, and refuses one without any."""
-    if not records.has_annotations:
-        return
-    names, classes = set(records.category_names), records.spec.classes
-    absent = [entry for entry in classes if names.isdisjoint(entry.categories)]
-    if len(absent) == len(classes):
-        raise InputError(
-            f"{folder / 'category.json'} has no category of dataset_spec.classes: it has "
-            f"{', '.join(sorted(names))}; the classes take "
-            f"{', '.join(records.spec.label_of_category)}. Name the categories of this data set in "
-            "dataset_spec.classes"
-        )
-    for entry in absent:
-        categories = ", ".join(entry.categories)
-        message = "%s has no category of class %r (%s): there will be no such box"
-        _LOG.warning(message, folder, entry.name, categories)
-
-
-def build_cache(folder: Path, path: Path, spec: DatasetSpec) -> None:
+def build_cache(folder: Path, path: Path, spec: DatasetSpec, key: str) -> None:
     """Reads the tables of a version folder and writes the cache file `path`."""
     started = time.perf_counter()
-    bar = tqdm(unit="B", unit_scale=True, desc="tables", leave=False, disable=None)
-
-    def show(name: str, done: int, total: int) -> None:
-        bar.total = total
-        bar.set_description(name)
-        bar.update(done - bar.n)
-
-    with garbage_collection_paused(), bar:
-        tables = TableFolder(folder, progress=show)
+    total_bytes = sum(file.stat().st_size for file in _table_files(folder))
+    with garbage_collection_paused(), Progress("tables", total_bytes, "B") as bar:
+        tables = TableFolder(folder, progress=bar.update)
         samples = read_samples(tables)
         sensors = read_sensor_data(tables, samples, spec)
         annotations = read_annotations(tables, samples)
@@ -148,6 +129,7 @@ def build_cache(folder: Path, path: Path, spec: DatasetSpec) -> None:
         "version": folder.name,
         "has_annotations": str(len(annotations) > 0),
         "categories": json.dumps(annotations.category_names),
+        "key": key,
     }
     write_arrays(path, arrays, metadata)
     counts = f"{len(samples.scene_names)} scenes, {len(samples.tokens)} samples"
@@ -282,13 +264,16 @@ def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None)
     return user / name
 
 
-def _open_cache(path: Path, root: Path, spec: DatasetSpec) -> FrameRecords | None:
+def _open_cache(path: Path, root: Path, spec: DatasetSpec, key: str) -> FrameRecords | None:
     """The cached records, or None (with a log line) if the file is absent or unusable."""
     if not path.is_file():
         _LOG.info("no record cache %s yet", path)
         return None
     try:
-        return FrameRecords(path, root, spec)
+        records = FrameRecords(path, root, spec)
+        if records.metadata.get("key") != key:
+            raise CacheError("it was made from other tables")
     except CacheError as error:
-        _LOG.warning("%s; it is built again", error)
+        _LOG.warning("record cache %s: %s; it is built again", path, error)
         return None
+    return records

@@ -19,10 +19,12 @@ from safetensors.numpy import save_file
 from streampetr_vit.files import replacing
 
 # Raise when the columns or their meaning change: older caches are then built again.
-FORMAT_VERSION = 3  # 3: categories instead of labels
+FORMAT_VERSION = 4  # 4: what the tables were checked for, and the key in the metadata
 
 # Files up to this size enter the fingerprint by content, larger ones by size and time of change.
 _HASHED_BYTES = 4 * 2**20
+# What a header of the wrong form runs into.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 
 
@@ -75,7 +77,7 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             header = json.loads(file.read(header_bytes))
             metadata = header.pop("__metadata__")
             data_bytes = max(entry["data_offsets"][1] for entry in header.values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             raise CacheError(f"{path} has no readable header ({error})") from error
         found = metadata.get("format_version")
         if found != str(FORMAT_VERSION):
@@ -87,11 +89,15 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise CacheError(f"{path} has {size} bytes instead of {start + data_bytes}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     arrays = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
-        array = np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, start + begin)
-        arrays[name] = array.reshape(entry["shape"])
+    try:
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            dtype = np.dtype(_DTYPES[entry["dtype"]])
+            count = (end - begin) // dtype.itemsize
+            array = np.frombuffer(mapped, dtype, count, start + begin)
+            arrays[name] = array.reshape(entry["shape"])
+    except _UNREADABLE as error:
+        raise CacheError(f"{path} does not hold what its header says ({error})") from error
     return arrays, metadata
 
 

@@ -7,7 +7,6 @@ detectron2's DETECTRON2_DATASETS. Registration reads nothing from disk.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,10 @@ from streampetr_vit.data.nuscenes.build_records import load_records, version_fol
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
+from streampetr_vit.files import read_json
+from streampetr_vit.logs import log_once
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.texts import name_list, shown
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,21 +67,25 @@ def load_split(
         InputError: the split is unknown or has no scene in this data set.
     """
     folder = version_folder(Path(root).expanduser().resolve(), version)
-    if not isinstance(split, str):  # names of scenes, or None for all
-        return load_records(root, version, split, cache_dir, spec)
+    if split is None:
+        return load_records(root, version, None, cache_dir, spec)
+    if not isinstance(split, str):
+        names = _named_once(split, f"the list of scenes of {folder}")
+        return load_records(root, version, names, cache_dir, spec)
     own = _own_splits(folder)
     if split in own:  # before the devkit's: they may have the same names
+        where = f"split {split!r} of {folder / 'splits.json'}"
         if any(split in names for names in _DEVKIT_SPLITS.values()):
-            _LOG.info("split %s is that of %s, not the devkit's", split, folder / "splits.json")
-        return load_records(root, version, own[split], cache_dir, spec)
+            log_once(_LOG, logging.INFO, f"{where} is taken, not the devkit's of that name")
+        return load_records(root, version, _named_once(own[split], where), cache_dir, spec)
     suffix = next((end for end, names in _DEVKIT_SPLITS.items() if split in names), None)
     if suffix is None or not version.endswith(suffix):
         official = next((n for end, n in _DEVKIT_SPLITS.items() if version.endswith(end)), ())
         of_devkit = f"of the devkit belongs to versions that end in {suffix!r}"
         reason = of_devkit if suffix else "is unknown"
         raise InputError(
-            f"split {split!r} {reason}; splits for {folder}: {[*official, *own]}. Own splits go "
-            f'into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
+            f"split {shown(split)} {reason}; splits for {folder}: {name_list([*official, *own])}. "
+            f'Own splits go into {folder / "splits.json"} as {{"name": ["scene name", ...]}}'
         )
     # Imported here: it takes seconds, and only the devkit's splits need it.
     from nuscenes.utils.splits import create_splits_scenes
@@ -91,27 +97,49 @@ def load_split(
     if not present:
         raise InputError(
             f"{folder} has none of the {len(names)} scenes of split {split!r}; it has "
-            f"{sorted(have)[:5]} ... Name scenes of it, or put own splits into "
+            f"{name_list(sorted(have), 5)}. Name scenes of it, or put own splits into "
             f"{folder / 'splits.json'}"
         )
     if len(present) < len(names):
-        _LOG.info("%s has %d of the %d scenes of split %s", folder, len(present), len(names), split)
+        message = f"{folder} has {len(present)} of the {len(names)} scenes of split {split}"
+        log_once(_LOG, logging.INFO, message)
     return records.select_scenes(present)
+
+
+def _named_once(names: Sequence[str], where: str) -> list[str]:
+    """The scenes of a split, each once.
+
+    Raises:
+        InputError: there is none.
+    """
+    once = list(dict.fromkeys(names))
+    if not once:
+        raise InputError(f"{where} is empty; name at least one scene, or leave split out for all")
+    if len(once) < len(names):
+        message = (
+            f"{where} names {len(names) - len(once)} scenes more than once: each is taken once"
+        )
+        log_once(_LOG, logging.WARNING, message)
+    return once
 
 
 def _own_splits(folder: Path) -> dict[str, list[str]]:
     path = folder / "splits.json"
     if not path.is_file():
         return {}
-    try:
-        splits = json.loads(path.read_text())
-        if not all(isinstance(names, list) for names in splits.values()):
-            raise TypeError("a split is no list")
-    except (ValueError, TypeError, AttributeError) as error:
+    splits = read_json(path)
+    is_object = isinstance(splits, dict)
+    wrong = splits if not is_object else next((s for s in splits.values() if not _is_list(s)), None)
+    if not is_object or wrong is not None:
         raise InputError(
-            f'{path} must be a JSON object {{"split name": ["scene name", ...]}} ({error})'
-        ) from error
+            f'{path} must be a JSON object {{"split name": ["scene name", ...]}}; it has '
+            f"{shown(wrong)}"
+        )
     return splits
+
+
+def _is_list(split: Any) -> bool:
+    return isinstance(split, list) and all(isinstance(name, str) for name in split)
 
 
 def register_nuscenes(

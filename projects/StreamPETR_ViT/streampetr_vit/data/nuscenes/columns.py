@@ -6,7 +6,9 @@ first timestamp, then time).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +19,11 @@ from streampetr_vit.data.nuscenes.tables import (
     index_by_token,
     lookup,
 )
+from streampetr_vit.texts import shown
+
+# Between them lies the usual time from key frame to key frame; outside, the unit is another one.
+_SHORTEST_INTERVAL_US, _LONGEST_INTERVAL_US = 2_000, 30_000_000
+_LONGEST_SIDE_M = 1000.0
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,14 @@ def read_samples(tables: TableFolder) -> Samples:
     """Reads `scene` and `sample`, orders the samples, and checks their times.
 
     Raises:
-        TableError: if times do not rise along a scene.
+        TableError: if times do not rise along a scene, or are no microseconds.
     """
     scenes, samples = tables.rows("scene"), tables.rows("sample")
-    scene_tokens, scene_names = scenes.column("token"), scenes.column("name")
-    tokens, times = samples.column("token"), samples.numbers("timestamp").astype(np.int64)
+    scene_tokens, scene_names = scenes.texts("token"), scenes.texts("name")
+    tokens, times = samples.texts("token"), samples.microseconds("timestamp")
     scene = samples.references("scene_token", scenes.index(), "scene")
-    _check_chain(samples, times)
+    _check_unit(samples, times, scene)
+    _check_chain(samples, times, scene)
 
     # The scenes by their first sample, whatever their order in the table.
     first_time = np.full(len(scenes), np.iinfo(np.int64).max)
@@ -89,11 +97,36 @@ def read_samples(tables: TableFolder) -> Samples:
     )
 
 
-def _check_chain(samples: Rows, times: np.ndarray) -> None:
-    """The chain of `next` tokens must go forward in time."""
+def _check_unit(samples: Rows, times: np.ndarray, scene: np.ndarray) -> None:
+    """Times that are not in microseconds show by the time between neighbours."""
+    order = np.lexsort((times, scene))
+    intervals = np.diff(times[order])[np.diff(scene[order]) == 0]
+    if len(intervals) == 0:  # single frames
+        return
+    median = float(np.median(intervals))
+    if not _SHORTEST_INTERVAL_US <= median <= _LONGEST_INTERVAL_US:
+        usual = 500_000  # of nuScenes
+        factor = 10.0 ** (3 * round(math.log10(usual / max(median, 0.5)) / 3))  # 1e6, 1e3, 1e-3
+        raise TableError(
+            f"{samples.path}: field 'timestamp' of record {shown(samples[0]['token'])} is "
+            f"{times[0]}, and the samples of a scene are {median:g} apart (median): these are no "
+            f"microseconds (nuScenes has {usual} from key frame to key frame). Multiply all times "
+            f"of the tables by {factor:g}"
+        )
+
+
+def _check_chain(samples: Rows, times: np.ndarray, scene: np.ndarray) -> None:
+    """The chain of `next` tokens must go forward in time, within a scene."""
     following = samples.column("next")
     here = np.flatnonzero([bool(token) for token in following])  # all but the ends of scenes
     there = samples.where(following).references("next", samples.index(), "sample")
+    strays = scene[there] != scene[here]
+    if strays.any():
+        row = samples[int(here[int(strays.argmax())])]
+        raise TableError(
+            f"{samples.path}: field 'next' of record {shown(row['token'])} is "
+            f'{shown(row["next"])}, a sample of another scene; a scene ends with ""'
+        )
     backwards = times[there] <= times[here]
     if backwards.any():
         worst = int(backwards.argmax())
@@ -101,7 +134,7 @@ def _check_chain(samples: Rows, times: np.ndarray) -> None:
         raise TableError(
             f"{samples.path}: timestamps out of order: sample {samples[a]['token']!r} at {times[a]}"
             f" us is followed by {samples[b]['token']!r} at {times[b]} us; `next` must lead to a "
-            "later sample. Correct the timestamps or the chain"
+            "later sample. Correct the timestamps, which are microseconds, or the chain"
         )
 
 
@@ -130,22 +163,50 @@ def read_annotations(tables: TableFolder, samples: Samples) -> Annotations:
         instance = piece.references("instance_token", instance_of, "instance")
         part = {
             "frame": piece.references("sample_token", frame_of, "sample"),
-            "center": piece.numbers("translation", (3,)),
+            "center": piece.positions("translation"),
             "size_wlh": piece.numbers("size", (3,)),
             "rotation": piece.quaternions("rotation"),
             "category": category[instance],
             "instance": instance.astype(np.int32),
-            "num_lidar_pts": piece.numbers("num_lidar_pts").astype(np.int32),
-            "num_radar_pts": piece.numbers("num_radar_pts").astype(np.int32),
+            "num_lidar_pts": piece.counts("num_lidar_pts"),
+            "num_radar_pts": piece.counts("num_radar_pts"),
         }
         for field, values in links.items():
             values.extend(piece.column(field))
-        piece.refuse((part["size_wlh"] <= 0).any(axis=1), "size", "(w, l, h) must be positive")
+        wrong = ((part["size_wlh"] <= 0) | (part["size_wlh"] > _LONGEST_SIDE_M)).any(axis=1)
+        rule = f"(w, l, h) must be positive metres, at most {_LONGEST_SIDE_M:g}"
+        piece.refuse(wrong, "size", rule)
         parts.append(part)
     index = index_by_token(links["token"], path) | {"": -1}  # "" at the ends of a track
-    return Annotations(
+    annotations = Annotations(
         **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
         previous=lookup(index, links["prev"], "prev", path, "sample_annotation"),
         following=lookup(index, links["next"], "next", path, "sample_annotation"),
-        category_names=categories.column("name"),
+        category_names=categories.texts("name"),
     )
+    _check_tracks(annotations, links, samples.timestamp_us, path)
+    return annotations
+
+
+def _check_tracks(
+    annotations: Annotations, links: dict[str, list[str]], times_us: np.ndarray, path: Path
+) -> None:
+    """A box's neighbours are the same object, earlier and later: velocities are made of them."""
+    time = times_us[annotations.frame]
+    for field, neighbour, sign in (
+        ("prev", annotations.previous, -1),
+        ("next", annotations.following, 1),
+    ):
+        here = np.flatnonzero(neighbour >= 0)
+        there = neighbour[here]
+        other = annotations.instance[there] != annotations.instance[here]
+        wrong = other | (sign * (time[there] - time[here]) <= 0)
+        if wrong.any():
+            worst = int(wrong.argmax())
+            row, direction = int(here[worst]), "earlier" if sign < 0 else "later"
+            raise TableError(
+                f"{path}: field {field!r} of record {shown(links['token'][row])} is "
+                f"{shown(links[field][row])}, which is "
+                f"{'of another instance' if other[worst] else f'not {direction}'}; it must be the "
+                f'{direction} box of the same instance, or ""'
+            )

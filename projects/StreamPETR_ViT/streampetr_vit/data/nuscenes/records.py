@@ -6,7 +6,7 @@ takes milliseconds, a worker process that receives it opens the same file instea
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,14 @@ from typing import Any
 import numpy as np
 
 from streampetr_vit.data.nuscenes.cache import as_strings, map_arrays
+from streampetr_vit.data.nuscenes.layout import check_layout
+from streampetr_vit.data.nuscenes.picture_files import picture_path
 from streampetr_vit.errors import InputError
+from streampetr_vit.logs import log_once
 from streampetr_vit.structures import DatasetSpec, Pose
+from streampetr_vit.texts import name_list, nearest
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,14 @@ class FrameRecord:
     instance: np.ndarray  # (n,) int32, number of the object, the same in all frames of its scene
     has_annotations: bool  # False for a set without ground truth; then n is 0
 
+    def picture(self, camera: int) -> Path:
+        """The file of a camera's picture.
+
+        Raises:
+            InputError: it would lie outside of the data root.
+        """
+        return picture_path(self.root, self.camera_paths[camera])
+
 
 class FrameRecords(Sequence[FrameRecord]):
     """Key frames ordered by scene (first timestamp) and time; a scene's frames are adjacent.
@@ -58,6 +72,9 @@ class FrameRecords(Sequence[FrameRecord]):
         root: data root that the picture paths are relative to.
         spec: classes and cameras; the file was written for these cameras.
         scene_rows: numbers of the scenes to keep, ascending; None keeps all.
+
+    Raises:
+        CacheError: the file is none, or holds something else.
     """
 
     def __init__(
@@ -65,9 +82,9 @@ class FrameRecords(Sequence[FrameRecord]):
     ):
         self.path, self.root, self.spec = Path(path), Path(root), spec
         self._columns, self.metadata = map_arrays(self.path)
+        self.category_names = check_layout(self._columns, self.metadata, len(spec.cameras))
         # The file holds categories: data sets of other classes share it.
         labels = spec.label_of_category
-        self.category_names: list[str] = json.loads(self.metadata["categories"])
         of_category = [labels.get(name, -1) for name in self.category_names]
         self._label_of_category = np.array(of_category, dtype=np.int64)
         offsets = self._columns["scene_offsets"]
@@ -115,30 +132,51 @@ class FrameRecords(Sequence[FrameRecord]):
         """(len(self), N, 2) int32, (width, height) of all pictures."""
         return self._columns["image_size"][self._rows]
 
-    def boxes_per_class(self) -> np.ndarray:
-        """(classes + 1,) int64, boxes of the chosen scenes by label; the last is unmapped."""
+    def boxes(self, column: str) -> np.ndarray:
+        """A column of all boxes of the chosen scenes, such as gt_boxes (boxes, 9)."""
+        values = self._columns[column]
+        if len(self._rows) == len(self._columns["timestamp_us"]):
+            return values  # nothing is copied
         boxes_of_frame = np.diff(self._columns["box_offsets"])
         chosen = np.isin(np.arange(len(boxes_of_frame)), self._rows)
-        category = self._columns["gt_category"][np.repeat(chosen, boxes_of_frame)]
+        return values[np.repeat(chosen, boxes_of_frame)]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(boxes,) int64 of the chosen scenes, index into `spec.classes`; -1 for no class."""
+        return self._label_of_category[self.boxes("gt_category")]
+
+    def boxes_per_class(self) -> np.ndarray:
+        """(classes + 1,) int64, boxes of the chosen scenes by label; the last is unmapped."""
         places = len(self.spec.classes) + 1
         # Label -1 becomes the last place.
-        return np.bincount(self._label_of_category[category] % places, minlength=places)
+        return np.bincount(self.labels % places, minlength=places)
 
     def select_scenes(self, names: Sequence[str]) -> FrameRecords:
-        """The frames of some scenes, in the same order.
+        """The frames of some scenes, in the same order. A name stands for all scenes that have it.
 
         Raises:
             InputError: if a scene is not in the set.
         """
-        have = dict(zip(self.scene_names, self._scene_rows.tolist(), strict=True))
-        missing = [name for name in names if name not in have]
+        have: dict[str, list[int]] = {}
+        for name, row in zip(self.scene_names, self._scene_rows.tolist(), strict=True):
+            have.setdefault(name, []).append(row)
+        missing = [name for name in names if not isinstance(name, str) or name not in have]
         if missing:
+            alike = [n for name in missing[:5] for n in nearest(str(name), have)]
+            first = dict.fromkeys([*alike, *have])  # the names that may be meant come first
             raise InputError(
-                f"scenes {missing[:5]} are not in {self.root / self.version}, which has "
-                f"{len(have)} scenes: {list(have)[:5]} ...; choose among those"
+                f"scenes {name_list(missing, 5)} are not in {self.root / self.version}, which has "
+                f"{len(have)} scenes: {name_list(first, 30)}; choose among those"
             )
+        shared = [name for name in dict.fromkeys(names) if len(have[name]) > 1]
+        if shared:
+            count = sum(len(have[name]) for name in shared)
+            message = f"{self.root / self.version} has {count} scenes with the names "
+            message += f"{name_list(shared)}: each name stands for all of its scenes"
+            log_once(_LOG, logging.WARNING, message)
         # Once each and in the order of the frames, whatever the order of the names.
-        rows = sorted({have[name] for name in names})
+        rows = sorted({row for name in names for row in have[name]})
         return FrameRecords(self.path, self.root, self.spec, rows)
 
     def __getitem__(self, index: int) -> FrameRecord:  # type: ignore[override]

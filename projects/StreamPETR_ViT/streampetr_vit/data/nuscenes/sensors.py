@@ -13,8 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from streampetr_vit.data.nuscenes.columns import Samples
+from streampetr_vit.data.nuscenes.picture_files import is_below_root
 from streampetr_vit.data.nuscenes.tables import Rows, TableError, TableFolder
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.texts import name_list, shown
+
+# Of a picture that the tables may promise: what decodes to more is no picture of a camera.
+_MOST_PIXELS = 10**8
+# Between a sample and its pictures; nuScenes has less than 0.1 s.
+_LONGEST_DELAY_US = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ def read_sensor_data(tables: TableFolder, samples: Samples, spec: DatasetSpec) -
     for piece in tables.pieces("sample_data"):
         found.add(piece)
     found.check(len(spec.cameras))
+    _check_principal_points(tables, found, calibrations, spec)
     sensors = SensorData(
         paths=found.paths,
         timestamp_us=found.timestamp_us,
@@ -70,11 +78,11 @@ def _read_calibrations(
     tables: TableFolder, channels: Sequence[str], num_cameras: int
 ) -> _Calibrations:
     sensors, records = tables.rows("sensor"), tables.rows("calibrated_sensor")
-    names = sensors.column("channel")
+    names = sensors.texts("channel")
     absent = [channel for channel in channels if channel not in names]
     if absent:
         raise TableError(
-            f"{sensors.path} has no {', '.join(absent)}; it has {', '.join(sorted(set(names)))}. "
+            f"{sensors.path} has no {', '.join(absent)}; it has {name_list(sorted(set(names)))}. "
             "Name the cameras of this data set in dataset_spec.cameras, and its lidar, or null, in "
             "dataset_spec.lidar"
         )
@@ -84,8 +92,40 @@ def _read_calibrations(
     # The cameras are the last channels. Of other sensors the table may hold anything.
     is_camera = slot >= len(channels) - num_cameras
     intrinsics = np.zeros((len(records), 3, 3))
-    intrinsics[is_camera] = records.where(is_camera).numbers("camera_intrinsic", (3, 3))
+    intrinsics[is_camera] = _intrinsics(records.where(is_camera))
     return _Calibrations(records.index(), slot, records.poses(), intrinsics)
+
+
+def _intrinsics(records: Rows) -> np.ndarray:
+    """(len(records), 3, 3) float64 of a pinhole camera, in pixels."""
+    matrices = records.numbers("camera_intrinsic", (3, 3))
+    rows_below = (matrices[:, 2] != (0, 0, 1)).any(axis=1) | (matrices[:, 1, 0] != 0)
+    focal = matrices[:, [0, 1], [0, 1]]
+    wrong = rows_below | ~((focal > 0) & (np.abs(focal) < 1e7)).all(axis=1)
+    rule = "it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels, with fx and fy above 0"
+    records.refuse(wrong, "camera_intrinsic", rule)
+    return matrices
+
+
+def _check_principal_points(
+    tables: TableFolder, found: _KeyFrames, calibrations: _Calibrations, spec: DatasetSpec
+) -> None:
+    """The optical axis of a camera meets its picture, or the matrix is of another picture size."""
+    cameras = len(spec.cameras)
+    rows, sizes = found.calibration[:, -cameras:], found.image_size[:, -cameras:]  # (S, N[, 2])
+    points = calibrations.intrinsics[rows][..., :2, 2]  # (R, 3, 3) -> (S, N, 2)
+    outside = ((points < 0) | (points >= sizes)).any(axis=-1)
+    if outside.any():
+        place = tuple(np.argwhere(outside)[0])
+        token = list(calibrations.row_of_token)[rows[place]]
+        width, height = sizes[place].tolist()
+        raise TableError(
+            f"{tables.path('calibrated_sensor')}: field 'camera_intrinsic' of record "
+            f"{shown(token)} ({spec.cameras[place[1]]}) has its principal point (cx, cy) at "
+            f"{points[place].round(1).tolist()}, outside its pictures of {width}x{height} (width "
+            "and height in sample_data): it belongs to another picture size. Scale fx, s, cx by "
+            "the ratio of the widths and fy, cy by that of the heights"
+        )
 
 
 class _KeyFrames:
@@ -107,16 +147,23 @@ class _KeyFrames:
         rows = self._calibrations.row_of_token
         calibration = piece.references("calibrated_sensor_token", rows, "calibrated_sensor")
         slot = self._calibrations.slot[calibration]
-        wanted = np.array(piece.column("is_key_frame"), dtype=bool) & (slot >= 0)
+        wanted = piece.flags("is_key_frame") & (slot >= 0)
         kept = piece.where(wanted)
         self._count += len(kept)
         frame = kept.references("sample_token", self._frame_of_token, "sample")
         place = (frame, slot[wanted])
-        self.paths[place] = kept.column("filename")
-        self.pose_tokens[place] = kept.column("ego_pose_token")
-        self.timestamp_us[place] = kept.numbers("timestamp")
+        self.paths[place] = _file_names(kept)
+        self.pose_tokens[place] = kept.texts("ego_pose_token")
+        self.timestamp_us[place] = self._times(kept, frame)
         self.calibration[place] = calibration[wanted]
-        self.image_size[place] = np.stack((kept.numbers("width"), kept.numbers("height")), axis=1)
+        self.image_size[place] = np.stack((kept.counts("width"), kept.counts("height")), axis=1)
+
+    def _times(self, kept: Rows, frame: np.ndarray) -> np.ndarray:
+        times = kept.microseconds("timestamp")
+        far = np.abs(times - self._samples.timestamp_us[frame]) > _LONGEST_DELAY_US
+        rule = "more than a minute from that of its sample; both must be microseconds of one clock"
+        kept.refuse(far, "timestamp", rule)
+        return times
 
     def check(self, num_cameras: int) -> None:
         """Raises a TableError unless each place has one record, and each camera's a size."""
@@ -135,7 +182,8 @@ class _KeyFrames:
                 f"{self.paths.size} places; some sample has two of one channel. Mark one of them "
                 "as no key frame"
             )
-        bad = (self.image_size <= 0).any(axis=-1)
+        bad = self.image_size.astype(np.int64).prod(axis=-1)
+        bad = (bad <= 0) | (bad > _MOST_PIXELS)
         bad[:, :-num_cameras] = False  # a lidar has no picture
         if bad.any():
             frame, slot = np.argwhere(bad)[0]
@@ -143,8 +191,19 @@ class _KeyFrames:
                 f"{self._path}: {self.paths[frame, slot]!r} of sample "
                 f"{self._samples.tokens[frame]!r} has width and height "
                 f"{self.image_size[frame, slot].tolist()}; they must be the picture's size in "
-                "pixels"
+                f"pixels, of which it may have {_MOST_PIXELS:,}"
             )
+
+
+def _file_names(kept: Rows) -> list[str]:
+    names = kept.texts("filename")
+    bad = np.array([not is_below_root(name) for name in names], dtype=bool)
+    rule = (
+        "it must be a path below the data root, such as samples/CAM_FRONT/1.jpg: with / between "
+        "folders, without .., and no URL"
+    )
+    kept.refuse(bad, "filename", rule)
+    return names
 
 
 def _read_poses(tables: TableFolder, tokens: np.ndarray) -> np.ndarray:

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 
 from streampetr_vit.errors import MissingFileError, UserError
+from streampetr_vit.texts import shown
 
 Row = dict[str, Any]
+
+# Names, tokens and paths are stored at one width for a whole column.
+MAX_TEXT = 1000
+# 100,000 km: more than any map has. Squares of it still fit float32.
+MAX_METRES = 1e8
+# Above it, float64 has no exact whole numbers; in microseconds it is the year 2255.
+MAX_TIME_US = 2**53
 
 # The large tables hold 2.6 million records, several gigabytes of Python objects if parsed at once.
 # The wanted columns are taken out of one piece, whose objects are gone before the next one.
@@ -45,13 +53,30 @@ class Rows(list[Row]):
         except (KeyError, TypeError):
             for row in self:  # find the record only now: the loop above is the hot one
                 if not isinstance(row, dict):
-                    raise TableError(f"{self.path}: {str(row)[:60]!r} is not a record") from None
+                    raise TableError(f"{self.path}: {shown(row)} is not a record") from None
                 if field not in row:
                     raise TableError(
-                        f"{self.path}: record {row.get('token', row)!r} has no field {field!r}; it "
-                        f"has {sorted(row)}. The table is of another version or another format"
+                        f"{self.path}: record {shown(row.get('token', row))} has no field "
+                        f"{field!r}; it has {shown(sorted(row), 300)}. The table is of another "
+                        "version or another format"
                     ) from None
             raise
+
+    def texts(self, field: str) -> list[str]:
+        """One field of texts that can be stored, shown and logged."""
+        values = self.column(field)
+        # What is not printable (a line break, an escape of a terminal) is in no honest name.
+        bad = [not (isinstance(v, str) and len(v) <= MAX_TEXT and v.isprintable()) for v in values]
+        rule = f"it must be a text of at most {MAX_TEXT} printable characters; rename it"
+        self.refuse(np.array(bad, dtype=bool), field, rule)
+        return values
+
+    def flags(self, field: str) -> np.ndarray:
+        """One field of true and false as (len(self),) bool."""
+        values = self.column(field)
+        bad = np.array([value is not True and value is not False for value in values], dtype=bool)
+        self.refuse(bad, field, "it must be true or false, without quotation marks")
+        return np.array(values, dtype=bool)
 
     def numbers(self, field: str, shape: tuple[int, ...] = ()) -> np.ndarray:
         """One field of finite numbers of a shape as (len(self), *shape) float64."""
@@ -61,9 +86,31 @@ class Rows(list[Row]):
         try:
             array = np.array(values, dtype=np.float64).reshape(len(self), *shape)
             bad = ~np.isfinite(array).reshape(len(self), -1).all(axis=1)
-        except (ValueError, TypeError):  # no number, or lists of several lengths
+        # No number, lists of several lengths, an int that float64 cannot hold.
+        except (ValueError, TypeError, OverflowError):
             bad = np.array([_shape_of(value) != shape for value in values])
         self.refuse(bad, field, f"it must hold finite numbers of shape {shape}")
+        return array
+
+    def counts(self, field: str) -> np.ndarray:
+        """One field of numbers that count something as (len(self),) int32."""
+        array = self.numbers(field)
+        self.refuse((array < 0) | (array >= 2**31), field, "it must be a number from 0 to 2**31")
+        return array.astype(np.int32)
+
+    def microseconds(self, field: str) -> np.ndarray:
+        """One field of times as (len(self),) int64."""
+        array = self.numbers(field)
+        bad = (array != np.floor(array)) | (np.abs(array) >= MAX_TIME_US)
+        rule = "it must be a whole number of microseconds; seconds times 1000000, nanoseconds"
+        self.refuse(bad, field, f"{rule} divided by 1000")
+        return array.astype(np.int64)
+
+    def positions(self, field: str) -> np.ndarray:
+        """One field of (x, y, z) in metres as (len(self), 3) float64."""
+        array = self.numbers(field, (3,))
+        far = (np.abs(array) > MAX_METRES).any(axis=1)
+        self.refuse(far, field, f"it must be metres, below {MAX_METRES:g}")
         return array
 
     def quaternions(self, field: str) -> np.ndarray:
@@ -80,13 +127,13 @@ class Rows(list[Row]):
         if bad.any():
             row = self[int(bad.argmax())]
             raise TableError(
-                f"{self.path}: field {field!r} of record {row.get('token')!r} is {row[field]!r}; "
-                f"{rule}"
+                f"{self.path}: field {field!r} of record {shown(row.get('token'))} is "
+                f"{shown(row[field])}; {rule}"
             )
 
     def poses(self) -> np.ndarray:
         """Their translation and rotation as (len(self), 7) float64."""
-        return np.hstack((self.numbers("translation", (3,)), self.quaternions("rotation")))
+        return np.hstack((self.positions("translation"), self.quaternions("rotation")))
 
     def index(self) -> dict[str, int]:
         """Row numbers by token; a token that occurs twice is an error."""
@@ -98,17 +145,20 @@ class Rows(list[Row]):
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         return np.array(value, dtype=np.float64).shape
     return None
 
 
 def index_by_token(tokens: Sequence[str], path: Path) -> dict[str, int]:
     """Row numbers by token; one that occurs twice is a TableError."""
-    index = {token: row for row, token in enumerate(tokens)}
+    try:
+        index = {token: row for row, token in enumerate(tokens)}
+    except TypeError:  # a list or a dict is no key
+        raise _no_text(tokens, "token", path) from None
     if len(index) != len(tokens):
         twice = next(token for row, token in enumerate(tokens) if index[token] != row)
-        raise TableError(f"{path}: token {twice!r} occurs more than once")
+        raise TableError(f"{path}: token {shown(twice)} occurs more than once")
     return index
 
 
@@ -120,20 +170,27 @@ def lookup(
         return np.fromiter((index[token] for token in tokens), np.int64, len(tokens))
     except KeyError as error:
         raise TableError(
-            f"{path}: {field} {error.args[0]!r} is not in the table {target}; the tables do not "
-            "belong together"
+            f"{path}: {field} {shown(error.args[0])} is not in the table {target}; the tables do "
+            "not belong together"
         ) from None
+    except TypeError:
+        raise _no_text(tokens, field, path) from None
+
+
+def _no_text(tokens: Sequence[Any], field: str, path: Path) -> TableError:
+    wrong = next(token for token in tokens if not isinstance(token, str))
+    return TableError(f"{path}: {field} {shown(wrong)} is no text; a token is one")
 
 
 class TableFolder:
     """The tables in the folder of a data set's version, `<root>/<version>/*.json`.
 
-    `progress` is called with (table file name, bytes read so far, bytes of the file).
+    `progress` is called with the number of bytes that were read since the last call.
     """
 
-    def __init__(self, folder: Path, progress: Callable[[str, int, int], None] | None = None):
+    def __init__(self, folder: Path, progress: Callable[[int], None] | None = None):
         self.folder = folder
-        self._progress = progress or (lambda name, done, total: None)
+        self._progress = progress or (lambda count: None)
 
     def path(self, table: str) -> Path:
         """The file of a table."""
@@ -150,29 +207,35 @@ class TableFolder:
             MissingFileError: if the table does not exist.
             TableError: if the file is not a JSON list of records.
         """
-        path = self.path(table)
+        try:
+            yield from self._pieces(self.path(table), piece_bytes)
+        except RecursionError:
+            raise TableError(
+                f"{self.path(table)} holds lists within lists, thousands deep: it is no nuScenes "
+                "table; copy or extract it again"
+            ) from None
+
+    def _pieces(self, path: Path, piece_bytes: int) -> Iterator[Rows]:
         if not path.is_file():
             raise MissingFileError(
                 f"table {path} is missing; a nuScenes version folder holds one JSON file for each "
                 "table: extract the whole metadata archive, or generate the set again"
             )
-        total, done = path.stat().st_size, 0
         with path.open("rb") as file:
             text = b""  # read, not yet parsed
             while not text and (block := file.read(piece_bytes)):
+                self._progress(len(block))
                 text = block.lstrip()
             if text[:1] != b"[":
                 raise TableError(f"{path} is not a JSON list: it starts with {text[:20]!r}")
             text = text[1:]
             while block := file.read(piece_bytes):
-                done = file.tell()
-                self._progress(path.name, done, total)
+                self._progress(len(block))
                 records, text = _complete_records(text)
                 if records:
                     yield Rows(records, path)
                 text += block
         yield Rows(_last_records(text, path), path)
-        self._progress(path.name, total, total)
 
 
 def _complete_records(text: bytes) -> tuple[list[Row], bytes]:
@@ -187,8 +250,8 @@ def _complete_records(text: bytes) -> tuple[list[Row], bytes]:
         if cut < 0:
             break
         # A cut inside a string or a nested object leaves invalid JSON before it: a piece that
-        # parses was cut between two records.
-        with suppress(json.JSONDecodeError):
+        # parses was cut between two records. Other faults come up again at the end of the file.
+        with suppress(ValueError):
             rows = json.loads(b"[" + text[: cut + 1] + b"]")
             return rows, text[text.index(b",", cut) + 1 :]
     return [], text
@@ -197,7 +260,7 @@ def _complete_records(text: bytes) -> tuple[list[Row], bytes]:
 def _last_records(text: bytes, path: Path) -> list[Row]:
     try:
         return json.loads(b"[" + text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no JSON, no UTF-8, an int of more than 4300 digits
         raise TableError(
             f"{path} is not valid JSON near its end or after its last readable record ({error}); "
             "the file is probably truncated: copy or extract it again"
