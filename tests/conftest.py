@@ -13,6 +13,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_logged_yet() -> None:
+    """What is logged once in a run is logged once in a test."""
+    from streampetr_vit.logs import forget_logged
+
+    forget_logged()
+
+
 @pytest.fixture(scope="session")
 def tiny_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a small synthetic data set, read only: v1.0-mini with mini_train and mini_val.

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
 from streampetr_vit.data.mapper import NuScenesMapper
@@ -27,7 +26,9 @@ from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import one_line_errors
+from streampetr_vit.progress import progress
 from streampetr_vit.structures import Detections
+from streampetr_vit.texts import file_name
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
 
 
@@ -101,7 +102,7 @@ def draw_frames(arguments: argparse.Namespace, records: FrameRecords) -> list[Pa
     written = []
     for index in evenly_spaced(arguments.draw, len(records)):
         record = records[index]
-        name = f"{record.scene_name}_{index:05d}"
+        name = f"{file_name(record.scene_name)}_{index:05d}"
         mapper = training_mapper(arguments, record)
         pictures = {
             "stored": draw_record(record, None),
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     records = load_split(arguments.root, arguments.version, arguments.split, spec=spec)
     print(summarise(records))
     indices = evenly_spaced(arguments.read or len(records), len(records))
-    problems = broken_pictures(records, indices, lambda rows: tqdm(rows, "pictures"))
+    problems = broken_pictures(records, indices, lambda rows: progress(rows, "pictures"))
     print(f"decoded the pictures of {len(indices)} frames: {len(problems)} are broken")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import cv2
 from detectron2.config import instantiate
-from tqdm import tqdm
 
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
+from streampetr_vit.progress import progress
+from streampetr_vit.texts import file_name
 from streampetr_vit.visualization import draw_record, save_picture
 
 EXAMPLES = """
@@ -46,7 +47,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="folder for the pictures")
     parser.add_argument("--score-threshold", type=float, default=0.25, help="default: 0.25")
     parser.add_argument("--frames", type=int, help="draw at most so many frames")
-    parser.add_argument("--scenes", nargs="+", help="draw only these scenes")
+    parser.add_argument(
+        "--scenes",
+        nargs="+",
+        help="draw only these scenes (an unknown name lists those that exist)",
+    )
     parser.add_argument("--range", type=float, default=51.2, help="of the view from above, metres")
     parser.add_argument("--width", type=int, default=640, help="of one camera picture, pixels")
     parser.add_argument("--no-truth", action="store_true", help="do not draw the true boxes")
@@ -91,7 +96,7 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         )
     files = []
     count = len(records) if args.frames is None else min(args.frames, len(records))
-    for index in tqdm(range(count), desc="frames", unit="frame"):
+    for index in progress(range(count), "pictures"):
         record = records[index]
         detections = None
         if args.results:
@@ -104,7 +109,7 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         picture = draw_record(
             record, detections, args.score_threshold, args.range, args.width, not args.no_truth
         )
-        files.append(Path(args.out) / f"{index:05d}_{record.scene_name}.png")
+        files.append(Path(args.out) / f"{index:05d}_{file_name(record.scene_name)}.png")
         save_picture(files[-1], picture)
     return files
 

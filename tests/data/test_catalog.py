@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,8 @@ from streampetr_vit.data.nuscenes.catalog import (
     register_nuscenes,
 )
 from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.errors import InputError
+from streampetr_vit.logs import forget_logged
 
 
 def test_official_names_below_detectron2_datasets(tmp_path: Path) -> None:
@@ -69,6 +72,78 @@ def test_custom_splits(tmp_path: Path) -> None:
     path.write_text('["scene-0061"]')
     with pytest.raises(ValueError, match="splits.json must be a JSON object"):
         load_split(tmp_path, "v1.0-mini", "night")
+
+
+def _one_name(root: Path) -> Path:
+    tables = handmade_tables.make_tables()
+    for row in tables["scene"]:
+        row["name"] = "drive"
+    return handmade_tables.write_tables(tables, root)
+
+
+def test_a_name_stands_for_all_scenes_that_have_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = _one_name(tmp_path)
+    for split in (None, ["drive"]):
+        records = load_split(root, "v1.0-mini", split)
+        assert len(records) == sum(handmade_tables.SCENES.values())
+    assert caplog.text.count("2 scenes with the names drive: each name stands for all") == 1
+
+
+def test_an_unknown_scene_lists_those_that_exist(handmade_root: Path) -> None:
+    with pytest.raises(InputError, match="are not in .*2 scenes: scene-0061, scene-0103"):
+        load_split(handmade_root, "v1.0-mini", ["scene-0103", "scene-61"])
+    records = load_split(handmade_root, "v1.0-mini")
+    with pytest.raises(InputError, match="2 scenes: scene-0103, scene-0061"):  # the nearest first
+        records.select_scenes(["scene-013"])
+
+
+def test_notes_of_a_split_are_logged_once(
+    handmade_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    caplog.set_level(logging.INFO)
+    (root / "v1.0-mini" / "splits.json").write_text('{"twice": ["scene-0061", "scene-0061"]}')
+    for _ in range(3):
+        assert len(load_split(root, "v1.0-mini", "twice")) == 5
+        load_split(root, "v1.0-mini", "mini_train")
+    assert caplog.text.count("names 1 scenes more than once: each is taken once") == 1
+    assert caplog.text.count("has 1 of the 8 scenes of split mini_train") == 1
+    forget_logged()  # another run
+    load_split(root, "v1.0-mini", "mini_train")
+    assert caplog.text.count("has 1 of the 8 scenes of split mini_train") == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"root": 5}, "has root=5; it must be a text"),
+        ({"version": ["v1.0-mini"]}, "has version=.*must be a text"),
+        ({"split": 3}, "has split=3; it must be a name or a list of scene names"),
+        ({"split": {"a": 1}}, "must be a name or a list of scene names"),
+        ({"split": ["scene-0061", 7]}, "has 7, which is no name of a scene"),
+        ({"split": [["scene-0061"]]}, "which is no name of a scene"),
+        ({"name": None}, "has name=None; it must be a text"),
+    ],
+)
+def test_descriptions_of_the_wrong_type(tmp_path: Path, values: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        dataset_name({"root": tmp_path, "version": "v1.0-mini", **values})
+
+
+def test_a_version_is_no_path(handmade_root: Path) -> None:
+    for version in ("", "../handmade", "v1.0-mini/", str(handmade_root / "v1.0-mini")):
+        with pytest.raises(FileNotFoundError, match=r"is no folder of .*\['v1.0-mini'\]"):
+            load_split(handmade_root, version)
+
+
+def test_empty_splits_are_refused(tmp_path: Path) -> None:
+    root = handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    (root / "v1.0-mini" / "splits.json").write_text('{"none": []}')
+    for split in ("none", []):
+        with pytest.raises(InputError, match="is empty; name at least one scene"):
+            load_split(root, "v1.0-mini", split)
 
 
 @pytest.mark.parametrize("version", ["v1.0-mini", "v1.0-mine", "v1.0-test"])

@@ -142,6 +142,13 @@ def test_range_is_strict_and_seen_from_above(handmade_records: FrameRecords) -> 
     assert boxes[:, :3].tolist() == [row[:3] for row in kept]
 
 
+def test_range_limits_x_and_y_each_by_its_own(handmade_records: FrameRecords) -> None:
+    record = _record_with_boxes(handmade_records[0], [_box(0, 40), _box(40, 0), _box(-9, -49)])
+    boxes, labels = filter_by_range(*boxes_of_record(record), (-10, -50, -5, 10, 50, 3))
+    assert boxes[:, :2].tolist() == [[0, 40], [-9, -49]]
+    assert len(labels) == 2
+
+
 def test_yaw_is_wrapped_to_half_open_circle(handmade_records: FrameRecords) -> None:
     record = _record_with_boxes(handmade_records[0], [_box(yaw=y) for y in (4.0, -4.0, math.pi)])
     boxes, labels = boxes_of_record(record)

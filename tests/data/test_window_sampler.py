@@ -119,6 +119,22 @@ def test_resumed_order_goes_on_where_it_was(start: int) -> None:
     assert _batches(80 - start, 2, 2, rank=1, start_iteration=start) == whole[start:]
 
 
+@pytest.mark.parametrize(("world", "lanes"), [(2, 1), (1, 2), (2, 2)])
+def test_every_lane_of_every_rank_drops_frames_of_its_own(world: int, lanes: int) -> None:
+    """Frames are dropped independently: two windows that are equal by chance are few."""
+    ranks = [
+        _batches(50, world, lanes, rank, lengths=(1000,), window_length=8, window_drop=8)
+        for rank in range(world)
+    ]
+    same = 0
+    for batches in zip(*ranks, strict=True):
+        windows = [window for batch in batches for window in batch]
+        # How far the frames lie before the last one; none reaches beyond the first frame.
+        back = [tuple(w[-1].frame - item.frame for item in w) for w in windows if w[-1].frame > 20]
+        same += len(back) - len(set(back))
+    assert same <= 2
+
+
 def test_iterating_twice_gives_the_same_and_seeds_differ() -> None:
     sampler = WindowBatchSampler(LENGTHS, 4)
     assert list(islice(sampler, 60)) == list(islice(sampler, 60))

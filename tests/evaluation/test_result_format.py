@@ -139,7 +139,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_unknown_class_in_records() -> None:
-    with pytest.raises(ValueError, match=r"\['tram'\] is not among"):
+    with pytest.raises(ValueError, match="detection_name 'tram', which is not among car, truck"):
         detections_from_records([{"detection_name": "tram"}], IDENTITY, IDENTITY)
 
 

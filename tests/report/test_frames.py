@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,25 @@ def test_frames_from_the_middle_of_scenes_spread_over_the_set(
     times = ("+0.0", "+0.5", "+1.0")
     assert list(in_a_row.pictures) == [f"{scene[0]}, {time} s" for time in times]
     assert list(alone.pictures) == [scene[1], scene[3], scene[5]]
+    assert (in_a_row.title, alone.title) == ("Consecutive frames", "Other scenes")
+    for group in (in_a_row, alone):
+        assert "score at least 0.50" in group.text
+    assert {threshold for _, _, threshold in drawn} == {0.5}
+
+
+def test_scenes_of_one_name_have_a_picture_each(
+    tmp_path: Path, drawn: list[tuple[str, int, float]]
+) -> None:
+    layout = Layout(classes=("car",))
+    write_tables(tmp_path, SCENES[:4], frames=2, boxes_per_class=1, layout=layout)
+    path = tmp_path / VERSION / "scene.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**row, "name": "drive"} for row in rows]))
+    records = load_split(tmp_path, VERSION, ["drive"])
+    _, alone = draw_groups(records, {}, 0.5, 30.0, 1, 3)
+    assert len(drawn) == 4 and len(alone.pictures) == 3
+    tokens = [record.scene_token for record in records][::2]
+    assert list(alone.pictures) == ["drive", f"drive ({tokens[2]})", f"drive ({tokens[3]})"]
 
 
 def test_no_more_frames_and_scenes_than_there_are(
@@ -90,10 +111,7 @@ def test_as_many_detections_as_true_boxes_in_the_drawn_frames(
 
 
 def test_balanced_threshold() -> None:
-    results = {
-        "a": [{"detection_score": s} for s in (0.9, 0.5)],
-        "b": [{"detection_score": s} for s in (0.7, 0.1)],
-    }
-    assert balanced_threshold(results, 2) == 0.5
-    assert balanced_threshold(results, 4) == 0.0
-    assert balanced_threshold({}, 3) == 0.0
+    scores = [0.9, 0.5, 0.1, 0.7]
+    assert balanced_threshold(scores, 2) == 0.5
+    assert balanced_threshold(scores, 4) == 0.0
+    assert balanced_threshold([], 3) == 0.0

@@ -1,18 +1,13 @@
-"""Writing files so that a reader sees the old one or the whole new one; reading JSON of others."""
+"""Writing files so that a reader sees the old one or the whole new one."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.texts import printable
 
 
 @contextmanager
@@ -44,21 +39,3 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file that may come from anywhere.
-
-    Raises:
-        MissingFileError: it cannot be read.
-        InputError: it is no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MissingFileError(f"{path} cannot be read: {error.strerror or error}") from error
-    # No JSON, no UTF-8, an int of more than 4300 digits; lists nested thousands deep.
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not valid JSON ({printable(error)}); write or copy it again"
-        ) from error

@@ -48,10 +48,13 @@ class Progress:
             self._bar.update(count)
         elif time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
-            of = "" if self.total is None else f" of {self.total}"
+            of = "" if self.total is None else f" of {self._shown(self.total)}"
             seconds = self._said - self._started
-            line = f"{self.what}: {self.done}{of} {self.unit}, {seconds:.0f} s"
+            line = f"{self.what}: {self._shown(self.done)}{of}, {seconds:.0f} s"
             print(line, file=sys.stderr, flush=True)
+
+    def _shown(self, count: int) -> str:
+        return f"{count / 1e6:.0f} MB" if self.unit == "B" else f"{count} {self.unit}"
 
 
 def progress(items: Iterable[T], what: str, unit: str = "frames") -> Iterator[T]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from tqdm import tqdm
 
 from synthetic_nuscenes import tables
 from synthetic_nuscenes.categories import CATEGORY_NAMES
 from synthetic_nuscenes.config import GENERATOR_VERSION, NUSCENES_FIELDS, SyntheticConfig
 from synthetic_nuscenes.errors import FolderTakenError
 from synthetic_nuscenes.files import write_json
+from synthetic_nuscenes.progress import Progress
 from synthetic_nuscenes.render import render_scene
 
 DONE_MARKER = "synthetic.json"
@@ -101,7 +101,7 @@ def _make_scene(config: SyntheticConfig, name: str, index: int, out: Path) -> st
 def _make_scenes(
     config: SyntheticConfig, jobs: list[tuple[str, int]], out: Path, workers: int
 ) -> None:
-    with tqdm(total=len(jobs), desc="synthetic scenes", unit="scene") as bar:
+    with Progress(len(jobs)) as bar:
         if workers <= 1 or len(jobs) <= 1:
             for name, index in jobs:
                 _make_scene(config, name, index, out)

@@ -10,6 +10,7 @@ import numpy as np
 from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
+from streampetr_vit.texts import name_list
 
 # Two key frames further apart than this are counted as a gap (nuScenes has 0.5 s between them).
 GAP_S = 0.75
@@ -22,6 +23,7 @@ class Summary:
     scenes: int
     frames: int
     frames_per_scene: tuple[int, int]  # (shortest, longest)
+    scene_names: list[str]  # in the order of the frames
     # (smallest, median, largest) time between neighbours of a scene; NaN if none
     interval_s: tuple[float, float, float]
     gaps: int  # intervals longer than `GAP_S`
@@ -34,7 +36,8 @@ class Summary:
         least, median, most = self.interval_s
         sizes = ", ".join(f"{width}x{height}" for width, height in self.image_sizes)
         lines = [
-            f"scenes   {self.scenes}, of {shortest} to {longest} key frames",
+            f"scenes   {self.scenes}, of {shortest} to {longest} key frames: "
+            f"{name_list(self.scene_names, 10)}",
             f"frames   {self.frames}",
             f"interval {median:.3f} s ({least:.3f} to {most:.3f}), {self.gaps} above {GAP_S} s",
             f"pictures {sizes}",
@@ -60,6 +63,7 @@ def summarise(records: FrameRecords) -> Summary:
     return Summary(
         scenes=len(records.scene_lengths),
         frames=len(records),
+        scene_names=records.scene_names,
         frames_per_scene=(min(records.scene_lengths), max(records.scene_lengths)),
         interval_s=(intervals.min().item(), np.median(intervals).item(), intervals.max().item()),
         gaps=int((intervals > GAP_S).sum()),
@@ -85,7 +89,7 @@ def broken_pictures(
     Args:
         records: the data set.
         indices: which frames.
-        progress: wraps the indices to show progress, for example `tqdm`.
+        progress: wraps the indices to show progress, see `progress.progress`.
     """
     problems = []
     for index in progress(indices):

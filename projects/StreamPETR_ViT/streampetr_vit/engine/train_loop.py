@@ -36,6 +36,7 @@ from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook,
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.inference import Stream
+from streampetr_vit.logs import forget_logged
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
 from streampetr_vit.modeling.training_window import evaluation_mode
@@ -56,6 +57,7 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
         args: the command line, for the log; None when called from Python.
     """
     args = args or argparse.Namespace(config_file="", eval_only=False)
+    forget_logged()  # two runs of one program have a log each
     default_setup(cfg, args)
     # detectron2 sets up loggers for itself and fvcore, not for this package.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="streampetr_vit")

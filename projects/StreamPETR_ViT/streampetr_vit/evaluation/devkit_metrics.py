@@ -9,12 +9,15 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.scoring import BIKE_RACK, OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.files import replacing
+from streampetr_vit.progress import progress
 from streampetr_vit.structures import DatasetSpec
 
 CONFIG_NAME = "detection_cvpr_2019"
@@ -115,7 +118,12 @@ def _detection_eval(nusc: Any, results_path: Path, tokens: list[str], classes: s
                     f"{results_path} cannot be scored: {error}. (Of own classes the evaluator "
                     "writes results_scored.json, which has the metric's names.)"
                 ) from error
-            truth = loaders.load_gt_of_sample_tokens(nusc, tokens, DetectionBox)
+            # The devkit shows a bar whatever it is told.
+            shown = SimpleNamespace(
+                tqdm=lambda items, **_: progress(items, "true boxes", "samples")
+            )
+            with patch.object(loaders, "tqdm", shown):
+                truth = loaders.load_gt_of_sample_tokens(nusc, tokens, DetectionBox)
             self.pred_boxes = self._in_scope(predictions)
             self.gt_boxes = self._in_scope(truth)
             self.sample_tokens = tokens

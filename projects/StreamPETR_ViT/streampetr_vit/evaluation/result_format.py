@@ -20,13 +20,23 @@ from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE, check_records
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
+from streampetr_vit.json_files import read_json
 from streampetr_vit.structures import DatasetSpec, Detections, Pose
+
+__all__ = [
+    "MAX_BOXES_PER_SAMPLE",
+    "GlobalBoxes",
+    "detections_from_records",
+    "read_results",
+    "to_global_boxes",
+    "write_results",
+]
 
 FloatArray = NDArray[np.float64]
 
-MAX_BOXES_PER_SAMPLE = 500  # of the nuScenes task
 # use_external is True because the backbones are trained on other data first, as the reference does.
 SUBMISSION_META = {
     "use_lidar": False,
@@ -169,10 +179,7 @@ def read_results(path: str | Path) -> dict[str, list[dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no results file at {path}; run the evaluation first")
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise InputError(
             f'{path} is no nuScenes results file: expected {{"meta": ..., "results": '
@@ -198,13 +205,11 @@ def detections_from_records(
         The detections, sorted by descending score.
 
     Raises:
-        InputError: a record names an unknown class.
+        InputError: a record has a field that no results file may have, or an unknown class.
     """
+    check_records(records, class_names)
     if not records:
         return Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.long))
-    unknown = sorted({r["detection_name"] for r in records} - set(class_names))
-    if unknown:
-        raise InputError(f"detection_name {unknown} is not among {list(class_names)}")
 
     def column(key: str) -> FloatArray:
         return np.array([record[key] for record in records], dtype=np.float64)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from streampetr_vit.report.charts import Chart
+
+_LOG = logging.getLogger(__name__)
 
 Scalars = Mapping[str, Mapping[float, float]]  # name -> {iteration: value}
 
@@ -23,22 +26,39 @@ def read_scalars(metrics_json: str | Path) -> dict[str, dict[float, float]]:
     """Reads what detectron2's JSONWriter wrote, one JSON object per line.
 
     Returns:
-        name -> {iteration: value}, finite values only, iterations ascending.
+        name -> {iteration: value}, finite values only, iterations ascending. Lines that are no
+        such object are left out, and counted in the log if there are several: one may be the last
+        line of a run that was stopped while writing.
     """
     scalars: dict[str, dict[float, float]] = {}
-    for line in Path(metrics_json).read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a run that was stopped while writing
-        iteration = row.pop("iteration", None)
-        if iteration is None:
+    unreadable = 0
+    for line in Path(metrics_json).read_text(encoding="utf-8", errors="replace").splitlines():
+        row = _row(line)
+        unreadable += row is None
+        iteration = None if row is None else row.pop("iteration", None)
+        if row is None or not _is_finite(iteration) or iteration < 0:
             continue
         for name, value in row.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if _is_finite(value):
                 # A resumed run repeats iterations: the later line counts.
                 scalars.setdefault(name, {})[int(iteration)] = float(value)
+    if unreadable > 1:
+        _LOG.warning("%s: left out %d lines that are no JSON objects", metrics_json, unreadable)
     return {name: dict(sorted(values.items())) for name, values in scalars.items()}
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of the file; None if it is no JSON object."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_finite(value: Any) -> bool:
+    # An int of 400 digits is no float, and above this one charts cannot place a value.
+    return isinstance(value, (int, float)) and abs(value) < 1e30
 
 
 def training_charts(scalars: Scalars) -> list[Chart]:

@@ -37,20 +37,23 @@ def draw_groups(
     """
     chosen = _chosen_frames(records.scene_lengths, consecutive, single)
     row, alone = ([records[index] for index in indices] for indices in chosen)
-    if score_threshold is None:
-        score_threshold = balanced_threshold(
-            {record.token: results.get(record.token, ()) for record in (*row, *alone)},
-            sum(len(visible_truth(record, range_m)) for record in (*row, *alone)),
-        )
-
-    def draw(record: FrameRecord) -> Image:
-        detections = detections_from_records(
+    found = {
+        record.token: detections_from_records(
             results.get(record.token, ()),
             record.lidar_to_ego,
             record.ego_to_global,
             records.spec.class_names,
         )
-        return draw_record(record, detections, score_threshold, range_m)
+        for record in (*row, *alone)
+    }
+    if score_threshold is None:
+        score_threshold = balanced_threshold(
+            [score for detections in found.values() for score in detections.scores.tolist()],
+            sum(len(visible_truth(record, range_m)) for record in (*row, *alone)),
+        )
+
+    def draw(record: FrameRecord) -> Image:
+        return draw_record(record, found[record.token], score_threshold, range_m)
 
     text = (
         f"Colour: predicted, score at least {score_threshold:.2f}; the front face is filled. White "
@@ -60,20 +63,26 @@ def draw_groups(
     for record in row:
         seconds = (record.timestamp_us - row[0].timestamp_us) / 1e6  # from the first that is drawn
         in_a_row[f"{record.scene_name}, {seconds:+.1f} s"] = draw(record)
+    others = {}
+    for record in alone:
+        # Scenes may share a name: a picture must not take the place of another.
+        is_taken = record.scene_name in others
+        caption = f"{record.scene_name} ({record.scene_token})" if is_taken else record.scene_name
+        others[caption] = draw(record)
     steady = "The same objects should keep their boxes from frame to frame."
     groups = [
         PictureGroup("Consecutive frames", f"{text} {steady}", in_a_row),
-        PictureGroup("Other scenes", text, {record.scene_name: draw(record) for record in alone}),
+        PictureGroup("Other scenes", text, others),
     ]
     return [group for group in groups if group.pictures]
 
 
-def balanced_threshold(results: Results, num_true_boxes: int) -> float:
-    """The score above which some samples have as many detections as true boxes, or 0."""
+def balanced_threshold(scores: Sequence[float], num_true_boxes: int) -> float:
+    """The score above which there are as many detections as true boxes, or 0."""
     # Scores of a briefly trained detector are low as a whole: a fixed threshold would show nothing
     # or everything.
-    scores = sorted((r["detection_score"] for rows in results.values() for r in rows), reverse=True)
-    return float(scores[num_true_boxes]) if num_true_boxes < len(scores) else 0.0
+    ranked = sorted(scores, reverse=True)
+    return ranked[num_true_boxes] if num_true_boxes < len(ranked) else 0.0
 
 
 def _chosen_frames(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import MissingFileError
 from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
 from streampetr_vit.evaluation.result_format import read_results
+from streampetr_vit.evaluation.summary_files import read_details, read_summary
 from streampetr_vit.report.curves import Scalars, read_scalars
 from streampetr_vit.report.frames import draw_groups
 from streampetr_vit.report.page import ReportInput
@@ -68,14 +68,15 @@ def report_from_run(
     details = inference / "metrics_details.json"
     # The main run first: the page's tiles, curves and pictures are its.
     folders = {main_run: inference, **(other_runs or {})}
+    runs = {name: _summary(name, Path(folder)) for name, folder in folders.items()}
     return ReportInput(
         title=title,
         subtitle=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         notes=notes,
         # What was run goes above the numbers, what it ran on to the end of the page.
         facts=_facts(records, scalars),
-        runs={name: _summary(name, Path(folder)) for name, folder in folders.items()},
-        details=json.loads(details.read_text()) if details.is_file() else {},
+        runs=runs,
+        details=read_details(details, runs[main_run]) if details.is_file() else {},
         scalars=scalars,
         picture_groups=draw_groups(
             records, read_results(inference / RESULTS_FILE), score_threshold, range_m
@@ -119,4 +120,4 @@ def _summary(run: str, folder: Path) -> Summary:
     path = folder / "metrics_summary.json"
     if not path.is_file():
         raise MissingFileError(f"run {run!r}: no {path}; evaluate it first")
-    return json.loads(path.read_text())
+    return read_summary(path)

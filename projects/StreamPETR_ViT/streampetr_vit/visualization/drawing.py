@@ -6,6 +6,8 @@ centres at integer coordinates.
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ FloatArray = NDArray[np.float64]
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TEXT_BACKGROUND_OPACITY = 0.65
 _FRACTION_BITS = 4  # OpenCV's fixed-point coordinates: sixteenths of a pixel
+_LONGEST_TEXT = 300  # no picture is as wide
 _LARGEST_PX = 2**15  # beyond it they overflow
 
 
@@ -110,7 +113,7 @@ def draw_text(
 
     Args:
         image: drawn on.
-        text: characters that OpenCV's fonts know (ASCII).
+        text: shown as far as OpenCV's fonts have its characters (ASCII); "?" for the others.
         position: (x, y) of the left end of the base line, pixels.
         color: RGB.
         scale: font scale of OpenCV; 0.45 is about 10 pixels high.
@@ -119,6 +122,7 @@ def draw_text(
     Returns:
         The width of the text in pixels.
     """
+    text = re.sub(r"[^ -~]", "?", text)[:_LONGEST_TEXT]
     (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
     # A margin of 3 pixels to the sides, for the box behind the text.
     x = int(np.clip(position[0], 3, max(3, image.shape[1] - width - 3)))

@@ -107,7 +107,7 @@ def version_folder(root: Path, version: str) -> Path:
         )
     folder = root / version
     # A path would end up in the name of the cache file.
-    if Path(version).name != version or not folder.is_dir():
+    if not version or Path(version).name != version or not folder.is_dir():
         found = sorted(path.parent.name for path in root.glob("*/scene.json"))
         raise MissingFileError(
             f"version {version!r} is no folder of {root}; versions there: {found or 'none'}"

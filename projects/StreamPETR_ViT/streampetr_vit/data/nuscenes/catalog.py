@@ -19,7 +19,7 @@ from streampetr_vit.data.nuscenes.build_records import load_records, version_fol
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
-from streampetr_vit.files import read_json
+from streampetr_vit.json_files import read_json
 from streampetr_vit.logs import log_once
 from streampetr_vit.structures import DatasetSpec
 from streampetr_vit.texts import name_list, shown
@@ -110,8 +110,11 @@ def _named_once(names: Sequence[str], where: str) -> list[str]:
     """The scenes of a split, each once.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or an entry is no name.
     """
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise InputError(f"{where} has {shown(wrong[0])}, which is no name of a scene")
     once = list(dict.fromkeys(names))
     if not once:
         raise InputError(f"{where} is empty; name at least one scene, or leave split out for all")
@@ -235,6 +238,7 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
             "a data set description needs root and version and may have split, name and "
             f"cache_dir; it has {sorted(values)}"
         )
+    _check_types(values)
     split = values.get("split")
     label = split if isinstance(split, str) else "all" if split is None else "_".join(split)
     default = f"{Path(values['root']).expanduser().absolute()}:{values['version']}:{label}"
@@ -243,6 +247,19 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
     name = values.pop("name", default)
     register_nuscenes(name, **values, spec=spec)
     return name
+
+
+def _check_types(described: Mapping[str, Any]) -> None:
+    """Raises an InputError unless each value of a description can be what it stands for."""
+    for key, value in described.items():
+        is_text = isinstance(value, (str, os.PathLike) if key in ("root", "cache_dir") else str)
+        may_be_none = key in ("split", "cache_dir")
+        names = not isinstance(value, Mapping) and isinstance(value, Sequence) and key == "split"
+        if not (is_text or (value is None and may_be_none) or names):
+            kind = "a name or a list of scene names" if key == "split" else "a text"
+            raise InputError(f"a data set description has {key}={shown(value)}; it must be {kind}")
+    if isinstance(described.get("split"), Sequence) and not isinstance(described["split"], str):
+        _named_once(described["split"], "split of a data set description")
 
 
 for _name, (_version, _split) in _OFFICIAL.items():

@@ -1,0 +1,67 @@
+"""What the records of a results file may hold, which may come from any detector or stranger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.texts import name_list, nearest, shown
+
+MAX_BOXES_PER_SAMPLE = 500  # of the nuScenes task
+_NUMBERS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # field -> how many
+_LARGEST = 1e8  # metres, or metres per second
+
+
+def check_records(records: object, class_names: Sequence[str]) -> None:
+    """Checks the records of one sample.
+
+    Raises:
+        InputError: naming the field, its value and what is allowed.
+    """
+    if not isinstance(records, Sequence) or isinstance(records, str):
+        raise InputError(f"results of a sample must be a list of boxes, not {shown(records)}")
+    if len(records) > MAX_BOXES_PER_SAMPLE:
+        raise InputError(
+            f"results of a sample have {len(records)} boxes; a results file may have "
+            f"{MAX_BOXES_PER_SAMPLE} for each"
+        )
+    for record in records:
+        problem = _problem(record, class_names)
+        if problem:
+            token = record.get("sample_token") if isinstance(record, Mapping) else None
+            where = f" of sample {shown(token)}" if token else ""
+            raise InputError(f"results: a box{where} has {problem}")
+
+
+def _problem(record: Any, class_names: Sequence[str]) -> str:
+    """What is wrong with a record, or nothing."""
+    if not isinstance(record, Mapping):
+        return f"the form {shown(record)}; it must be an object with {', '.join(_NUMBERS)} ..."
+    name = record.get("detection_name")
+    if not isinstance(name, str) or name not in class_names:
+        alike = nearest(name, class_names) if isinstance(name, str) else []
+        hint = f" (nearest: {name_list(alike)})" if alike else ""
+        return f"detection_name {shown(name)}, which is not among {name_list(class_names)}{hint}"
+    for field, count in _NUMBERS.items():
+        values = record.get(field)
+        if not isinstance(values, Sequence) or len(values) != count:
+            return f"{field} {shown(values)}; it must be {count} numbers"
+        # The devkit too allows velocities that are not known.
+        unknown = field == "velocity" and all(_is_number(v) and math.isnan(v) for v in values)
+        if not unknown and not all(_is_number(v) and abs(v) <= _LARGEST for v in values):
+            return f"{field} {shown(values)}; it must be finite numbers below {_LARGEST:g}"
+    if min(record["size"]) <= 0:
+        return f"size {shown(record['size'])}; it must be above 0"
+    if not 0.5 < math.hypot(*record["rotation"]) < 2:
+        return f"rotation {shown(record['rotation'])}; it must be a unit quaternion (w, x, y, z)"
+    score = record.get("detection_score")
+    if not _is_number(score) or not math.isfinite(score):
+        return f"detection_score {shown(score)}; it must be a finite number"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    # An int beyond float64 is a number to Python, and an OverflowError to everything else.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
