@@ -89,14 +89,17 @@ def check_boxes(records: FrameRecords, mapper: NuScenesMapper) -> None:
     without = ". ".join(("", *dropped))
     log_once(_LOG, logging.INFO, f"{where}: training uses {used} of {counts.total} boxes{without}")
     names = records.spec.class_names
-    lost = [
-        f"{names[label]} ({counts.without_points[label]} without points, "
-        f"{counts.out_of_range[label]} out of range)"
-        for label in np.flatnonzero(counts.used == 0)
-    ]
+    lost = [_lost_class(names[k], counts, k) for k in np.flatnonzero(counts.used == 0)]
     if lost:
         message = f"{where} has no box to train on of {len(lost)} of {len(names)} classes: "
         log_once(_LOG, logging.WARNING, message + ", ".join(lost))
+
+
+def _lost_class(name: str, counts: BoxCounts, label: int) -> str:
+    """A class without a box, and what became of its annotations."""
+    columns = {"without points": counts.without_points, "out of range": counts.out_of_range}
+    parts = [f"{column[label]} {reason}" for reason, column in columns.items() if column[label]]
+    return f"{name} ({', '.join(parts)})" if parts else name
 
 
 def _dropped(counts: BoxCounts, mapper: NuScenesMapper) -> list[str]:
@@ -160,12 +163,12 @@ def check_resize_range(records: FrameRecords, image_aug: ImageAugmentation) -> N
         fitting = (1.0, 1.0) if low == high else _PUBLISHED_RANGE
         fits = ",".join(f"{fills * factor:.4g}" for factor in fitting)
         final_height, final_width = image_aug.final_size
+        larger = " to ".join(dict.fromkeys(f"{scale / fills:.2g}" for scale in (low, high)))
         log_once(
             _LOG,
             logging.WARNING,
             f"image_aug.resize_range [{low:g}, {high:g}] does not fit pictures of {width}x{height} "
             f"({records.spec.cameras[0]}) at an input of {final_width}x{final_height}: evaluation "
-            f"scales them by {fills:.4g}, so training sees objects {low / fills:.2g} to "
-            f"{high / fills:.2g} times as large. Set "
+            f"scales them by {fills:.4g}, so training sees objects {larger} times as large. Set "
             f"dataloader.train.mapper.image_aug.resize_range=[{fits}]",
         )

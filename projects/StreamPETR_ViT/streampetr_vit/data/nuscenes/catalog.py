@@ -131,12 +131,13 @@ def _own_splits(folder: Path) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     splits = read_json(path)
-    is_object = isinstance(splits, dict)
-    wrong = splits if not is_object else next((s for s in splits.values() if not _is_list(s)), None)
-    if not is_object or wrong is not None:
+    wrong = (
+        [s for s in splits.values() if not _is_list(s)] if isinstance(splits, dict) else [splits]
+    )
+    if wrong:
         raise InputError(
             f'{path} must be a JSON object {{"split name": ["scene name", ...]}}; it has '
-            f"{shown(wrong)}"
+            f"{shown(wrong[0])}"
         )
     return splits
 
