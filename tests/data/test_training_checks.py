@@ -69,7 +69,7 @@ def test_counts_are_those_of_the_mapper(handmade_records: FrameRecords) -> None:
     ("change", "reason"),
     [
         (_without_points, r"23 have no lidar or radar point .*use_valid_flag=False keeps them"),
-        (_far_away, r"19 lie outside of \[-51.2, .* point_cloud_range sets it"),
+        (_far_away, r"19 lie outside of \[-51.2, .*point_cloud_range sets it"),
         (_of_other_classes, r"32 are of .* no class takes: animal 32 \(dataset_spec.classes"),
     ],
 )
