@@ -194,6 +194,7 @@ def test_names_that_are_only_odd_are_kept(tmp_path: Path) -> None:
         ("sample_data", KEY_FRAME, "width", -160),
         ("sample_data", KEY_FRAME, "is_key_frame", "false"),
         ("sample_data", KEY_FRAME, "timestamp", 0),
+        ("calibrated_sensor", "scene-0061-CAM_BACK", "translation", [1500, 0, 1800]),  # mm
         ("sample_data", KEY_FRAME, "ego_pose_token", ["a"]),
         ("sample_data", KEY_FRAME, "calibrated_sensor_token", {}),
         ("sample", "scene-0061-1", "timestamp", 1e300),
@@ -240,6 +241,15 @@ def test_times_in_other_units(tmp_path: Path, factor: float, advice: str) -> Non
 
     with pytest.raises(TableError, match=f"no microseconds.*Multiply all times .* by {advice}$"):
         _load(tmp_path, scale)
+
+
+def test_a_pause_within_a_scene(tmp_path: Path) -> None:
+    def pause(tables: Tables) -> None:
+        for frame in (3, 4):
+            row_by_token(tables["sample"], f"scene-0061-{frame}")["timestamp"] += 40_000_000
+
+    with pytest.raises(TableError, match="'scene-0061-2' and 'scene-0061-3' .*begin another scene"):
+        _load(tmp_path, pause)
 
 
 def test_times_in_fractions_of_seconds(tmp_path: Path) -> None:
@@ -298,7 +308,7 @@ def _png(width: int, height: int) -> bytes:
 
 PICTURES = {
     "bomb": (_png(12_000, 12_000), "is 12000x12000 pixels, the table"),
-    "larger bomb": (_png(60_000, 60_000), "none that can be decoded"),
+    "larger bomb": (_png(60_000, 60_000), "60000x60000 pixels|none that can be decoded"),
     "larger": (_png(WIDTH * 2, HEIGHT), f"is {WIDTH * 2}x{HEIGHT} pixels, the table"),
     "empty": (b"", "none that can be decoded"),
     "text": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 160 90\n", "none that can be decoded"),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.texts import shown
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,15 @@ class ObjectClass:
     scored_as: str | None = None
 
     def __post_init__(self) -> None:
+        _check_texts("dataset_spec.classes: name", [self.name])
         for name in ("categories", "attributes"):
             value = getattr(self, name)
-            if isinstance(value, str):
+            if isinstance(value, str) or not isinstance(value, Sequence):
                 raise InputError(f"class {self.name!r}: {name} must be a list, not {value!r}")
+            _check_texts(f"class {self.name!r}: {name}", value)
             object.__setattr__(self, name, tuple(value))  # a config file yields lists
+        if self.scored_as is not None:
+            _check_texts(f"class {self.name!r}: scored_as", [self.scored_as])
         if not self.categories:
             raise InputError(f"class {self.name!r} takes no category: name at least one")
         if len(self.attributes) != 2:
@@ -42,7 +47,7 @@ class ObjectClass:
                 f"class {self.name!r}: attributes must be two names, of a moving object and of one "
                 f"that stands, not {list(self.attributes)}"
             )
-        if not isinstance(self.range_m, (int, float)) or not self.range_m > 0:  # refuses NaN too
+        if not _is_number(self.range_m) or not self.range_m > 0:  # refuses NaN too
             raise InputError(
                 f"class {self.name!r}: range_m must be a number above 0, not {self.range_m!r}"
             )
@@ -70,8 +75,18 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         for name in ("classes", "cameras"):
-            if isinstance(getattr(self, name), str):  # tuple() would make letters of it
-                raise InputError(f"dataset_spec.{name} must be a list, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            # tuple() would make letters of a text.
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise InputError(f"dataset_spec.{name} must be a list, not {value!r}")
+        _check_texts("dataset_spec.cameras", self.cameras)
+        if self.lidar is not None:
+            _check_texts("dataset_spec.lidar", [self.lidar])
+        if not _is_number(self.moving_speed_mps) or not self.moving_speed_mps >= 0:
+            raise InputError(
+                "dataset_spec.moving_speed_mps must be a number from 0 on, not "
+                f"{self.moving_speed_mps!r}"
+            )
         # A config file yields dicts and lists; stored as this class has them, so that equal ones
         # compare equal.
         classes = [c if isinstance(c, ObjectClass) else _class_of(c) for c in self.classes]
@@ -79,9 +94,9 @@ class DatasetSpec:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         _check_unique("dataset_spec.classes", self.class_names)
         _check_unique("dataset_spec.cameras", self.cameras)
-        # One category of two classes would make the label depend on their order.
-        taken = [category for entry in self.classes for category in entry.categories]
-        _check_unique("categories of dataset_spec.classes", taken)
+        _check_categories_apart(self.classes)
+        if self.lidar in self.cameras:
+            raise InputError(f"dataset_spec: {self.lidar!r} is both lidar and one of the cameras")
         if (self.lidar is None) != (self.lidar_to_ego is not None):
             raise InputError(
                 "dataset_spec: give lidar, the channel that boxes are measured from, or, for a "
@@ -89,12 +104,14 @@ class DatasetSpec:
                 "of their frame in the vehicle"
             )
         if self.lidar_to_ego is not None:
-            pose = tuple(float(value) for value in self.lidar_to_ego)
+            given = self.lidar_to_ego
+            is_list = isinstance(given, Sequence) and all(map(_is_number, given))
+            pose = tuple(float(value) for value in given) if is_list else ()
             unit = abs(math.hypot(*pose[3:]) - 1) < 1e-3  # False for NaN
             if len(pose) != 7 or not unit or not all(map(math.isfinite, pose)):
                 raise InputError(
                     "dataset_spec.lidar_to_ego must be x, y, z and a unit quaternion w, x, y, z, "
-                    f"not {list(pose)}"
+                    f"not {shown(list(pose) or given)}"
                 )
             object.__setattr__(self, "lidar_to_ego", pose)
 
@@ -142,6 +159,30 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(entry) for key, entry in value.items()}
     return [_with_lists(entry) for entry in value] if isinstance(value, tuple) else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_texts(what: str, values: Sequence[Any]) -> None:
+    """Names are written into tables, pictures and logs; YAML makes numbers of some."""
+    for value in values:
+        if not isinstance(value, str) or not value.isprintable():
+            raise InputError(f"{what} has {shown(value)}; it must be a text on one line")
+
+
+def _check_categories_apart(classes: Sequence[ObjectClass]) -> None:
+    """One category of two classes would make the label depend on their order."""
+    taken: dict[str, str] = {}
+    for entry in classes:
+        for category in entry.categories:
+            if category in taken:
+                raise InputError(
+                    f"categories of dataset_spec.classes: [{category!r}] more than once, of class "
+                    f"{taken[category]!r} and again of class {entry.name!r}; leave it in one"
+                )
+            taken[category] = entry.name
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:

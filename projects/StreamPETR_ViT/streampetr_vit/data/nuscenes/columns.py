@@ -87,6 +87,13 @@ def read_samples(tables: TableFolder) -> Samples:
         raise TableError(
             f"{samples.path}: sample {token!r} has the timestamp of another of its scene"
         )
+    gap = (np.diff(times) > _LONGEST_INTERVAL_US) & (np.diff(scene_of_frame) == 0)
+    if gap.any():  # a stream of the detector would refuse it hours later
+        before, after = (tokens[row] for row in order[int(gap.argmax()) :][:2])
+        raise TableError(
+            f"{samples.path}: samples {before!r} and {after!r} of one scene are more than "
+            f"{_LONGEST_INTERVAL_US / 1e6:g} s apart; begin another scene after the pause"
+        )
     return Samples(
         tokens=[tokens[row] for row in order],
         timestamp_us=times,

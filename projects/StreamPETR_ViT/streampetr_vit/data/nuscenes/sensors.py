@@ -22,6 +22,7 @@ from streampetr_vit.texts import name_list, shown
 _MOST_PIXELS = 10**8
 # Between a sample and its pictures; nuScenes has less than 0.1 s.
 _LONGEST_DELAY_US = 60_000_000
+_FARTHEST_SENSOR_M = 100.0  # no vehicle is longer
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,11 @@ def _read_calibrations(
     is_camera = slot >= len(channels) - num_cameras
     intrinsics = np.zeros((len(records), 3, 3))
     intrinsics[is_camera] = _intrinsics(records.where(is_camera))
-    return _Calibrations(records.index(), slot, records.poses(), intrinsics)
+    poses = records.poses()
+    far = (slot >= 0) & (np.abs(poses[:, :3]) > _FARTHEST_SENSOR_M).any(axis=1)
+    rule = f"it must be metres from the vehicle's origin, at most {_FARTHEST_SENSOR_M:g}"
+    records.refuse(far, "translation", rule)
+    return _Calibrations(records.index(), slot, poses, intrinsics)
 
 
 def _intrinsics(records: Rows) -> np.ndarray:
