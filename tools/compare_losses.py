@@ -158,7 +158,7 @@ def arithmetic_print() -> str:
 def data_print(records: FrameRecords) -> str:
     """16 hex digits of some pictures of a data set, from its first frame to its last."""
     frames = [records[index] for index in range(0, len(records), max(1, len(records) // 20))]
-    return _digest((f.root / path).read_bytes() for f in frames for path in f.camera_paths[:1])
+    return _digest(f.picture(0).read_bytes() for f in frames)
 
 
 def _digest(parts: Iterable[bytes]) -> str:
