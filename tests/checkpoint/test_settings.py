@@ -44,6 +44,32 @@ def test_every_block_is_compared() -> None:
     assert line.startswith("block 2 has windows of 6 tokens in the file, 8 in the model")
 
 
+def test_classes_are_compared_by_name(tmp_path: Path, caplog) -> None:
+    """Channels mean nothing by themselves: the same names in another order are another detector."""
+    trained, other = make_detector(), make_detector()
+    trained.class_names, other.class_names = ["car", "person"], ["person", "car"]
+    SafeCheckpointer(trained, str(tmp_path)).save("model")
+    path = str(tmp_path / "model.pth")
+    SafeCheckpointer(trained, require_all=True).load(path)
+    message = "class channels are car, person, those of dataset_spec.classes person, car"
+    with pytest.raises(CheckpointError, match=message):
+        SafeCheckpointer(other, require_all=True).load(path)
+    SafeCheckpointer(other).load(path)  # another training may begin from it
+    assert message in caplog.text
+    # A file or a model that does not say them is not compared.
+    del other.class_names
+    SafeCheckpointer(other, require_all=True).load(path)
+
+
+def test_a_recipe_names_the_classes_of_its_model() -> None:
+    from streampetr_vit.engine import instantiate_model, load_config
+
+    cfg = load_config("configs/quickstart.py")
+    with torch.device("meta"):
+        model = instantiate_model(cfg)
+    assert model.class_names == [c.name for c in cfg.dataset_spec.classes]
+
+
 @pytest.mark.parametrize("pretrain", [7, 14, 16, 24])
 @pytest.mark.parametrize("head_dim", [4, 16, 64])
 def test_tables_tell_their_settings(pretrain: int, head_dim: int) -> None:

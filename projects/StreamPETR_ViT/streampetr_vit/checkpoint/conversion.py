@@ -18,7 +18,13 @@ from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint
 from streampetr_vit.checkpoint.fit import KeyReport, Shape, group_of, groups, half_backbone
 from streampetr_vit.checkpoint.formats import weights_of
-from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
+from streampetr_vit.checkpoint.settings import (
+    CLASS_NAMES,
+    LOSSES,
+    differences,
+    parse_settings,
+    settings_of,
+)
 from streampetr_vit.errors import CheckpointError, InputError
 
 TARGETS = ("ours", "streampetr")
@@ -116,7 +122,7 @@ def convert(
         notes.append("RepDETR3D's heads are renamed by rule; --config-file checks them")
     _check_size(path, found, allow_other_size)
     if allow_other_size:
-        known.pop("rotary", None)
+        known = {k: v for k, v in known.items() if k not in ("rotary", CLASS_NAMES)}
     # A detector is checked as a whole, by the model or when it is loaded.
     half = None if source in _DETECTORS else half_backbone(tensors)
     fit = None if model is None else KeyReport.compare(tensors, state)
@@ -141,7 +147,7 @@ def _checked_source(names: Iterable[str], source: str, target: str, path: str) -
 
 
 def _check_size(path: str, found: Mapping[str, str], allow_other_size: bool) -> None:
-    is_other_size = found.keys() <= {"grid", "windows"}
+    is_other_size = found.keys() <= {"grid", "windows", CLASS_NAMES}
     if found and not (is_other_size and allow_other_size):
         hint = "; to convert it all the same: --allow-other-size" if is_other_size else ""
         raise CheckpointError(f"{path}: {'; '.join(found.values())}{hint}")

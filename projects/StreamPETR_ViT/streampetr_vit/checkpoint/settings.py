@@ -1,8 +1,9 @@
 """What a checkpoint's weights were trained for, beside their shapes.
 
-Detectors with tensors of the same names and shapes may differ in the size of their windows and in
-the ranges that normalise points. Weights of one then load into the other without complaint and
-detect badly. Checkpoints record these settings as plain values, see `settings_of`.
+Detectors with tensors of the same names and shapes may differ in the size of their windows, in the
+ranges that normalise points, and in the class that each channel stands for. Weights of one then
+load into the other without complaint and detect badly. Checkpoints record these settings as plain
+values, see `settings_of`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.backbone.window_attention import WindowAttention
+from streampetr_vit.texts import name_list
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ _PATHS = {
     "code_weights": "criterion.detection.code_weights",
     "match_costs": "criterion.detection.matcher.code_weights",
 }
+# The class of each channel; the engine notes it on the model, which has no use for it.
+CLASS_NAMES = "class_names"
 # Only training reads these: a checkpoint for other ones is no other detector.
 LOSSES = ("code_weights", "match_costs")
 
@@ -41,6 +45,9 @@ def settings_of(model: nn.Module) -> Settings:
         with suppress(AttributeError):  # of a backbone alone, or a detector without losses
             value = attrgetter(path)(model)
             settings[name] = value.tolist() if isinstance(value, Tensor) else list(value)
+    names = getattr(model, CLASS_NAMES, None)
+    if names is not None:
+        settings[CLASS_NAMES] = list(names)
     ropes = [module.rope for module in model.modules() if isinstance(module, WindowAttention)]
     # A ViT without rotary positions, or with some, tells nothing.
     if ropes and None not in ropes:
@@ -60,7 +67,7 @@ def parse_settings(recorded: object, path: str) -> Settings:
     # Other projects may use the entry for something else.
     if not isinstance(recorded, Mapping):
         return {}
-    found = {name: recorded[name] for name in (*_PATHS, "rotary") if name in recorded}
+    found = {name: recorded[name] for name in (*_PATHS, CLASS_NAMES, "rotary") if name in recorded}
     for name in [name for name, value in found.items() if not _is_valid(name, value)]:
         value = found.pop(name)
         logger.warning("%s: its setting %s=%.80r is malformed and not compared", path, name, value)
@@ -70,6 +77,8 @@ def parse_settings(recorded: object, path: str) -> Settings:
 def _is_valid(name: str, value: object) -> bool:
     if name == "rotary":
         return _is_rotary(value)
+    if name == CLASS_NAMES:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     return (
         isinstance(value, list)
         and (len(value) == 6 or not name.endswith("_range"))
@@ -97,6 +106,14 @@ def differences(file: Settings, model: Settings) -> dict[str, str]:
         for name, path in _PATHS.items()
         if name in file and name in model and not _is_close(file[name], model[name])
     }
+    if file.get(CLASS_NAMES, model.get(CLASS_NAMES)) != model.get(
+        CLASS_NAMES, file.get(CLASS_NAMES)
+    ):
+        lines[CLASS_NAMES] = (
+            f"its class channels are {name_list(file[CLASS_NAMES])}, those of dataset_spec.classes "
+            f"{name_list(model[CLASS_NAMES])}: give dataset_spec.classes the names and the order "
+            "of the file"
+        )
     theirs, ours = file.get("rotary", {}), model.get("rotary", {})
     if ours and theirs.get("pretrain", ours["pretrain"]) != ours["pretrain"]:
         lines["grid"] = (

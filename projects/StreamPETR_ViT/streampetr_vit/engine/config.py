@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from streampetr_vit.checkpoint.settings import CLASS_NAMES
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine.moved import KEYS, rename_targets, where_now
 from streampetr_vit.errors import InputError, UserError
@@ -100,7 +101,9 @@ def instantiate_model(cfg: DictConfig) -> nn.Module:
     except ValueError as error:
         raise InputError(f"the configuration's model cannot be built: {error}") from error
     if cfg.get("dataset_spec") is not None:
-        _check_classes(model, [entry.name for entry in cfg.dataset_spec.classes])
+        names = [entry.name for entry in cfg.dataset_spec.classes]
+        _check_classes(model, names)
+        setattr(model, CLASS_NAMES, names)  # for its checkpoints
     return model
 
 
