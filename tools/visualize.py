@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -93,6 +94,13 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         raise InputError(
             f"{args.results} holds none of the {len(records)} samples of the data set; it was made "
             "for another data set, version or split"
+        )
+    without = sum(token not in results for token in records.tokens)
+    if results and without:
+        print(
+            f"{args.results} holds {len(records) - without} of the {len(records)} samples: the "
+            "others are drawn without detections",
+            file=sys.stderr,
         )
     files = []
     count = len(records) if args.frames is None else min(args.frames, len(records))

@@ -53,6 +53,18 @@ def _feed(
         evaluator.process([true.sample()], [{"detections": chosen}])
 
 
+def test_no_progress_bar_in_a_log_file(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, truth = dataset
+    evaluator = _evaluator(root, tmp_path)
+    _feed(evaluator, truth)
+    evaluator.evaluate()
+    captured = capfd.readouterr()
+    assert "\r" not in captured.err + captured.out
+    assert "%|" not in captured.err
+
+
 def test_perfect_detections(
     dataset: tuple[Path, list[TrueSample]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

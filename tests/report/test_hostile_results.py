@@ -243,6 +243,17 @@ def test_results_files_of_the_wrong_form(tmp_path: Path, text: str) -> None:
         read_results(path)
 
 
+def test_samples_without_results_are_counted(
+    tiny_nuscenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = load_split(tiny_nuscenes, "v1.0-mini", "mini_val").tokens[0]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"meta": {}, "results": {token: [], EVIL: 7}}))
+    arguments = ["--dataset", str(tiny_nuscenes), "v1.0-mini", "mini_val", "--results", str(path)]
+    visualize.main([*arguments, "--out", str(tmp_path), "--frames", "1", "--width", "64"])
+    assert "holds 1 of the 6 samples: the others are drawn without" in capsys.readouterr().err
+
+
 def test_the_tool_ends_in_one_line(tiny_nuscenes: Path, tmp_path: Path) -> None:
     token = load_split(tiny_nuscenes, "v1.0-mini", "mini_val").tokens[0]
     path = tmp_path / "results.json"
