@@ -100,6 +100,10 @@ def _other_shape(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> No
     columns["camera_intrinsics"] = columns["camera_intrinsics"][:, :3]
 
 
+def _no_axes(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    columns["scene_name"] = np.array(7, np.uint8)
+
+
 def _other_offsets(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     columns["box_offsets"] = columns["box_offsets"][::-1]
 
@@ -116,7 +120,15 @@ def _odd_categories(columns: dict[str, np.ndarray], metadata: dict[str, str]) ->
     metadata["categories"] = DEEP
 
 
-PLANTED = [_other_key, _no_column, _other_type, _other_shape, _other_offsets, _other_scenes]
+PLANTED = [
+    _no_axes,
+    _other_key,
+    _no_column,
+    _other_type,
+    _other_shape,
+    _other_offsets,
+    _other_scenes,
+]
 PLANTED += [_far_category, _odd_categories]
 
 

@@ -28,11 +28,9 @@ class Progress:
         self.done = 0
         self._started = self._said = time.monotonic()
         # A bar is one line that is written over and over: in a file it would be hundreds.
-        self._bar = (
-            tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B")
-            if (sys.stderr.isatty())
-            else None
-        )
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B")
 
     def __enter__(self) -> Progress:
         return self

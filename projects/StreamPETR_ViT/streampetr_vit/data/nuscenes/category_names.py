@@ -38,7 +38,7 @@ def check_categories(records: FrameRecords, folder: Path) -> None:
             message += f"({', '.join(entry.categories)}): there will be no such box{hint}"
             log_once(_LOG, logging.WARNING, message)
             continue
-        for category in set(entry.categories) - set(names):
+        for category in sorted(set(entry.categories) - set(names)):
             # A class may take categories that a data set lacks; a misspelt one is worth a word.
             alike_free = nearest(category, free, likeness=0.85)
             if alike_free:

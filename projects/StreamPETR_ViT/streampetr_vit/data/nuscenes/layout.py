@@ -49,6 +49,9 @@ def check_layout(
     missing = sorted(set(_COLUMNS) - set(columns))
     if missing:
         raise CacheError(f"the record cache has no column {', '.join(missing)}")
+    odd = sorted(name for name, (_, shape) in _COLUMNS.items() if columns[name].ndim != len(shape))
+    if odd:
+        raise CacheError(f"the record cache has another number of axes in {', '.join(odd)}")
     frames, scenes, boxes = (len(columns[c]) for c in ("timestamp_us", "scene_name", "gt_boxes"))
     sizes: dict[str | int | None, int] = {"S": frames, "C": scenes, "N": cameras, "A": boxes}
     sizes |= {"S + 1": frames + 1, "C + 1": scenes + 1}
