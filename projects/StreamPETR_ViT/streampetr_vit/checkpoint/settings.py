@@ -106,9 +106,8 @@ def differences(file: Settings, model: Settings) -> dict[str, str]:
         for name, path in _PATHS.items()
         if name in file and name in model and not _is_close(file[name], model[name])
     }
-    if file.get(CLASS_NAMES, model.get(CLASS_NAMES)) != model.get(
-        CLASS_NAMES, file.get(CLASS_NAMES)
-    ):
+    names = [settings[CLASS_NAMES] for settings in (file, model) if CLASS_NAMES in settings]
+    if len(names) == 2 and names[0] != names[1]:
         lines[CLASS_NAMES] = (
             f"its class channels are {name_list(file[CLASS_NAMES])}, those of dataset_spec.classes "
             f"{name_list(model[CLASS_NAMES])}: give dataset_spec.classes the names and the order "
