@@ -20,6 +20,7 @@ from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
+from streampetr_vit.modeling.ops.geometry import transform_points
 from streampetr_vit.structures import Frame, Pose
 
 SIZE = (32, 80)
@@ -40,8 +41,8 @@ def test_fields_and_types(handmade_records: FrameRecords) -> None:
         "intrinsics": ((6, 4, 4), torch.float32),
         "lidar_to_camera": ((6, 4, 4), torch.float32),
         "lidar_to_image": ((6, 4, 4), torch.float32),
-        "lidar_to_global": ((4, 4), torch.float32),
-        "global_to_lidar": ((4, 4), torch.float32),
+        "lidar_to_global": ((4, 4), torch.float64),
+        "global_to_lidar": ((4, 4), torch.float64),
         "timestamp_s": ((), torch.float64),
         "continues_stream": ((), torch.bool),
         "gt_boxes": ((len(sample.gt_boxes), 9), torch.float32),
@@ -77,8 +78,8 @@ def test_pictures_are_rgb_and_in_camera_order(handmade_records: FrameRecords) ->
 
 def test_poses_are_consistent(handmade_records: FrameRecords) -> None:
     sample = _training_mapper()(handmade_records[3], rng=np.random.default_rng(5))
-    product = sample.lidar_to_global.double() @ sample.global_to_lidar.double()
-    torch.testing.assert_close(product, torch.eye(4, dtype=torch.float64), atol=3e-4, rtol=0)
+    product = sample.lidar_to_global @ sample.global_to_lidar
+    torch.testing.assert_close(product, torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0)
     plain = NuScenesMapper(training=False, image_aug=FIXED)(handmade_records[3])
     torch.testing.assert_close(plain.lidar_to_camera, sample.lidar_to_camera)
     torch.testing.assert_close(plain.lidar_to_image, plain.intrinsics @ plain.lidar_to_camera)
@@ -92,10 +93,24 @@ def test_global_box_centres_do_not_move_under_scene_augmentation(
     centers = []
     for seed in (1, 2):
         sample = _training_mapper()(record, rng=np.random.default_rng(seed))
-        ones = torch.ones(len(sample.gt_boxes), 1)
-        points = torch.cat((sample.gt_boxes[:, :3], ones), dim=1)
-        centers.append(points @ sample.lidar_to_global.T)
-    torch.testing.assert_close(*centers, atol=2e-3, rtol=0)
+        centers.append(transform_points(sample.gt_boxes[:, :3], sample.lidar_to_global))
+    torch.testing.assert_close(*centers, atol=2e-5, rtol=0)  # the boxes are float32
+
+
+def test_a_far_origin_costs_no_precision(handmade_records: FrameRecords) -> None:
+    """One place of the world in two frames that were augmented otherwise, in UTM coordinates too."""
+    mapper, utm_m = _training_mapper(), np.array([500_000.0, 5_000_000.0, 300.0])
+    seen = []
+    for shift_m in (0 * utm_m, utm_m):
+        samples = []
+        for row in (0, 1):
+            record, rng = handmade_records[row], np.random.default_rng(row)
+            pose = record.ego_to_global
+            moved = dataclasses.replace(pose, translation_m=pose.translation_m + shift_m)
+            samples.append(mapper(dataclasses.replace(record, ego_to_global=moved), rng=rng))
+        place = transform_points(torch.tensor([[10.0, -20.0, 1.0]]), samples[0].lidar_to_global)
+        seen.append(transform_points(place, samples[1].global_to_lidar))
+    torch.testing.assert_close(*seen, atol=1e-7, rtol=0)
 
 
 def test_training_needs_a_source_of_draws(handmade_records: FrameRecords) -> None:

@@ -21,8 +21,8 @@ from streampetr_vit.structures import invert_rigid
 class FrameGeometry:
     """Poses and calibration of one frame."""
 
-    lidar_to_global: Tensor  # (4, 4) float32
-    global_to_lidar: Tensor  # (4, 4) float32
+    lidar_to_global: Tensor  # (4, 4) float64
+    global_to_lidar: Tensor  # (4, 4) float64
     lidar_to_camera: Tensor  # (N, 4, 4) float32, as calibrated; no augmentation changes it
     intrinsics: Tensor  # (N, 4, 4) float64, the 3x3 camera matrix in the upper left
     lidar_to_image: Tensor  # (N, 4, 4) float64
@@ -30,11 +30,11 @@ class FrameGeometry:
     @staticmethod
     def of_record(record: FrameRecord) -> FrameGeometry:
         """The geometry of a frame as it was recorded."""
-        # Quirk: a product of two float32 matrices, as in the training of the released weights; at
-        # 2.5 km from the map's origin that rounds positions by up to 0.3 mm.
-        ego_to_global = torch.from_numpy(record.ego_to_global.matrix()).float()
-        lidar_to_ego = torch.from_numpy(record.lidar_to_ego.matrix()).float()
-        lidar_to_global = ego_to_global @ lidar_to_ego
+        # Float64 to the end. The released weights were trained with float32, which at 2.5 km from
+        # the map's origin rounds positions by up to 0.3 mm: noise, nothing that they could learn.
+        lidar_to_global = torch.from_numpy(
+            record.ego_to_global.matrix() @ record.lidar_to_ego.matrix()
+        )
         # Inverted before rounding: torch.tensor copies out of the read-only mapped file.
         lidar_to_camera = invert_rigid(torch.tensor(record.camera_to_lidar)).float()
         # (N, 3, 3) into the upper left of (N, 4, 4)
@@ -66,6 +66,6 @@ class FrameGeometry:
             lidar_to_image=self.lidar_to_image @ backward,
             # The poses carry the draw: what a memory keeps in the global frame stays where it is,
             # over frames with different draws.
-            lidar_to_global=(self.lidar_to_global.double() @ backward).float(),
-            global_to_lidar=(forward @ self.global_to_lidar.double()).float(),
+            lidar_to_global=self.lidar_to_global.double() @ backward,
+            global_to_lidar=forward @ self.global_to_lidar.double(),
         )

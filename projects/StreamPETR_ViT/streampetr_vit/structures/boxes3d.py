@@ -43,7 +43,8 @@ def box_corners(boxes: Tensor, rotation: Tensor | None = None) -> Tensor:
     )
     local = boxes[:, None, 3:6] * signs  # (n, 8, 3)
     if rotation is not None:
-        return boxes[:, None, :3] + local @ rotation.transpose(1, 2)
+        turned = (rotation[:, None] * local[..., None, :]).sum(-1)  # (n, 1, 3, 3), (n, 8, 1, 3)
+        return boxes[:, None, :3] + turned
     cos, sin = boxes[:, 6].cos()[:, None], boxes[:, 6].sin()[:, None]
     x = cos * local[..., 0] - sin * local[..., 1]
     y = sin * local[..., 0] + cos * local[..., 1]
@@ -55,11 +56,11 @@ def rotate_scale_translate_boxes(
 ) -> Tensor:
     """A copy of boxes (n, 9), turned by the yaw, then scaled, then moved by a translation (3,)."""
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
-    # Transposed: rows of boxes are multiplied from the left.
-    rotation_t = boxes.new_tensor([[cos, sin], [-sin, cos]])
     moved = boxes.clone()
-    moved[:, 0:2] = boxes[:, 0:2] @ rotation_t
-    moved[:, 7:9] = boxes[:, 7:9] @ rotation_t  # a velocity is a direction of the scene too
+    for x, y in ((0, 1), (7, 8)):  # the centre, and the velocity: a direction of the scene too
+        # Written out: a matrix product may be rounded, see `modeling.ops.geometry`.
+        moved[:, x] = cos * boxes[:, x] - sin * boxes[:, y]
+        moved[:, y] = sin * boxes[:, x] + cos * boxes[:, y]
     moved[:, 6] += yaw_rad  # not wrapped: the losses read its sine and cosine
     moved[:, :6] *= scale  # centre and size
     moved[:, 7:9] *= scale  # velocity

@@ -38,8 +38,9 @@ class Frame:
     Attributes:
         images: (B, N, 3, H, W), uint8 RGB, or float32 already normalised.
         rig: the cameras.
-        lidar_to_global: (B, 4, 4) float32. Not rigid under scene augmentation (scale).
-        global_to_lidar: (B, 4, 4) float32, its inverse.
+        lidar_to_global: (B, 4, 4) float64: global coordinates may be thousands of kilometres. Not
+            rigid under scene augmentation (scale).
+        global_to_lidar: (B, 4, 4) float64, its inverse.
         timestamp_s: (B,) float64, seconds since the epoch at the lidar's time.
         continues_stream: (B,) bool; False where a stream starts anew and its memory is void.
     """
@@ -73,8 +74,8 @@ class Frame:
         return Frame(
             images=torch.stack(images),  # B times (N, 3, H, W) -> (B, N, 3, H, W)
             rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
-            lidar_to_global=stack("lidar_to_global"),
-            global_to_lidar=stack("global_to_lidar"),
+            lidar_to_global=stack("lidar_to_global").double(),
+            global_to_lidar=stack("global_to_lidar").double(),
             timestamp_s=stack("timestamp_s"),
             continues_stream=stack("continues_stream"),
         )

@@ -52,6 +52,7 @@ def invert_rigid(matrix: Tensor) -> Tensor:
     rotation_t = matrix[..., :3, :3].transpose(-1, -2)
     inverse = torch.zeros_like(matrix)
     inverse[..., :3, :3] = rotation_t
-    inverse[..., :3, 3] = -(rotation_t @ matrix[..., :3, 3:])[..., 0]
+    # R^T t multiplied and summed: a matrix product may be rounded, see `modeling.ops.geometry`.
+    inverse[..., :3, 3] = -(matrix[..., :3, :3] * matrix[..., :3, 3:]).sum(-2)
     inverse[..., 3, 3] = 1
     return inverse

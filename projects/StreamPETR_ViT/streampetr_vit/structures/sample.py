@@ -45,7 +45,8 @@ class Sample:
     Attributes:
         images: (N, 3, H, W) uint8 RGB, or float32 already normalised.
         intrinsics, lidar_to_camera, lidar_to_image: (N, 4, 4) float32, see `CameraRig`.
-        lidar_to_global, global_to_lidar: (4, 4) float32, see `Frame`.
+        lidar_to_global, global_to_lidar: (4, 4) float64, see `Frame`; float32 will do where the
+            global frame begins within some kilometres.
         timestamp_s: () float64.
         continues_stream: () bool.
         scene_token, sample_token, scene_name: of the tables.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.ops.deformable_aggregation import KERNELS, deformable_aggregation
+from streampetr_vit.modeling.ops.geometry import transform_points
 from streampetr_vit.modeling.ops.linear import Linear, linear
 
 # Least depth that is divided by. Points behind a camera get it, and land far outside the picture.
@@ -156,9 +157,8 @@ def project(points_m: Tensor, lidar_to_image: Tensor, image_size: tuple[int, int
         behind a camera are anywhere outside.
     """
     height, width = image_size
-    matrix = lidar_to_image[:, :, None, None, :3]  # (B, N, 1, 1, 3, 4)
-    # Multiplied and summed, not a matrix product: those may run in reduced precision on a GPU.
-    scaled = (matrix[..., :3] * points_m[:, None, :, :, None]).sum(-1) + matrix[..., 3]
+    # (B, 1, Q, P, 3) by (B, N, 1, 4, 4) -> (B, N, Q, P, 3), pixels times depth
+    scaled = transform_points(points_m[:, None], lidar_to_image[:, :, None])
     # Points at infinity, or NaN, are replaced before the division, or its gradient would be NaN.
     near = (scaled.abs() < _FARTHEST).all(-1, keepdim=True)
     scaled = torch.where(near, scaled, 0.0)  # (B, N, Q, P, 3)

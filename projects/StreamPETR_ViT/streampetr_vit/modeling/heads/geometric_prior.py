@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.ops.geometry import transform_points
+
 _MIN_DEPTH_M = 0.1
 
 
@@ -27,9 +29,8 @@ def projection_bias(
         (B, Q, N * T) float32, without gradient.
     """
     with torch.no_grad():
-        rotation, translation = lidar_to_image[..., :3, :3], lidar_to_image[..., :3, 3]
-        # (B, N, 3, 3) by (B, Q, 3) -> (B, Q, N, 3)
-        projected = torch.einsum("bnij,bqj->bqni", rotation, points_m) + translation[:, None]
+        projected = transform_points(points_m[:, None], lidar_to_image)  # (B, N, Q, 3)
+        projected = projected.transpose(1, 2)  # (B, Q, N, 3)
         depth = projected[..., 2:]  # (B, Q, N, 1)
         uv = projected[..., :2] / depth.clamp(min=_MIN_DEPTH_M)
         # |uv - pixel|^2 by its axes: the tokens form a grid, but this form needs no grid.

@@ -8,7 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.ops.geometry import gather_tokens, inverse_sigmoid, normalize_to_range
+from streampetr_vit.modeling.ops.geometry import (
+    gather_tokens,
+    inverse_sigmoid,
+    normalize_to_range,
+    transform_vectors,
+)
 from streampetr_vit.modeling.ops.linear import Linear
 
 
@@ -77,11 +82,12 @@ class ImagePositionEncoder(nn.Module):
             (B, N * T, 3 * D), xyz innermost; not clamped.
         """
         # Not torch.inverse, which waits for the device to check. A singular matrix shows in codes
-        # that are not finite.
-        image_to_lidar, _ = torch.linalg.inv_ex(lidar_to_image)
+        # that are not finite. In float64, because a library may invert by rounded products.
+        image_to_lidar, _ = torch.linalg.inv_ex(lidar_to_image.double())
+        image_to_lidar = image_to_lidar.float()
         homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
         # d * (u, v, 1) goes to lidar as d * (A (u, v, 1)) + b: one product for all depths.
-        direction = homogeneous @ image_to_lidar[..., :3, :3].transpose(-1, -2)  # (B, N, T, 3)
+        direction = transform_vectors(homogeneous, image_to_lidar)  # (B, N, T, 3)
         origin = image_to_lidar[..., None, None, :3, 3]  # (B, N, 1, 1, 3)
         points = self.depth_bins_m[:, None] * direction[..., None, :] + origin  # (B, N, T, D, 3)
         # (B, N, T, D, 3) -> (B, N, T, D * 3) -> (B, N * T, D * 3)

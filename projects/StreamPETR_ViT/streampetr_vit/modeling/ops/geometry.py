@@ -1,4 +1,7 @@
-"""Small geometric functions shared by the memory, the heads and the losses."""
+"""Small geometric functions shared by the memory, the heads and the losses.
+
+Matrices a_to_b map column vectors of frame a to frame b.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,27 @@ def inverse_sigmoid(x: Tensor) -> Tensor:
     return torch.log(x.clamp(min=_EPS) / (1 - x).clamp(min=_EPS))
 
 
+# Products of geometry are multiplied and summed here, and nowhere else. A matrix product may be
+# rounded: by TF32 on a GPU (`torch.set_float32_matmul_precision`, or an environment variable that
+# containers set), by bfloat16 on a CPU, by autocast. With 10 bits, 50 m are known to 5 cm.
+
+
+def matrix_product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrices a (..., n, k) times b (..., k, m), in the precision of their dtype."""
+    return (a[..., None] * b[..., None, :, :]).sum(-2)  # (..., n, k, m) -> (..., n, m)
+
+
+def transform_vectors(vectors: Tensor, a_to_b: Tensor) -> Tensor:
+    """Directions (..., M, 3) of frame a in frame b, by the linear part of a_to_b (..., 4, 4)."""
+    return (a_to_b[..., None, :3, :3] * vectors[..., None, :]).sum(-1)
+
+
 def transform_points(points: Tensor, a_to_b: Tensor) -> Tensor:
-    """Points (B, M, 3) of frame a in frame b, by the affine a_to_b (B, 4, 4)."""
-    homogeneous = torch.cat((points, torch.ones_like(points[..., :1])), dim=-1)  # (B, M, 4)
-    # One 4-term product per coordinate, in the order of the reference: points pass through the
-    # global frame in float32, where the order of summation is visible.
-    return (a_to_b[:, None] @ homogeneous[..., None])[..., :3, 0]
+    """Points (..., M, 3) of frame a in frame b, by the affine a_to_b (..., 4, 4).
+
+    The leading dimensions broadcast; where one of the two is float64, so is the result.
+    """
+    return transform_vectors(points, a_to_b) + a_to_b[..., None, :3, 3]
 
 
 def normalize_to_range(points: Tensor, limits: Tensor) -> Tensor:

@@ -12,23 +12,23 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from streampetr_vit.modeling.ops.geometry import transform_points
+from streampetr_vit.modeling.ops.geometry import matrix_product, transform_points
 
 
 @dataclass(frozen=True)
 class TemporalMemory:
     """Object queries of earlier frames.
 
-    Between frames (after `push`) points and poses are in the global frame and `time_s` is minus the
-    time of the entry; within a frame (after `align`) they are in the current lidar frame and
-    `time_s` is the age of the entry. Entries that were never filled are zeros; the attention does
+    Between frames (after `push`) points and poses are float64 in the global frame and `time_s` is
+    minus the time of the entry; within a frame (after `align`) they are float32 in the current
+    lidar frame and `time_s` is the age of the entry. Entries that were never filled are zeros; the attention does
     see them (Quirk: released weights were trained so).
 
     Attributes:
         embedding: (B, M, E) float32.
-        center_m: (B, M, 3) float32.
+        center_m: (B, M, 3), float64 or float32 as above.
         time_s: (B, M, 1) float64.
-        pose: (B, M, 4, 4) float32, lidar frame of the entry's time to the frame named above.
+        pose: (B, M, 4, 4), likewise; lidar frame of the entry's time to the frame named above.
         velocity_mps: (B, M, 2) float32, in the lidar frame of the entry's time.
     """
 
@@ -48,11 +48,16 @@ class TemporalMemory:
     ) -> TemporalMemory:
         """A memory without any entry: all zeros."""
 
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(batch, length, *shape, dtype=dtype, device=device)
 
+        exact, network = torch.float64, torch.float32
         return TemporalMemory(
-            zeros(dim), zeros(3), zeros(1, dtype=torch.float64), zeros(4, 4), zeros(2)
+            embedding=zeros(dim, dtype=network),
+            center_m=zeros(3, dtype=exact),
+            time_s=zeros(1, dtype=exact),
+            pose=zeros(4, 4, dtype=exact),
+            velocity_mps=zeros(2, dtype=network),
         )
 
 
@@ -72,11 +77,15 @@ def align(
         continues_stream, global_to_lidar, timestamp_s: as in `Frame`.
         start_points_m: (P, 3), centres of the first P entries of a stream that starts.
     """
+    # Global coordinates are kilometres in nuScenes, and thousands of them in UTM: there float32
+    # tells two places apart from 0.1 mm, or only from 0.5 m, on. So they are float64. What reaches
+    # the network is relative to the lidar, where float32 is exact to micrometres.
+    global_to_lidar = global_to_lidar.double()
     moved = TemporalMemory(
         embedding=memory.embedding,
-        center_m=transform_points(memory.center_m, global_to_lidar),
+        center_m=transform_points(memory.center_m, global_to_lidar).float(),
         time_s=memory.time_s + timestamp_s[:, None, None],
-        pose=global_to_lidar[:, None] @ memory.pose,
+        pose=matrix_product(global_to_lidar[:, None], memory.pose).float(),
         velocity_mps=memory.velocity_mps,  # stays in the frame of its time; the pose tells which
     )
 
@@ -125,11 +134,12 @@ def push(
     identity = torch.eye(4, device=best.device).expand(*best.shape, 4, 4)
     pose = torch.cat((identity, memory.pose), dim=1)
     time_s = torch.cat((torch.zeros_like(best, dtype=torch.float64)[..., None], memory.time_s), 1)
+    lidar_to_global = lidar_to_global.double()  # see `align`
     return TemporalMemory(
         embedding=first(embedding, memory.embedding),
         center_m=transform_points(first(center_m, memory.center_m), lidar_to_global),
         # An age minus now is minus the entry's time; the next frame adds its own time to that.
         time_s=time_s - timestamp_s[:, None, None],
-        pose=lidar_to_global[:, None] @ pose,
+        pose=matrix_product(lidar_to_global[:, None], pose),
         velocity_mps=first(velocity_mps, memory.velocity_mps),
     )
