@@ -217,7 +217,7 @@ def test_attention_kernels_by_window(tmp_path: Path) -> None:
         assert set(by_kernel) == {"math", "sdpa", "xformers", "varlen", "flash-attn"}
         for kernel in ("math", "sdpa"):
             assert by_kernel[kernel]["rel_diff"] < 1e-5 and by_kernel[kernel]["p50_ms"] > 0
-        why = kernel_choice.why_not("xformers", "cpu", torch.float32)
+        why = kernel_choice.why_not("xformers", torch.device("cpu"), torch.float32)
         assert by_kernel["xformers"]["not_run"] == why
 
 

@@ -98,7 +98,7 @@ def test_global_box_centres_do_not_move_under_scene_augmentation(
 
 
 def test_a_far_origin_costs_no_precision(handmade_records: FrameRecords) -> None:
-    """One place of the world in two frames that were augmented otherwise, in UTM coordinates too."""
+    """One place of the world in two frames with other draws, in UTM coordinates too."""
     mapper, utm_m = _training_mapper(), np.array([500_000.0, 5_000_000.0, 300.0])
     seen = []
     for shift_m in (0 * utm_m, utm_m):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,9 +11,8 @@ from torch import Tensor
 from streampetr_vit.modeling.backbone import padded_attention
 from streampetr_vit.modeling.backbone.padded_attention import window_attention
 from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
-from streampetr_vit.modeling.ops import kernel_choice, ragged_attention
+from streampetr_vit.modeling.ops import ragged_attention
 from streampetr_vit.modeling.ops.attention import attention
-from streampetr_vit.modeling.ops.kernel_choice import choose_kernel
 
 HEADS, DIM, CPU = 2, 8, torch.device("cpu")
 SHAPES = [(2, (8, 12), 4), (2, (9, 10), 4), (1, (2, 3), 4), (2, (5, 7), 0)]
@@ -138,62 +135,6 @@ def test_half_precision_keeps_its_dtype() -> None:
     assert out.dtype == torch.bfloat16
     expected = layout.arrange(plain(*(t.double() for t in x), 4))
     torch.testing.assert_close(out.double(), expected, atol=0.05, rtol=0.05)
-
-
-# --- The choice of a kernel -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(kernel_choice.importlib.util, "find_spec", lambda name: object())
-    choose_kernel.cache_clear()
-    yield
-    choose_kernel.cache_clear()  # nothing of this holds elsewhere
-
-
-def test_a_cpu_uses_torchs_kernel_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    choose_kernel.cache_clear()
-    with caplog.at_level(logging.INFO):
-        for _ in range(2):
-            assert choose_kernel("auto", "cpu", torch.float32, False) == "sdpa"
-    assert [r.message for r in caplog.records] == [
-        "window attention in inference (cpu, torch.float32): sdpa"
-    ]
-
-
-@pytest.mark.usefixtures("on_a_gpu")
-def test_a_gpu_uses_one_call_in_inference_with_half_precision() -> None:
-    assert choose_kernel("auto", "cuda", torch.bfloat16, False) == "varlen"
-    assert choose_kernel("flash-attn", "cuda", torch.float16, False) == "flash-attn"
-    assert choose_kernel("auto", "cuda", torch.bfloat16, True) == "sdpa"
-    assert choose_kernel("flash-attn", "cuda", torch.float16, True) == "sdpa"
-    assert choose_kernel("xformers", "cuda", torch.float16, True) == "xformers"
-    assert choose_kernel("auto", "cuda", torch.float32, False) == "sdpa"
-
-
-@pytest.mark.usefixtures("on_a_gpu")
-@pytest.mark.parametrize("missing", ["torch.nn.attention.varlen", "flash_attn"])
-def test_what_is_not_installed_is_not_chosen(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = {"torch.nn.attention.varlen": "flash-attn", "flash_attn": "varlen"}
-    monkeypatch.setattr(
-        kernel_choice.importlib.util, "find_spec", lambda name: None if name == missing else 1
-    )
-    assert choose_kernel("auto", "cuda", torch.bfloat16, False) == find[missing]
-
-
-def test_a_kernel_that_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    present = {"torch.nn.attention.varlen": object()}
-    monkeypatch.setattr(kernel_choice.importlib.util, "find_spec", present.get)
-    choose_kernel.cache_clear()
-    with pytest.raises(ValueError, match="'flash-attn' cannot run: flash_attn is not installed"):
-        choose_kernel("flash-attn", "cpu", torch.float32, False)
-    with pytest.raises(ValueError, match="'varlen' cannot run: it needs a GPU"):
-        choose_kernel("varlen", "cpu", torch.bfloat16, False)
-    with pytest.raises(ValueError, match="'xformers' cannot run: xformers is not installed"):
-        choose_kernel("xformers", "cuda", torch.float16, True)
-    with pytest.raises(ValueError, match="'flash' is unknown; use one of"):
-        choose_kernel("flash", "cpu", torch.float32, False)
 
 
 def test_log_sum_exps_of_either_orientation_are_taken_and_others_refused() -> None:

@@ -11,7 +11,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.decoder.attention import MultiHeadAttention
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.outputs import HeadOutput
-from streampetr_vit.modeling.ops.precision import autocast
+from streampetr_vit.modeling.ops.precision import autocast, half_precision_of
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame
 
@@ -96,11 +96,19 @@ def test_the_attention_core_has_a_precision_of_its_own(dtype: torch.dtype) -> No
     assert 0 < distance(b, a) < 4 * ROUNDOFF[dtype]
 
 
-def test_a_gpu_without_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: False)
-    with pytest.raises(InputError, match="this GPU has no bfloat16; use 'fp16'"):
+def test_a_gpu_that_only_emulates_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch answers on a T4 or V100: it says yes unless it is asked for the real thing."""
+
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert half_precision_of("cuda") == "fp16" and half_precision_of("cpu") == "bf16"
+    with pytest.raises(InputError, match="this GPU has no bfloat16.*use 'fp16'"):
         autocast("bf16", "cuda")
     autocast("bf16", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert half_precision_of("cuda") == "bf16"
 
 
 def test_an_unknown_precision_is_named() -> None:

@@ -165,7 +165,8 @@ def test_the_kernel_is_chosen_for_the_precision_of_autocast(
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         vit(torch.zeros(1, 3, 80, 80))
     vit(torch.zeros(1, 3, 80, 80))
-    assert asked == [("sdpa", "cpu", torch.bfloat16, False), ("sdpa", "cpu", torch.float32, True)]
+    cpu = torch.device("cpu")
+    assert asked == [("sdpa", cpu, torch.bfloat16, False), ("sdpa", cpu, torch.float32, True)]
 
 
 def test_selective_checkpointing_knows_every_fused_attention_of_this_torch() -> None:

@@ -32,7 +32,7 @@ def make_vit(xattn: bool | str) -> ViT:
 @pytest.mark.parametrize("kernel", ["sdpa", "varlen", "flash-attn", "xformers"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_each_kernel_equals_the_plain_form(kernel: str, dtype: torch.dtype) -> None:
-    problem = why_not(kernel, "cuda", dtype)
+    problem = why_not(kernel, torch.device("cuda", 0), dtype)
     if problem is not None:
         pytest.skip(problem)
     images = torch.randn(2, 3, 80, 208, generator=torch.Generator().manual_seed(1)).cuda()

@@ -73,7 +73,7 @@ def _kernel_rows(session: Session, group: WindowGroup) -> list[measuring.Row]:
 
     rows = []
     for kernel in (name for name in KERNEL_NAMES if name != AUTO):
-        missing = why_not(kernel, session.device.type, drawn[0].dtype)
+        missing = why_not(kernel, session.device, drawn[0].dtype)
         row: measuring.Row = {"not_run": missing}
         if missing is None:
             row = measuring.row_or_error(partial(measure, kernel))

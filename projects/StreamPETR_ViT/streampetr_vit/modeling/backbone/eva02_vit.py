@@ -190,9 +190,8 @@ class ViT(Backbone):
                 x = self._run(block, x)
             return x
         plan = self._plan(x.shape[:3], x.device)
-        device = x.device.type
-        dtype = _autocast_dtype(device) or x.dtype
-        kernel = choose_kernel(self.kernel, device, dtype, torch.is_grad_enabled())
+        dtype = _autocast_dtype(x.device.type) or x.dtype
+        kernel = choose_kernel(self.kernel, x.device, dtype, torch.is_grad_enabled())
         x = x.flatten(0, 2)  # (B, H, W, C) -> (n, C), row by row
         for block, layout, move in zip(self.blocks, plan.layouts, plan.moves, strict=True):
             # Local and global blocks have different windows: tokens move where the kind changes.

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from streampetr_vit.errors import InputError
+
 # (query, key, value, mask, dropout). As torch's, a bool mask says who may attend, another is added.
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
@@ -105,11 +107,11 @@ def _xformers(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
 ) -> Tensor:
     if mask is not None:
-        raise ValueError('attention kernel "xformers" takes no bias and no mask; use "sdpa"')
+        raise InputError('attention kernel "xformers" takes no bias and no mask; use "sdpa"')
     try:
         from xformers.ops import memory_efficient_attention
     except ImportError as error:
-        raise ImportError(
+        raise InputError(
             'attention kernel "xformers" needs the package xformers; install it, or use "sdpa"'
         ) from error
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, n, h, D)

@@ -11,6 +11,13 @@ from streampetr_vit.errors import InputError
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def half_precision_of(device_type: str) -> str:
+    """The half precision that suits a device: "bf16", or "fp16" on a GPU without bfloat16."""
+    # Without the argument torch counts GPUs that emulate it too, many times slower than float32.
+    has_bf16 = device_type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp16"
+
+
 def autocast(
     precision: str | None, device_type: str, cache_enabled: bool = True
 ) -> AbstractContextManager:
@@ -30,8 +37,11 @@ def autocast(
         raise InputError(
             f"precision {precision!r} is unknown: allowed are {', '.join(map(repr, DTYPES))}"
         )
-    if precision == "bf16" and device_type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError("precision 'bf16': this GPU has no bfloat16; use 'fp16'")
+    if precision == "bf16" and half_precision_of(device_type) != "bf16":
+        raise InputError(
+            "precision 'bf16': this GPU has no bfloat16 (it came with compute capability 8.0); use "
+            "'fp16'"
+        )
     if precision == "float32":
         # Not nullcontext: an ambient autocast would go on. Other devices have none.
         known = device_type in ("cpu", "cuda")

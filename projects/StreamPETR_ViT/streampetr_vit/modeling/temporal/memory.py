@@ -21,8 +21,8 @@ class TemporalMemory:
 
     Between frames (after `push`) points and poses are float64 in the global frame and `time_s` is
     minus the time of the entry; within a frame (after `align`) they are float32 in the current
-    lidar frame and `time_s` is the age of the entry. Entries that were never filled are zeros; the attention does
-    see them (Quirk: released weights were trained so).
+    lidar frame and `time_s` is the age of the entry. Entries that were never filled are zeros; the
+    attention does see them (Quirk: released weights were trained so).
 
     Attributes:
         embedding: (B, M, E) float32.
