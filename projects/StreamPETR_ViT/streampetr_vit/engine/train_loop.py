@@ -32,6 +32,7 @@ from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.config import call, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device, training_module
+from streampetr_vit.engine.half_precision import check_half_precisions
 from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook, StreamStateHook
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.trainer import StreamingTrainer
@@ -219,6 +220,7 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
         NonFiniteTrainingError: too many steps in a row were not finite.
     """
     model = build_model(cfg)
+    check_half_precisions(model, cfg.train.precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)

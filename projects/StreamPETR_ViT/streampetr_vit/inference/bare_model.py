@@ -11,6 +11,7 @@ from streampetr_vit.inference.stream import Stream
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Sample
+from streampetr_vit.structures.sample_checks import check_sample
 
 
 class BareStreamPETR(StreamPETR):
@@ -52,6 +53,9 @@ class BareStreamPETR(StreamPETR):
             return [{"detections": found} for found in self._stream(list(map(Sample.of, samples)))]
         one = (Sample, Mapping)
         batch = [Sample.of(x) if isinstance(x, one) else [Sample.of(s) for s in x] for x in samples]
+        for entry in batch:
+            for sample in [entry] if isinstance(entry, Sample) else entry:
+                check_sample(sample, random_crop=True)
         if self._memory is not None and len(self._memory.embedding) != len(batch):
             self._memory = None  # another number of streams: all start anew
         losses, self._memory = self.losses(batch, self._memory)

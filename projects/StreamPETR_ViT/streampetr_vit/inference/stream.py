@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.inference.cuda_graph import GraphStep, StepInputs, StepOutputs
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.image.rig_code import RigCode
@@ -24,7 +25,11 @@ from streampetr_vit.structures import (
     Sample,
     packed_to,
 )
+from streampetr_vit.structures.sample_checks import check_sample
 from streampetr_vit.structures.tensors import move_tensor, tensors_of
+
+# The memory is of the last seconds. Twenty frames a second in milliseconds are 50 "seconds" apart.
+_LONGEST_GAP_S = 30
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,14 @@ class Stream:
             B detections on the CPU, in the lidar frame of their sample.
 
         Raises:
-            ValueError: there is no sample; a sample is earlier than the one before it in the same
-                scene; the detector is in training mode.
+            InputError: there is no sample; a sample cannot be what it says, see `check_sample`, or
+                does not follow the one before it in the same scene.
+            ValueError: the detector is in training mode.
         """
         if not samples:
-            raise ValueError("a stream needs at least one sample in each call")
+            raise InputError("a stream needs at least one sample in each call")
+        for sample in samples:
+            check_sample(sample)
         position = [(s.scene_token, float(s.timestamp_s)) for s in samples]
         continues = self._continues(position)
         if not all(continues):
@@ -177,14 +185,26 @@ class Stream:
             return [False] * len(position)
         flags = []
         for (scene, time), (last_scene, last_time) in zip(position, self._position, strict=True):
-            if self._remembers and scene == last_scene and time < last_time:
-                raise ValueError(
-                    f"frames of scene {scene} are out of order: timestamp_s {time:.6f} comes after "
-                    f"{last_time:.6f}; sort the frames by time, or start anew with "
-                    "reset() of the stream, reset_streams() of the model"
-                )
+            if self._remembers and scene == last_scene:
+                _check_order(scene, time, last_time)
             flags.append(scene == last_scene)
         return flags
+
+
+def _check_order(scene: str, time_s: float, last_time_s: float) -> None:
+    """Raises InputError unless a frame can follow another one of the same scene."""
+    anew = "start anew with reset() of the stream, reset_streams() of the model"
+    if time_s < last_time_s:
+        raise InputError(
+            f"frames of scene {scene} are out of order: timestamp_s {time_s:.6f} comes after "
+            f"{last_time_s:.6f}; sort the frames by time, or {anew}"
+        )
+    if time_s - last_time_s > _LONGEST_GAP_S:
+        raise InputError(
+            f"timestamp_s goes from {last_time_s:.6f} to {time_s:.6f} within scene {scene}, by "
+            f"more than {_LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after a "
+            f"pause, name another scene_token or {anew}"
+        )
 
 
 def _is_same(known: _KnownRig, rig: CameraRig) -> bool:

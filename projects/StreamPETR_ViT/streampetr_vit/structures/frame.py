@@ -73,7 +73,12 @@ class Frame:
 
         return Frame(
             images=torch.stack(images),  # B times (N, 3, H, W) -> (B, N, 3, H, W)
-            rig=CameraRig(stack("lidar_to_image"), stack("intrinsics"), stack("lidar_to_camera")),
+            # A caller's matrices are often float64, as numpy makes them.
+            rig=CameraRig(
+                lidar_to_image=stack("lidar_to_image").float(),
+                intrinsics=stack("intrinsics").float(),
+                lidar_to_camera=stack("lidar_to_camera").float(),
+            ),
             lidar_to_global=stack("lidar_to_global").double(),
             global_to_lidar=stack("global_to_lidar").double(),
             timestamp_s=stack("timestamp_s"),

@@ -40,14 +40,14 @@ class Boxes2D:
 
 @dataclass(frozen=True)
 class Sample:
-    """One frame of one stream.
+    """One frame of one stream, its tensors on the CPU; `sample_checks` tells what cannot be one.
 
     Attributes:
         images: (N, 3, H, W) uint8 RGB, or float32 already normalised.
-        intrinsics, lidar_to_camera, lidar_to_image: (N, 4, 4) float32, see `CameraRig`.
+        intrinsics, lidar_to_camera, lidar_to_image: (N, 4, 4) float32 or float64, see `CameraRig`.
         lidar_to_global, global_to_lidar: (4, 4) float64, see `Frame`; float32 will do where the
             global frame begins within some kilometres.
-        timestamp_s: () float64.
+        timestamp_s: () float64, seconds since the epoch or since any moment.
         continues_stream: () bool.
         scene_token, sample_token, scene_name: of the tables.
         image_paths: N absolute paths.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from streampetr_vit.modeling.ops.attention import attention
+from streampetr_vit.modeling.ops.attention import KERNELS, attention
 from streampetr_vit.modeling.ops.linear import Linear, linear
 from streampetr_vit.modeling.ops.precision import DTYPES
 
@@ -37,6 +37,8 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel {kernel!r} is unknown; use one of {sorted(KERNELS)}")
         if precision not in DTYPES:
             raise ValueError(f"precision {precision!r} is unknown; use one of {sorted(DTYPES)}")
         self.dtype = DTYPES[precision]
