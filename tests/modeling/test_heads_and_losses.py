@@ -16,7 +16,7 @@ from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.losses import l1_loss_sum, sigmoid_focal_loss_sum
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.decoder.attention import ImageTokens
-from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
+from streampetr_vit.modeling.decoder.decoder import SamplingDecoder, TemporalDecoder
 from streampetr_vit.modeling.heads.box_coding import decode_boxes, decode_padded, encode_boxes
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
@@ -212,6 +212,48 @@ def test_every_part_of_a_layer_drops_in_training_only(place: str) -> None:
     assert torch.equal(decoder.eval()(queries, queries, image), expected)
 
 
+def test_decoders_hand_their_dropouts_on() -> None:
+    """Each rate to its place: on attention weights and outputs, and in the feed-forward."""
+    temporal = TemporalDecoder(8, 2, 8, 2, dropout=0.3, cross_attention_dropout=0.2)
+    sampling = SamplingDecoder(8, 2, 8, 2, num_groups=2, dropout=0.3, feedforward_dropout=0.4)
+    for decoder, feedforward in ((temporal, 0.3), (sampling, 0.4)):
+        for layer in decoder.layers:
+            assert layer.self_attention.dropout == layer.dropout.p == 0.3
+            rates = [m.p for m in layer.feedforward if isinstance(m, torch.nn.Dropout)]
+            assert rates == [feedforward, feedforward]
+    assert all(layer.cross_attention.dropout == 0.2 for layer in temporal.layers)
+
+
+class Nothing(torch.nn.Module):
+    """Drops all."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
+def test_the_outputs_of_both_attentions_are_dropped() -> None:
+    torch.manual_seed(0)
+    layer = TemporalDecoder(8, 2, 8, 1, dropout=0.0).layers[0]
+    layer.dropout = Nothing()
+    queries, tokens = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
+    found = layer(queries, queries, ImageTokens(tokens, tokens))
+    content = layer.norms[1](layer.norms[0](queries))
+    torch.testing.assert_close(found, layer.norms[2](content + layer.feedforward(content)))
+
+
+def test_boxes_that_differ_in_velocity_alone_cost_the_same() -> None:
+    """As in all recipes; the recorded matchings say with_velocity themselves."""
+    boxes = torch.tensor([[0.0] * 3 + [1.0] * 3 + [0.0] * 3])
+    codes, faster = encode_boxes(boxes), boxes.clone()
+    faster[:, 7:] = 20.0
+    logits, labels = torch.zeros(1, 10), torch.tensor([0])
+    for with_velocity in (False, True):
+        matcher = HungarianMatcher(with_velocity=with_velocity)
+        costs = [matcher.cost(logits, codes, b, labels) for b in (boxes, faster)]
+        assert torch.equal(*costs) == (not with_velocity)
+    assert HungarianMatcher() == HungarianMatcher(with_velocity=False)
+
+
 def test_wrong_settings_are_named() -> None:
     decoder = TemporalDecoder(8, 2, 8, 1)
     encoder = ImagePositionEncoder(8, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 32)
@@ -219,5 +261,7 @@ def test_wrong_settings_are_named() -> None:
         StreamPETRHead(8, decoder, encoder, num_remembered=999)
     with pytest.raises(ValueError, match=r"num_heads \(3\) must divide embed_dim \(8\)"):
         TemporalDecoder(8, 3, 8, 1)
+    with pytest.raises(ValueError, match="kernel 'flash' is unknown; use one of"):
+        TemporalDecoder(8, 2, 8, 1, kernel="flash")
     with pytest.raises(ValueError, match="depth_num must be at least 30"):
         ImagePositionEncoder(8, (0.0,) * 6, depth_num=16)

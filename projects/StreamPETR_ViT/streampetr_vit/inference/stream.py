@@ -202,8 +202,8 @@ def _check_order(scene: str, time_s: float, last_time_s: float) -> None:
     if time_s - last_time_s > _LONGEST_GAP_S:
         raise InputError(
             f"timestamp_s goes from {last_time_s:.6f} to {time_s:.6f} within scene {scene}, by "
-            f"more than {_LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after a "
-            f"pause, name another scene_token or {anew}"
+            f"more than {_LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after "
+            f"a pause, name another scene_token or {anew}"
         )
 
 
