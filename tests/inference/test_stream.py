@@ -200,6 +200,15 @@ def test_padded_detections_are_those_that_are_valid() -> None:
     expected = Detections(boxes[0, [0, 2]], scores[0, [0, 2]], labels[0, [0, 2]])
     assert same(first, expected)
     assert len(second) == 0 and second.boxes.shape == (0, 9)
+    assert first.labels.dtype == second.labels.dtype == torch.int64
+
+
+def test_detections_come_to_the_cpu_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies, move = [], Tensor.cpu
+    monkeypatch.setattr(Tensor, "cpu", lambda tensor: copies.append(tensor) or move(tensor))
+    shapes = ((2, 3, 9), (2, 3), (2, 3))
+    PaddedDetections(*map(torch.ones, shapes), torch.ones(2, 3, dtype=torch.bool)).unpad()
+    assert len(copies) == 1
 
 
 def test_detections_below_the_threshold_are_not_valid() -> None:

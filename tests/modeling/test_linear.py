@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN, joined and padded: torch's function and gradients."""
+"""Linear layers through oneDNN, and padded: torch's function and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from streampetr_vit.modeling.ops import linear as module
-from streampetr_vit.modeling.ops.linear import Linear, joined_linear, linear
+from streampetr_vit.modeling.ops.linear import Linear, linear, padded_linear
 
 SHAPES = [(2, 60, 96), (300, 96), (96,)]  # of the input: two batch dimensions, one, none
 
@@ -83,18 +83,14 @@ def test_everything_else_stays_with_torch(calls: list[int]) -> None:
     assert not calls
 
 
-def test_joined_layers_equal_single_ones() -> None:
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_padding_is_zeros_behind_the_same_numbers(with_bias: bool) -> None:
     x, weight, bias = case((300, 96), out=66)
-    weights, biases = weight.split(22), (bias[:22], None, bias[44:])
-    apart = joined_linear(x, weights, biases)
-    together = module._one_product(x, weights, biases, below=10)  # what a GPU does
-    padded = joined_linear(x, weights, biases, pad_to=16)
-    for single, joined, wide, w, b in zip(apart, together, padded, weights, biases, strict=True):
-        torch.testing.assert_close(single, functional.linear(x, w, b), atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(joined[:, :22], single, atol=1e-4, rtol=1e-5)
-        assert joined.shape == wide.shape == (300, 32)
-        assert not joined[:, 22:].any() and not wide[:, 22:].any()
-        assert torch.equal(wide[:, :22], single)
+    expected = linear(x, weight, bias if with_bias else None)
+    found = padded_linear(x, weight, bias if with_bias else None, 16)
+    assert found.shape == (300, 80) and not found[:, 66:].any()
+    torch.testing.assert_close(found[:, :66], expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(padded_linear(x, weight, bias, 1), linear(x, weight, bias))
 
 
 def test_the_layer_is_torchs_layer_with_another_product() -> None:

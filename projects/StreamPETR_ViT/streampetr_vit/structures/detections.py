@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -47,10 +48,12 @@ class PaddedDetections:
     valid: Tensor
 
     def unpad(self) -> list[Detections]:
-        """The valid detections of each stream, on the CPU; waits for the device."""
-        # Masked on the CPU: a mask on the device would make it wait once for each stream.
-        boxes, scores, labels = self.boxes.cpu(), self.scores.cpu(), self.labels.cpu()
+        """The valid detections of each stream, on the CPU; waits for the device once."""
+        # One copy of all, as numbers: labels are small enough to be exact. Masked on the CPU: a
+        # mask on the device would make it wait once for each stream.
+        others = torch.stack((self.scores, self.labels, self.valid), dim=-1)  # (B, K, 3)
+        packed = torch.cat((self.boxes, others), dim=-1).cpu()  # (B, K, 9 + 3)
         return [
-            Detections(boxes[row, valid], scores[row, valid], labels[row, valid])
-            for row, valid in enumerate(self.valid.cpu())
+            Detections(row[:, :9].contiguous(), row[:, 9].contiguous(), row[:, 10].long())
+            for row in (stream[stream[:, 11] > 0] for stream in packed)
         ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streampetr_vit.modeling.backbone.windows import WindowLayout
-from streampetr_vit.modeling.ops.linear import joined_linear, linear
+from streampetr_vit.modeling.ops.linear import linear, padded_linear
 
 # Rows of the MLP's hidden layer that a CPU's cache holds together with the weights they meet. More
 # would go through memory, which is slower than the arithmetic.
@@ -53,12 +53,15 @@ class SwiGLU(nn.Module):
         """The same, quicker: (n, C) -> (n, C)."""
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             return torch.cat([self._fused(rows) for rows in x.split(_ROWS_IN_CACHE)])
-        return self._fused(x, _ALIGNMENT if x.is_cuda else 1)
+        # In training the weights themselves, which autocast casts once for all calls and which
+        # cost no memory until the backward pass; padded ones are new in each call.
+        pads = x.is_cuda and not torch.is_grad_enabled()
+        return self._fused(x, _ALIGNMENT if pads else 1)
 
     def _fused(self, x: Tensor, pad_to: int = 1) -> Tensor:
-        """One product for w1 and w2 where that pays; widths padded to a multiple of `pad_to`."""
-        weights, biases = (self.w1.weight, self.w2.weight), (self.w1.bias, self.w2.bias)
-        gate, hidden = joined_linear(x, weights, biases, pad_to)  # (n, hidden_dim + padding)
+        """Without copies where there is no gradient; widths padded to a multiple of `pad_to`."""
+        gate = padded_linear(x, self.w1.weight, self.w1.bias, pad_to)  # (n, hidden_dim + padding)
+        hidden = padded_linear(x, self.w2.weight, self.w2.bias, pad_to)
         if torch.is_grad_enabled():
             hidden = functional.silu(gate) * hidden
         else:  # nobody else reads them: two tensors of this size less

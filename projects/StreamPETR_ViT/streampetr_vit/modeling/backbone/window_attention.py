@@ -14,7 +14,7 @@ from streampetr_vit.modeling.backbone.padded_attention import window_attention
 from streampetr_vit.modeling.backbone.rope import RotaryEmbedding2d, rotate
 from streampetr_vit.modeling.backbone.windows import WindowLayout, merge_windows, split_windows
 from streampetr_vit.modeling.ops.attention import attention
-from streampetr_vit.modeling.ops.linear import joined_linear, linear
+from streampetr_vit.modeling.ops.linear import linear
 
 
 class WindowAttention(nn.Module):
@@ -68,9 +68,15 @@ class WindowAttention(nn.Module):
             layout: of this module's windows and rotary table.
             kernel: as in `padded_attention.window_attention`.
         """
-        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        projected = joined_linear(x, weights, (self.q_bias, None, self.v_bias))
-        query, key, value = (y.unflatten(-1, (self.num_heads, -1)) for y in projected)  # (n, h, D)
+        # Three products and not one: joined weights would be a copy in every call.
+        layers = (
+            (self.q_proj.weight, self.q_bias),
+            (self.k_proj.weight, None),
+            (self.v_proj.weight, self.v_bias),
+        )
+        query, key, value = (  # (n, h, D) each
+            linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)) for weight, bias in layers
+        )
         if layout.cos is not None and layout.sin is not None:
             query = rotate(query, layout.cos, layout.sin)
             key = rotate(key, layout.cos, layout.sin)

@@ -8,7 +8,6 @@ precision goes to oneDNN by itself; nothing changes on GPUs.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,43 +34,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return onednn_product(x, weight, bias)
 
 
-def joined_linear(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], pad_to: int = 1
-) -> list[Tensor]:
-    """Several linear layers of one input.
-
-    Args:
-        x: (..., I).
-        weights: of one shape (O, I).
-        biases: (O,) each, or None for none.
-        pad_to: zeros are appended to each output up to a multiple of this.
-
-    Returns:
-        A (..., O') for each weight, O' = O rounded up to a multiple of `pad_to`.
-    """
-    below = -len(weights[0]) % pad_to
-    # On a CPU one product gains nothing (measured), and joining the weights would cost a copy.
-    if not x.is_cuda:
-        outputs = [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
-        return [functional.pad(out, (0, below)) for out in outputs] if below else outputs
-    return _one_product(x, weights, biases, below)
-
-
-def _one_product(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], below: int
-) -> list[Tensor]:
-    bias = None
-    if any(b is not None for b in biases):
-        zeros = weights[0].new_zeros(len(weights[0]))
-        full = [zeros if b is None else b for b in biases]  # one bias for all, if any has one
-        bias = torch.cat([_extended(b, below) for b in full])
-    weight = torch.cat([_extended(weight, below) for weight in weights])
-    return list(linear(x, weight, bias).chunk(len(weights), dim=-1))
-
-
-def _extended(rows: Tensor, below: int) -> Tensor:
-    """With so many rows of zeros below; not copied if there are none."""
-    return torch.cat((rows, rows.new_zeros(below, *rows.shape[1:]))) if below else rows
+def padded_linear(x: Tensor, weight: Tensor, bias: Tensor | None, pad_to: int) -> Tensor:
+    """`linear`, with zeros behind each output up to a multiple of `pad_to`: (..., O or more)."""
+    below = -len(weight) % pad_to
+    if below:  # the weights are copied: worth it where the product is large and quick, on a GPU
+        weight = functional.pad(weight, (0, 0, 0, below))
+        bias = None if bias is None else functional.pad(bias, (0, below))
+    return linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
