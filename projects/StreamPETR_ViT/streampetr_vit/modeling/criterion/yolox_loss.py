@@ -117,8 +117,8 @@ class YOLOXLoss:
         # (I * M,) into the n objects; negative for background.
         row = torch.cat([each.row + (each.row >= 0) * firsts[i] for i, each in enumerate(assigned)])
         overlap = torch.cat([each.overlap for each in assigned])
-        # Reading the number of cells, and the labels above, waits for a GPU. The step has just waited
-        # for the matching of the 3D head, so little is left to wait for; without, all losses would
+        # To read the number of cells, and the labels above, waits for a GPU. The step just waited
+        # for the matching of the 3D head, so little is left to wait for. Without, all losses would
         # be computed for every cell, of which a few in a thousand have an object.
         index = (row >= 0).nonzero()[:, 0]
         true, cell = true[row[index]], index % cells
