@@ -225,6 +225,43 @@ MUTATIONS = (
     Mutation("engine/trainer.py", 'enabled=precision == "fp16"', "enabled=False", ENGINE),
     Mutation("engine/distributed.py", "return mean / comm.get_world_size()", "return mean", ENGINE),
     Mutation("engine/recipe.py", "* lr_factor", "/ lr_factor", ENGINE),
+    # geometry: float64 until it is relative to the lidar, and no product that may be rounded
+    Mutation(
+        "modeling/temporal/memory.py",
+        "global_to_lidar = global_to_lidar.double()",
+        "global_to_lidar = global_to_lidar.float()",
+        ("inference/test_far_poses.py",),
+    ),
+    Mutation(
+        "modeling/temporal/memory.py",
+        "lidar_to_global = lidar_to_global.double()",
+        "lidar_to_global = lidar_to_global.float()",
+        ("inference/test_far_poses.py",),
+    ),
+    Mutation(
+        "structures/frame.py",
+        'stack("lidar_to_global").double()',
+        'stack("lidar_to_global").float()',
+        ("inference/test_far_poses.py",),
+    ),
+    Mutation(
+        "modeling/ops/geometry.py",
+        "(a_to_b[..., None, :3, :3] * vectors[..., None, :]).sum(-1)",
+        "vectors @ a_to_b[..., :3, :3].transpose(-1, -2)",
+        ("modeling/test_exact_geometry.py",),
+    ),
+    Mutation(
+        "modeling/image/position_encoder.py",
+        "inv_ex(lidar_to_image.double())",
+        "inv_ex(lidar_to_image)",
+        ("modeling/test_exact_geometry.py",),
+    ),
+    Mutation(
+        "modeling/ops/precision.py",
+        "including_emulation=False",
+        "",
+        ("modeling/test_precision.py",),
+    ),
     # structures and inference
     Mutation(
         "structures/boxes3d.py", "moved[:, 6] += yaw_rad", "moved[:, 6] -= yaw_rad", STRUCTURES
@@ -233,7 +270,7 @@ MUTATIONS = (
         "structures/collation.py", "moments[-num_targets:]", "moments[:num_targets]", STRUCTURES
     ),
     Mutation(
-        "structures/detections.py", "boxes[row, valid]", "boxes[row][: valid.sum()]", STRUCTURES
+        "structures/detections.py", "stream[:, 11] > 0", "stream[:, 11] >= 0", STRUCTURES
     ),
     Mutation(
         "inference/stream.py",
