@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_detector import make_bare_detector, make_detector, make_sample
+from tiny_detector import make_bare_detector, make_detector, make_sample, same
 from torch import Tensor
 
 from streampetr_vit.benchmark.inputs import made_up_sample
@@ -235,6 +235,20 @@ def test_streams_and_stock_loops_check_their_samples() -> None:
             model([bad.as_dict()])
     with pytest.raises(InputError, match="sample a-0: intrinsics"):
         make_bare_detector().train()([[GOOD, bad]])
+
+
+def test_a_stream_takes_lists_of_samples_or_dicts_whose_pictures_are_alike() -> None:
+    stream = Stream(make_detector().eval())
+    with pytest.raises(InputError, match=r"a list of samples, one for each stream: stream\(\[sam"):
+        stream(GOOD)
+    with pytest.raises(InputError, match="at least one sample"):
+        stream([])
+    with pytest.raises(InputError, match="give one Sample or dict per stream, not str"):
+        stream(["a"])
+    for images in (GOOD.images[..., :48], NORMALISED):
+        with pytest.raises(InputError, match=r"sample b-0 has images \(6, 3, 32, .*in a Stream of"):
+            stream([GOOD, make_sample(0, "b", images=images)])
+    assert same(stream([GOOD.as_dict()]), Stream(make_detector().eval())([GOOD]))
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3])

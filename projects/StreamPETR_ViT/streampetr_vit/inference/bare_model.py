@@ -50,7 +50,7 @@ class BareStreamPETR(StreamPETR):
                 else is an InputError.
         """
         if not self.training:
-            return [{"detections": found} for found in self._stream(list(map(Sample.of, samples)))]
+            return [{"detections": found} for found in self._stream(samples)]
         one = (Sample, Mapping)
         batch = [Sample.of(x) if isinstance(x, one) else [Sample.of(s) for s in x] for x in samples]
         for entry in batch:

@@ -5,8 +5,9 @@ Shape letters: B streams, each of its own scene.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from streampetr_vit.structures import (
     Sample,
     packed_to,
 )
-from streampetr_vit.structures.sample_checks import check_sample
+from streampetr_vit.structures.sample_checks import check_batch
 from streampetr_vit.structures.tensors import move_tensor, tensors_of
 
 # The memory is of the last seconds. Twenty frames a second in milliseconds are 50 "seconds" apart.
@@ -89,27 +90,24 @@ class Stream:
         """Forgets what was computed from the weights and the last rig; the streams go on."""
         self._known: _KnownRig | None = None
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Detections]:
+    def __call__(self, samples: Sequence[Sample | Mapping[str, Any]]) -> list[Detections]:
         """Detects in the next sample of each stream, and waits for the boxes.
 
         A row starts anew if its scene differs from that of the previous call. All rows start anew
         if their number changes.
 
         Args:
-            samples: B of them, on the CPU.
+            samples: B of them, or dicts of their values, on the CPU.
 
         Returns:
             B detections on the CPU, in the lidar frame of their sample.
 
         Raises:
-            InputError: there is no sample; a sample cannot be what it says, see `check_sample`, or
-                does not follow the one before it in the same scene.
-            ValueError: the detector is in training mode.
+            InputError: there is no sample; a sample cannot be what it says, see `sample_checks`, or
+                does not follow the one before it in the same scene; the detector is in training
+                mode.
         """
-        if not samples:
-            raise InputError("a stream needs at least one sample in each call")
-        for sample in samples:
-            check_sample(sample)
+        samples = check_batch(samples)
         position = [(s.scene_token, float(s.timestamp_s)) for s in samples]
         continues = self._continues(position)
         if not all(continues):
@@ -134,11 +132,11 @@ class Stream:
             Detections on the device; their `unpad` waits for them. Later frames do not change them.
 
         Raises:
-            ValueError: the detector is in training mode.
+            InputError: the detector is in training mode.
         """
         detector = self._detector
         if detector.training:
-            raise ValueError("the detector is in training mode: call detector.eval() first")
+            raise InputError("the detector is in training mode: call detector.eval() first")
         memory, rows = self.memory, len(frame.timestamp_s)
         if memory is None or len(memory.embedding) != rows:
             memory = detector.empty_memory(rows)

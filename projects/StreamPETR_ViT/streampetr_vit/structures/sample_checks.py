@@ -5,7 +5,8 @@ Shape letters: N cameras, H W image height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,33 @@ _LEAST_FOCAL = 0.02  # of the picture's side: it would see 177 degrees
 _FROM_4X4 = "put it into the upper left of torch.eye(4)"
 
 
+def check_batch(samples: Sequence[Sample | Mapping[str, Any]]) -> list[Sample]:
+    """Checks the samples of one moment, one for each stream, and that they go together.
+
+    Args:
+        samples: or dicts of their values.
+
+    Raises:
+        InputError: as `check_sample`; or there is none, or their pictures differ in shape.
+    """
+    if isinstance(samples, (Sample, Mapping)):
+        raise InputError("give a list of samples, one for each stream: stream([sample])")
+    checked = [Sample.of(sample) for sample in samples]
+    if not checked:
+        raise InputError("a stream needs at least one sample in each call")
+    for sample in checked:
+        check_sample(sample)
+    first = checked[0].images
+    for sample in checked:
+        if sample.images.shape != first.shape or sample.images.dtype != first.dtype:
+            raise InputError(
+                f"sample {_name(sample)} has images {_kind(sample.images)}, sample "
+                f"{_name(checked[0])} has {_kind(first)}: make the pictures alike, or play each "
+                "rig in a Stream of its own"
+            )
+    return checked
+
+
 def check_sample(sample: Sample, random_crop: bool = False) -> None:
     """Checks what can be told of a sample by itself; well under a millisecond.
 
@@ -39,8 +67,7 @@ def check_sample(sample: Sample, random_crop: bool = False) -> None:
     for check in _CHECKS if random_crop else (*_CHECKS, _principal_points):
         problem = check(sample)
         if problem is not None:
-            name = sample.sample_token or "without sample_token"
-            raise InputError(f"sample {name}: {problem}")
+            raise InputError(f"sample {_name(sample)}: {problem}")
 
 
 # Each check relies on those before it, and gives the problem, or None.
@@ -250,6 +277,10 @@ def _scale_of_rotation(matrix: np.ndarray) -> float | None:
     if square <= 0 or np.abs(squares / square - np.eye(3)).max() > _CLOSE:
         return None
     return square**0.5 if np.linalg.det(matrix) > 0 else None
+
+
+def _name(sample: Sample) -> str:
+    return sample.sample_token or "without sample_token"
 
 
 def _kind(value: Tensor) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
+
 
 class CPFPN(nn.Module):
     """Brings maps to one width and adds the coarser ones to the finer ones.
@@ -44,11 +46,11 @@ class CPFPN(nn.Module):
         """Maps (B, C, H, W) to maps (B, out_channels, H, W), both by `in_features`' names.
 
         Raises:
-            ValueError: a map is missing.
+            InputError: a map is missing.
         """
         missing = [name for name in self.in_features if name not in features]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"CPFPN.in_features names {missing}, but the backbone gives {list(features)}"
             )
         levels = [

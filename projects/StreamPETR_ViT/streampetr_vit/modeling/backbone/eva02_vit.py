@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone.block import Block, NormLayer
 from streampetr_vit.modeling.backbone.layers import PatchEmbed
 from streampetr_vit.modeling.backbone.selective_checkpoint import keep_products
@@ -161,7 +162,7 @@ class ViT(Backbone):
         """Normalised images (B, in_chans, height, width) to one entry, `out_feature`: (B, C, H, W).
 
         Raises:
-            ValueError: wrong number of channels, a size that is not a multiple of `patch_size`, or
+            InputError: wrong number of channels, a size that is not a multiple of `patch_size`, or
                 a size that whole-map attention has no rotary table for.
         """
         map_size = self._map_size(x)
@@ -232,18 +233,18 @@ class ViT(Backbone):
     def _map_size(self, images: Tensor) -> tuple[int, int]:
         """(H, W) in tokens, after checking that the images fit the network."""
         if images.dim() != 4 or images.shape[1] != self.in_chans:
-            raise ValueError(
+            raise InputError(
                 f"images of shape {tuple(images.shape)} must be (B, {self.in_chans}, height, width)"
             )
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"image height {height} and width {width} must be multiples of "
                 f"patch_size={self.patch_size}; resize, crop or pad the images"
             )
         map_size = (height // self.patch_size, width // self.patch_size)
         if self.required_map_size not in (None, map_size):
-            raise ValueError(
+            raise InputError(
                 f"a map of {map_size[0]}x{map_size[1]} tokens does not fit the whole-map rotary "
                 f"table of {self.required_map_size[0]}x{self.required_map_size[1]}; for images "
                 f"that are not square set global_window_size = img_size // {self.patch_size}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.assignment import joined_pairs
 from streampetr_vit.modeling.criterion.center_heatmap import center_heatmaps
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher, ImageTargets
@@ -65,7 +66,7 @@ class ImageLoss:
         """Losses of a frame from its pairs of tokens and objects; see `ImageCriterion.losses`.
 
         Raises:
-            ValueError: the image size does not give T tokens.
+            InputError: the image size does not give T tokens.
         """
         images, tokens, _ = output.logits.shape
         self._check_tokens(tokens, image_size)
@@ -104,7 +105,7 @@ class ImageLoss:
     def _check_tokens(self, tokens: int, image_size: tuple[int, int]) -> None:
         height, width = (side // self.stride for side in image_size)
         if height * width != tokens:
-            raise ValueError(
+            raise InputError(
                 f"the 2D head gave {tokens} tokens per image, but images of {image_size} "
                 f"(height, width) have {height} x {width} cells of stride {self.stride}; give the "
                 "size of the padded images, and ImageLoss.stride as the head's"

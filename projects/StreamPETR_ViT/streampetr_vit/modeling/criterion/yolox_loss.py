@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.image_matcher import ImageTargets
 from streampetr_vit.modeling.criterion.losses import one_process_mean, square_iou_loss_sum
 from streampetr_vit.modeling.criterion.sim_ota import CellAssignment, SimOTA
@@ -75,7 +76,7 @@ class YOLOXLoss:
         """Losses of a frame, without any pairs; see `ImageCriterion.losses`.
 
         Raises:
-            ValueError: not one target per image, or a label that is no class.
+            InputError: not one target per image, or a label that is no class.
         """
         wanted = self.targets(output, targets, image_size)
         # Without boxes too: every rank must make the same calls.
@@ -106,7 +107,7 @@ class YOLOXLoss:
         """Chooses the cells with an object, and what they shall predict; arguments as `losses`."""
         images, cells, num_classes = output.logits.shape
         if len(targets) != images:
-            raise ValueError(
+            raise InputError(
                 f"the 2D head gave predictions of {images} images, but there are 2D boxes of "
                 f"{len(targets)}; give one Boxes2D per image, an empty one too"
             )
@@ -150,7 +151,7 @@ def _cross_entropy_sum(logits: Tensor, target: Tensor) -> Tensor:
 def _check_labels(labels: Tensor, num_classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
-        raise ValueError(
+        raise InputError(
             f"Boxes2D.labels has {wrong[0].item()}, but the 2D head has classes 0 to "
             f"{num_classes - 1}; leave out objects of other classes, or give the head more"
         )

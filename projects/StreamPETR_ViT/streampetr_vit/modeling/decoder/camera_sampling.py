@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.ops.deformable_aggregation import KERNELS, deformable_aggregation
 from streampetr_vit.modeling.ops.geometry import transform_points
 from streampetr_vit.modeling.ops.linear import Linear, linear
@@ -110,10 +111,11 @@ class CameraSampling(nn.Module):
             (B, Q, E); the output layer's bias where no camera sees any point.
 
         Raises:
-            ValueError: the number of levels or another shape does not fit.
+            InputError: the number of levels does not fit.
+            ValueError: another shape does not fit.
         """
         if len(image.maps) != self.num_levels:
-            raise ValueError(
+            raise InputError(
                 f"image.maps has {len(image.maps)} levels, this module was made for "
                 f"num_levels = {self.num_levels}"
             )

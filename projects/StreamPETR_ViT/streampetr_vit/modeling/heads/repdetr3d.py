@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.decoder.camera_sampling import CameraMaps
 from streampetr_vit.modeling.decoder.decoder import SamplingDecoder
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
@@ -53,15 +54,15 @@ class RepDETR3DHead(TemporalHead):
     ) -> CameraMaps:
         """The modulated maps of all cameras; see `TemporalHead.image_for_queries`."""
         if isinstance(features, Tensor):
-            raise ValueError(
+            raise InputError(
                 "RepDETR3DHead reads several levels of features: set model.in_feature to their "
                 'names, the finest first, such as ["p2", "p3", "p4", "p5"]'
             )
         if token_indexes is not None:
-            raise ValueError("RepDETR3DHead samples maps and has no tokens to choose from")
+            raise InputError("RepDETR3DHead samples maps and has no tokens to choose from")
         channels = {level.shape[2] for level in features}
         if channels != {self.embed_dim}:
-            raise ValueError(
+            raise InputError(
                 f"the levels have {sorted(channels)} channels, the decoder {self.embed_dim}: set "
                 "model.backbone.out_channels to model.head.decoder.embed_dim"
             )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.decoder.attention import ImageTokens
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.geometric_prior import projection_bias
@@ -84,7 +85,7 @@ class StreamPETRHead(TemporalHead):
     ) -> ImageTokens:
         """The tokens of all cameras; see `TemporalHead.image_for_queries`."""
         if not isinstance(features, Tensor):
-            raise ValueError(
+            raise InputError(
                 f"StreamPETRHead reads one map of features, not {len(features)}: set "
                 "model.in_feature to one name"
             )
@@ -116,7 +117,7 @@ class StreamPETRHead(TemporalHead):
 
 def _check_code(code: RigCode, tokens: Tensor) -> None:
     if code.gain.shape[:2] != tokens.shape[:2]:
-        raise ValueError(
+        raise InputError(
             f"the rig's code is of (streams, tokens) {tuple(code.gain.shape[:2])}, the features "
             f"are of {tuple(tokens.shape[:2])}: it must be made for this batch, these cameras and "
             "this image size, and model.head.stride must be the stride of model.in_feature"

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.heads.outputs import YOLOXOutput
 from streampetr_vit.modeling.heads.prior_bias import set_prior_bias
 from streampetr_vit.modeling.ops.geometry import token_centers
@@ -79,7 +80,7 @@ class YOLOXHead(nn.Module):
             image_size: (height, width) of the padded images in pixels.
 
         Raises:
-            ValueError: the maps do not fit the strides and the image size.
+            InputError: the maps do not fit the strides and the image size.
         """
         self._check_maps(features, image_size)
         with torch.autocast(features[0].device.type, enabled=False):
@@ -121,7 +122,7 @@ class YOLOXHead(nn.Module):
             for cells, pixels in zip(size, image_size, strict=True)
         )
         if not fits:
-            raise ValueError(
+            raise InputError(
                 f"feature maps of (height, width) {sizes} do not fit images of {tuple(image_size)} "
                 f"at strides {list(self.strides)}; give the 2D head one stride for each level of "
                 "the pyramid, finest first, and the size of the padded images"

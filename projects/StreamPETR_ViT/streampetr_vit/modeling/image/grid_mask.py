@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streampetr_vit.errors import InputError
+
 _MIN_HEIGHT = 3  # a period is drawn from 2 up to, not including, the height
 
 
@@ -67,10 +69,10 @@ class GridMask:
             height: of the images in pixels.
 
         Raises:
-            ValueError: the images are too low.
+            InputError: the images are too low.
         """
         if height < _MIN_HEIGHT:
-            raise ValueError(
+            raise InputError(
                 f"GridMask needs images of at least {_MIN_HEIGHT} rows, not {height}; give the "
                 "height in pixels of the images, not of a feature map"
             )
