@@ -1,4 +1,8 @@
-"""The quick start trains as it did before the code was rebuilt (commit 3ddd686)."""
+"""The quick start trains as it did when its losses were recorded, whatever was rebuilt since.
+
+They were recorded anew when geometry became exact (no matrix products, poses in float64): the first
+loss stayed the same to the last bit, the next two moved by 6e-6.
+"""
 
 from __future__ import annotations
 
