@@ -269,7 +269,7 @@ MUTATIONS = (
     Mutation(
         "structures/collation.py", "moments[-num_targets:]", "moments[:num_targets]", STRUCTURES
     ),
-    Mutation("structures/detections.py", "stream[:, 11] > 0", "stream[:, 11] >= 0", STRUCTURES),
+    Mutation("structures/detections.py", "stream[:, -1] > 0", "stream[:, -1] >= 0", STRUCTURES),
     Mutation(
         "inference/stream.py",
         "if self._remembers else None",

@@ -220,7 +220,7 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
         NonFiniteTrainingError: too many steps in a row were not finite.
     """
     model = build_model(cfg)
-    check_half_precisions(model, cfg.train.precision)
+    check_half_precisions(model, cfg.train.precision, cfg.train.eval_precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)

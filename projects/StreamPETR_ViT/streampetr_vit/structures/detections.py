@@ -52,8 +52,8 @@ class PaddedDetections:
         # One copy of all, as numbers: labels are small enough to be exact. Masked on the CPU: a
         # mask on the device would make it wait once for each stream.
         others = torch.stack((self.scores, self.labels, self.valid), dim=-1)  # (B, K, 3)
-        packed = torch.cat((self.boxes, others), dim=-1).cpu()  # (B, K, 9 + 3)
+        packed = torch.cat((self.boxes, others), dim=-1).cpu()  # (B, K, 9 + 3), or 7 + 3
         return [
-            Detections(row[:, :9].contiguous(), row[:, 9].contiguous(), row[:, 10].long())
-            for row in (stream[stream[:, 11] > 0] for stream in packed)
+            Detections(row[:, :-3].contiguous(), row[:, -3].contiguous(), row[:, -2].long())
+            for row in (stream[stream[:, -1] > 0] for stream in packed)
         ]
