@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_detector import make_bare_detector, make_detector, make_sample, same
+from tiny_detector import cameras, make_bare_detector, make_detector, make_sample, same
 from torch import Tensor
 
 from streampetr_vit.benchmark.inputs import made_up_sample
@@ -51,6 +51,19 @@ def changed(name: str, change: Callable[[Tensor], object]) -> Callable[[], Sampl
 
 def seconds(value: float, dtype: torch.dtype = torch.float64) -> Callable[[], Sample]:
     return lambda: replace(GOOD, timestamp_s=torch.tensor(value, dtype=dtype))
+
+
+def one_camera() -> Sample:
+    return cameras(GOOD, lambda value: value[:1])
+
+
+def turns(first_rad: float, others_rad: float) -> Tensor:
+    """(6, 4, 4): turns about z, one for the first camera and one for the others."""
+    yaw = torch.tensor([first_rad] + [others_rad] * 5)
+    matrices = torch.eye(4).repeat(6, 1, 1)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = yaw.cos()
+    matrices[:, 1, 0], matrices[:, 0, 1] = yaw.sin(), -yaw.sin()
+    return matrices
 
 
 def upside_down(value: Tensor) -> Tensor:
@@ -116,6 +129,14 @@ BAD: dict[str, tuple[Callable[[], Sample], str]] = {
     "inverted camera": (
         changed("lidar_to_camera", torch.inverse),
         "lidar_to_image of camera 0 is not intrinsics @ lidar_to_camera.*not its inverse",
+    ),
+    "an inverted camera alone": (
+        lambda: replace(one_camera(), lidar_to_camera=torch.inverse(GOOD.lidar_to_camera[:1])),
+        "lidar_to_image of camera 0 is not intrinsics @ lidar_to_camera.*not its inverse",
+    ),
+    "cameras turned apart": (
+        lambda: replace(GOOD, lidar_to_image=GOOD.lidar_to_image @ turns(0.0, 0.1)),
+        "lidar_to_image of camera 1 is not intrinsics @ lidar_to_camera",
     ),
     "focal length in metres": (
         lambda: replace(
@@ -184,13 +205,8 @@ GOOD_ONES: dict[str, Callable[[], Sample]] = {
         intrinsics=_lower(-40) @ GOOD.intrinsics,
         lidar_to_image=_lower(-40) @ GOOD.lidar_to_image,
     ),
-    "one camera": lambda: replace(
-        GOOD,
-        images=GOOD.images[:1],
-        intrinsics=GOOD.intrinsics[:1],
-        lidar_to_camera=GOOD.lidar_to_camera[:1],
-        lidar_to_image=GOOD.lidar_to_image[:1],
-    ),
+    "one camera": lambda: one_camera(),
+    "scene turned": lambda: replace(GOOD, lidar_to_image=GOOD.lidar_to_image @ turns(0.1, 0.1)),
     "of the benchmark": lambda: made_up_sample((320, 800)),
 }
 
