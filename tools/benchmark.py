@@ -19,7 +19,8 @@ from streampetr_vit.benchmark.measuring import Tables, as_text, describe_machine
 from streampetr_vit.benchmark.session import Session
 from streampetr_vit.benchmark.training import POLICIES, measure_loading, measure_training
 from streampetr_vit.engine import resolve_device
-from streampetr_vit.errors import InputError, OutputError, one_line_errors
+from streampetr_vit.errors import InputError, one_line_errors
+from streampetr_vit.files import replacing
 
 EXAMPLES = """
 examples:
@@ -159,6 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     if args.output and not Path(args.output).parent.is_dir():  # before minutes are spent
         raise InputError(f"--output {args.output}: that folder does not exist; make it first")
+    if args.output and Path(args.output).is_dir():
+        raise InputError(f"--output {args.output} is a folder; name a file in it")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -167,10 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
     tables, machine = measure(args, device), describe_machine(device)
     if args.output:
         result = {"benchmark": args.command, "machine": machine, "settings": vars(args)}
-        try:
-            Path(args.output).write_text(json.dumps(result | {"tables": tables}, indent=2) + "\n")
-        except OSError as error:
-            raise OutputError(f"--output {args.output}: {error.strerror}") from error
+        with replacing(args.output) as temporary:
+            temporary.write_text(json.dumps(result | {"tables": tables}, indent=2) + "\n")
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     print(f"\n{as_text(tables)}")
     return 1 if any("error" in row for rows in tables.values() for row in rows) else 0

@@ -32,6 +32,7 @@ from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.errors import InputError, MissingFileError, one_line_errors
+from streampetr_vit.files import replacing
 
 _NAMES = ("total_loss", "grad_norm")
 
@@ -69,7 +70,8 @@ class Trace:
 
     def write(self, path: str | Path) -> None:
         """Writes JSON; floats keep all their bits."""
-        Path(path).write_text(json.dumps(asdict(self)) + "\n")
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self)) + "\n")
 
 
 class _Recorder(HookBase):

@@ -14,6 +14,7 @@ from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
+from streampetr_vit.files import replacing
 from streampetr_vit.progress import progress
 from streampetr_vit.texts import file_name
 from streampetr_vit.visualization import draw_record, save_picture
@@ -131,12 +132,15 @@ def write_video(path: Path, files: list[Path], frames_per_second: float = 2.0) -
     # The encoder wants even sizes.
     height, width = (2 * (n // 2) for n in cv2.imread(str(files[0])).shape[:2])
     code = cv2.VideoWriter_fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(path), code, frames_per_second, (width, height))
-    if not writer.isOpened():
-        raise OutputError(f"OpenCV cannot write {path}; leave out --video and join the PNG files")
-    for file in files:
-        writer.write(cv2.imread(str(file))[:height, :width])
-    writer.release()
+    with replacing(path, path.suffix) as temporary:
+        writer = cv2.VideoWriter(str(temporary), code, frames_per_second, (width, height))
+        if not writer.isOpened():
+            raise OutputError(
+                f"OpenCV cannot write {path}; leave out --video and join the PNG files"
+            )
+        for file in files:
+            writer.write(cv2.imread(str(file))[:height, :width])
+        writer.release()
 
 
 @one_line_errors()

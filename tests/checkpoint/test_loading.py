@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -95,6 +97,25 @@ def test_a_failing_save_leaves_the_last_checkpoint_as_it_was(
     with pytest.raises(OutputError, match=rf"cannot write .*{name}.pth.*No space left"):
         checkpointer.save(name, iteration=19)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_disk_that_fills_up_is_an_error_of_one_line(tmp_path: Path, trained: TwoParts) -> None:
+    """A limit of the size of files acts as a full disk; torch reports it in its own words."""
+    checkpointer = SafeCheckpointer(trained, str(tmp_path))
+    checkpointer.save("model_0000009", iteration=9)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (1, 1000, 50_000):  # in the header, in a tensor, in its middle
+        large = {"big": torch.zeros(100_000)}
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            with pytest.raises(OutputError) as failure:
+                checkpointer.save("model_0000019", **large)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(failure.value)
+        assert re.search(r"cannot write .*19.pth': File too large; free some", str(failure.value))
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_failing_note_of_the_last_checkpoint_leaves_the_old_one(

@@ -39,6 +39,8 @@ class CheckpointError(UserError, RuntimeError):
 def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     """Ends the program with `NAME: error: message` and status 1 on a `UserError`.
 
+    Ctrl-C ends it with one line and status 130.
+
     For the main functions of command-line tools, as a decorator or in a with statement. Every other
     exception passes and keeps its traceback.
 
@@ -52,3 +54,6 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
         # A text as status is printed to stderr; the status is then 1.
         # Escaped: a message may show names of files that someone else made.
         sys.exit(f"{os.path.basename(sys.argv[0])}: error: {printable(error)}")
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+        sys.exit(130)  # what shells expect of a program that SIGINT ended

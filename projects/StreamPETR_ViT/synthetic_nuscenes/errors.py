@@ -13,3 +13,7 @@ class ConfigError(SyntheticError, ValueError):
 
 class FolderTakenError(SyntheticError, FileExistsError):
     """The folder to fill holds something that must not be overwritten."""
+
+
+class WriteError(SyntheticError, OSError):
+    """A file of the set cannot be written."""

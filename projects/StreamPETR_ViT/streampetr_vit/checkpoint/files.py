@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -173,9 +173,33 @@ def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Te
 
 def write_torch(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Writes a file of `torch.save`, whole or not at all; raises as `write_checkpoint`."""
-    # A full disk is an OSError of the opened file; torch would raise an error of its own.
     with _writing(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        watched = _WatchedFile(file)
+        try:
+            torch.save(content, watched)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise watched.error or error from error
+
+
+class _WatchedFile:
+    """A binary file that keeps the error of a failed write."""
+
+    # On a full disk torch raises an error of its own in place of the file's, about a position that
+    # it did not expect.
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -187,8 +211,10 @@ def check_output(path: str | os.PathLike[str]) -> None:
 @contextmanager
 def _writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_output(path)
-    try:
-        with replacing(path) as temporary:
+    with replacing(path) as temporary:
+        try:
             yield temporary
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {os.fspath(path)!r}: {error}") from error
+        except SafetensorError as error:
+            raise OutputError(
+                f"cannot write {os.fspath(path)!r}: {error}; check the folder and the free space"
+            ) from error

@@ -85,8 +85,16 @@ class SafeCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resumes from `save_dir`'s last checkpoint, completely, or starts from `path`."""
         if resume and self.has_checkpoint():
-            return self._load(self.get_checkpoint_file(), list(self.checkpointables), resuming=True)
+            return self.resume(self.get_checkpoint_file())
         return self.load(path, checkpointables=[])
+
+    def resume(self, path: str) -> dict[str, Any]:
+        """Loads a checkpoint with the state of everything that it was saved with.
+
+        Raises:
+            CheckpointError: as `load`; a part of the model or of the state is not in the file.
+        """
+        return self._load(path, list(self.checkpointables), resuming=True)
 
     def _load(self, path: str, names: list[str], resuming: bool = False) -> dict[str, Any]:
         path = self.path_manager.get_local_path(path)

@@ -14,6 +14,7 @@ from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import OutputError
+from streampetr_vit.files import replacing
 from streampetr_vit.structures import Detections, Pose
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
@@ -112,11 +113,12 @@ def save_picture(path: str | Path, image: Image) -> None:
     Raises:
         OutputError: the file could not be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # OpenCV takes BGR, and returns False where the disk is full.
-    if not cv2.imwrite(str(path), image[:, :, ::-1]):
-        raise OutputError(f"could not write {path}; check the folder and the free space")
+    with replacing(path) as temporary:
+        # OpenCV takes BGR, and would hide in `imwrite` why a write failed.
+        encoded, data = cv2.imencode(Path(path).suffix, image[:, :, ::-1])
+        if not encoded:
+            raise OutputError(f"could not encode a picture for {path}; end its name with .png")
+        temporary.write_bytes(data.tobytes())
 
 
 def encode_jpeg(image: Image, quality: int = 85) -> bytes:

@@ -29,7 +29,7 @@ from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.sensors import SensorData, read_sensor_data
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.nuscenes.tables import TableFolder, garbage_collection_paused
-from streampetr_vit.errors import MissingFileError
+from streampetr_vit.errors import MissingFileError, OutputError
 from streampetr_vit.progress import Progress
 from streampetr_vit.structures import DatasetSpec
 from streampetr_vit.structures.pose import rotation_of
@@ -251,7 +251,7 @@ def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None)
     """Where the cache file is, or where it can be written."""
     if cache_dir is not None:
         folder = Path(cache_dir).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         return folder / name
     folder = root / ".streampetr_vit"
     with suppress(OSError):  # a root that cannot be written may have been prepared before
@@ -259,9 +259,19 @@ def _cache_path(root: Path, name: str, cache_dir: str | os.PathLike[str] | None)
     if (folder / name).is_file() or (folder.is_dir() and os.access(folder, os.W_OK)):
         return folder / name
     user = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "streampetr_vit"
-    user.mkdir(parents=True, exist_ok=True)
-    _LOG.info("%s cannot be written; the record cache goes to %s", folder, user)
+    _make_folder(user)
+    _LOG.warning("%s cannot be written; the record cache goes to %s", folder, user)
     return user / name
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the record cache cannot be written into {str(folder)!r} ({error.strerror}); name a "
+            "folder that can be written as the data set's cache_dir"
+        ) from error
 
 
 def _open_cache(path: Path, root: Path, spec: DatasetSpec, key: str) -> FrameRecords | None:

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from streampetr_vit.errors import OutputError
 from streampetr_vit.files import replacing
 
 # Raise when the columns or their meaning change: older caches are then built again.
@@ -56,7 +58,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, 
         if array.dtype.kind == "S":  # safetensors has no strings: uint8 with one more axis
             plain[name] = array.view(np.uint8).reshape(*array.shape, array.itemsize)
     with replacing(path) as temporary:
-        save_file(plain, temporary, {**metadata, "format_version": str(FORMAT_VERSION)})
+        try:
+            save_file(plain, temporary, {**metadata, "format_version": str(FORMAT_VERSION)})
+        except SafetensorError as error:  # its form of an OSError
+            raise OutputError(
+                f"cannot write {str(path)!r}: {error}; free some space there, or name another "
+                "folder as the data set's cache_dir"
+            ) from error
 
 
 def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
