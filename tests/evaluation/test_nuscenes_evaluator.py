@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from hand_made_nuscenes import SCENES, VERSION, Layout, TrueSample, write_tables
 from streampetr_vit.data.nuscenes.catalog import register_nuscenes
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine.distributed import launch
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation import NuScenesEvaluator
 from streampetr_vit.structures import Detections
 
@@ -240,26 +242,74 @@ def test_dicts_need_no_more_than_token_and_poses(
     assert evaluator.evaluate()["bbox3d"]["NDS"] == pytest.approx(1, abs=1e-6)
 
 
-def test_broken_detections(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
+def test_detections_that_no_metric_can_take(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path
+) -> None:
     root, truth = dataset
     evaluator = _evaluator(root, tmp_path)
     good = truth[0].visible()
+    some = torch.arange(len(good)) < 0.2 * len(good)
 
     def refuse(message: str, **changes: torch.Tensor) -> None:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InputError, match=message):
             _feed(evaluator, truth[:1], replace(good, **changes))
 
-    boxes = good.boxes.clone()
-    boxes[3, 0] = float("nan")
-    refuse(f"sample {truth[0].token}: 1 of .* values of its boxes are NaN", boxes=boxes)
-    refuse("values of its scores are NaN", scores=good.scores * float("inf"))
-    boxes = good.boxes.clone()
-    boxes[0, 4] = 0
-    refuse("sizes must be positive", boxes=boxes)
     refuse("allowed are 0 to 9", labels=good.labels + 1)
-    many = Detections(boxes[:1].repeat(501, 1), torch.ones(501), torch.zeros(501).long())
-    with pytest.raises(ValueError, match="501 detections.*at most 500"):
+    many = Detections(good.boxes[:1].repeat(501, 1), torch.ones(501), torch.zeros(501).long())
+    with pytest.raises(InputError, match="501 detections.*at most 500.*max_detections"):
         _feed(evaluator, truth[:1], many)
+    broken = f"sample {truth[0].token}: {int(some.sum())} of its {len(good)} boxes are broken"
+    for column, value in ((0, math.nan), (8, math.inf), (4, 0.0), (5, -1.0)):
+        boxes = good.boxes.clone()
+        boxes[some, column] = value
+        refuse(f"{broken}, the first is .*{value}.*The network diverged", boxes=boxes)
+    refuse(broken, scores=torch.where(some, math.nan, good.scores))
+
+
+def test_a_few_broken_boxes_are_left_out_and_counted(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Early in a training the size of one of 300 boxes overflows: no reason to end."""
+    root, truth = dataset
+    clean, evaluator = _evaluator(root, tmp_path / "clean"), _evaluator(root, tmp_path / "broken")
+    _feed(clean, truth)
+    total = 0
+    for true in truth:
+        good = true.visible()
+        extra = good.boxes[:3].clone()
+        extra[0, 3], extra[1, 0] = math.inf, math.nan
+        extra[2, 4] = 0
+        added = Detections(extra, good.scores[:3], good.labels[:3])
+        fields = ("boxes", "scores", "labels")
+        # In front, so that what is left does not depend on the place.
+        mixed = {k: torch.cat((getattr(added, k), getattr(good, k))) for k in fields}
+        mixed = {k: torch.cat((v, getattr(good, k)[:20])) for k, v in mixed.items()}
+        few = Detections(**mixed)
+        total += len(few)
+        evaluator.process([true.sample()], [{"detections": few}])
+    with caplog.at_level(logging.WARNING):
+        numbers = evaluator.evaluate()["bbox3d"]
+    message = f"left out {3 * len(truth)} of {total} boxes"
+    assert sum(message in record.getMessage() for record in caplog.records) == 1
+    assert 0.5 < numbers["mAP"] <= 1
+    evaluator.reset()
+    caplog.clear()
+    _feed(evaluator, truth)
+    assert evaluator.evaluate()["bbox3d"]["mAP"] == clean.evaluate()["bbox3d"]["mAP"]
+    assert "left out" not in caplog.text  # the count is forgotten with the boxes
+
+
+def test_a_disk_that_is_too_small_for_the_results(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = dataset
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: _Usage())
+    with pytest.raises(OutputError, match="has 100 bytes free, and results_nusc.json may need"):
+        _evaluator(root, tmp_path / "a" / "b").check()
+
+
+class _Usage:
+    total, free = 1000, 100
 
 
 def test_split_without_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -71,6 +71,10 @@ class SampleLoader:
 class EvaluationLoader(SampleLoader):
     """The frames of one rank in temporal order, one per batch."""
 
+    def first_sample(self) -> Sample:
+        """The first frame, read in this process, whatever the number of workers."""
+        return self.dataset[next(iter(self._loader.sampler))]  # type: ignore[return-value]
+
     def __len__(self) -> int:
         return len(self._loader)
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from streampetr_vit.data.nuscenes.catalog import open_dataset
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
+from streampetr_vit.evaluation.devkit_needs import check_devkit
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
 from streampetr_vit.evaluation.result_format import (
+    BYTES_PER_BOX,
     MAX_BOXES_PER_SAMPLE,
     GlobalBoxes,
     to_global_boxes,
     write_results,
 )
 from streampetr_vit.evaluation.scoring import Scoring
+from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.structures import DatasetSpec, Detections, Pose, Sample
 
 RESULTS_FILE = "results_nusc.json"
@@ -58,13 +61,12 @@ class NuScenesEvaluator(DatasetEvaluator):
         """
         # Opened as the test loader opens it: the same samples in the same order.
         self._records = open_dataset(dataset, spec)
-        self._scoring = Scoring.of(
-            self._records.spec
-        )  # refuses a wrong scored_as before anything runs
+        # Refuses a wrong scored_as before anything runs.
+        self._scoring = Scoring.of(self._records.spec)
         self._output_dir = Path(output_dir)
         self._distributed = distributed
         self._allow_padding = allow_padding
-        self._samples: list[GlobalBoxes] = []
+        self.reset()
 
     @property
     def results_path(self) -> Path:
@@ -73,7 +75,45 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forgets all detections."""
-        self._samples = []
+        self._samples: list[GlobalBoxes] = []
+        self._num_boxes = self._num_broken = 0
+
+    def check(self, tokens: Sequence[str] = (), max_detections: int | None = None) -> None:
+        """Looks for what the evaluation will need at its end; it takes a second or two.
+
+        Args:
+            tokens: samples of the test loader, of all processes; empty if it does not tell.
+            max_detections: boxes that the model gives for a sample at most; None if unknown.
+
+        Raises:
+            UserError: the first thing that is missing or does not fit, with the way out.
+        """
+        if tokens and set(tokens) != set(self._records.tokens):
+            raise InputError(
+                f"the test loader has {len(tokens)} samples and the evaluator {len(self._records)},"
+                " which are not the same ones: give dataloader.test.dataset and "
+                "dataloader.evaluator.dataset the same value"
+            )
+        if max_detections is not None and max_detections > MAX_BOXES_PER_SAMPLE:
+            raise InputError(
+                f"model.head.max_detections={max_detections}: the nuScenes task accepts at most "
+                f"{MAX_BOXES_PER_SAMPLE} boxes per sample; set model.head.max_detections="
+                f"{MAX_BOXES_PER_SAMPLE} or fewer"
+            )
+        self._check_space(max_detections or MAX_BOXES_PER_SAMPLE)
+        if self._records.has_annotations and self._scoring.names:
+            check_devkit(self._records, self._scoring)
+
+    def _check_space(self, max_detections: int) -> None:
+        folder = next(path for path in self._output_dir.absolute().parents if path.is_dir())
+        usage = shutil.disk_usage(folder)
+        needed = len(self._records) * max_detections * BYTES_PER_BOX
+        if usage.total > 0 and usage.free < needed:  # some network file systems tell nothing
+            raise OutputError(
+                f"{folder} has {usage.free} bytes free, and {RESULTS_FILE} may need {needed}: "
+                f"{len(self._records)} samples of {max_detections} boxes. Free some space, or set "
+                "dataloader.evaluator.output_dir to a folder on another disk"
+            )
 
     def process(
         self,
@@ -87,16 +127,17 @@ class NuScenesEvaluator(DatasetEvaluator):
             outputs: for each sample {"detections": Detections} in the lidar frame.
 
         Raises:
-            ValueError: see `check_detections`.
-            InputError: a sample lacks one of the three values.
+            InputError: a sample lacks one of the three values, or see `sound_boxes`.
         """
         spec = self._records.spec
         for sample, output in zip(inputs, outputs, strict=True):
             token, *poses = _token_and_poses(sample)
             # The boxes of all samples are kept until the end: not on the device.
-            detections = output["detections"].to("cpu")
-            check_detections(detections, token, len(spec.classes))
-            self._samples.append(to_global_boxes(detections, *poses, token, spec))
+            found = output["detections"].to("cpu")
+            sound = sound_boxes(found, token, len(spec.classes))
+            self._num_boxes += len(found)
+            self._num_broken += len(found) - len(sound)
+            self._samples.append(to_global_boxes(sound, *poses, token, spec))
 
     def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
         """Writes the results file and scores it, in the main process.
@@ -129,7 +170,20 @@ class NuScenesEvaluator(DatasetEvaluator):
                 "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
             )
         _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
-        summary = evaluate_results(path, self._records, self._output_dir)
+        try:
+            summary = evaluate_results(path, self._records, self._output_dir)
+        except Exception as error:
+            # The devkit refuses its input with these, the last one bare.
+            if (
+                not isinstance(error, (AssertionError, LookupError))
+                and type(error) is not Exception
+            ):
+                raise
+            raise InputError(
+                f"the nuScenes devkit cannot score {path} ({type(error).__name__}: {error}). The "
+                "file is complete; mend the tables, then score it with evaluate_results "
+                "(docs/evaluate.md)"
+            ) from error
         _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
         return OrderedDict(bbox3d=results_for_detectron2(summary))
 
@@ -154,13 +208,21 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def _gather(self) -> list[GlobalBoxes] | None:
         """The samples of all processes in rank order; None outside the main process."""
-        if not self._distributed or comm.get_world_size() == 1:
-            return self._samples
-        comm.synchronize()
-        gathered = comm.gather(self._samples, dst=0)
-        if not comm.is_main_process():
-            return None
-        return [sample for samples in gathered for sample in samples]
+        part = (self._samples, self._num_boxes, self._num_broken)
+        parts = [part]
+        if self._distributed and comm.get_world_size() > 1:
+            comm.synchronize()
+            parts = comm.gather(part, dst=0)
+            if not comm.is_main_process():
+                return None
+        samples, boxes, broken = zip(*parts, strict=True)
+        if sum(broken):
+            _LOGGER.warning(
+                "left out %d of %d boxes: a value was not finite, or a size not positive",
+                sum(broken),
+                sum(boxes),
+            )
+        return [sample for of_rank in samples for sample in of_rank]
 
     def _in_order(self, samples: list[GlobalBoxes]) -> list[GlobalBoxes]:
         """The samples in the order of the split, after a check that each is there once."""
@@ -200,35 +262,3 @@ def _token_and_poses(sample: Sample | Mapping[str, Any]) -> tuple[str, Pose, Pos
             "need its token and both poses"
         )
     return values["sample_token"], values["lidar_to_ego"], values["ego_to_global"]
-
-
-def check_detections(detections: Detections, sample_token: str, num_classes: int) -> None:
-    """Refuses detections of one sample, on the CPU, that no metric can be computed from.
-
-    Raises:
-        ValueError: a value is not finite, a size is not positive, a label is out of range, or
-            there are more boxes than the nuScenes task accepts.
-    """
-    # The devkit would refuse NaN only after the whole evaluation, and name no sample.
-    where = f"sample {sample_token}"
-    if len(detections) > MAX_BOXES_PER_SAMPLE:
-        raise ValueError(
-            f"{where} has {len(detections)} detections; the nuScenes task accepts at most "
-            f"{MAX_BOXES_PER_SAMPLE}. Decode fewer boxes"
-        )
-    for field, values in (("boxes", detections.boxes), ("scores", detections.scores)):
-        broken = int((~torch.isfinite(values)).sum())
-        if broken:
-            raise ValueError(
-                f"{where}: {broken} of {values.numel()} values of its {field} are NaN or infinite. "
-                "The network diverged, or its checkpoint is damaged"
-            )
-    sizes = detections.boxes[:, 3:6]
-    if len(detections) and float(sizes.min()) <= 0:
-        raise ValueError(f"{where}: a box has size {float(sizes.min())} m; sizes must be positive")
-    labels = detections.labels
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(
-            f"{where}: labels span {int(labels.min())} to {int(labels.max())}; allowed are 0 to "
-            f"{num_classes - 1}, the classes of dataset_spec: the head has another number of them"
-        )

@@ -27,6 +27,7 @@ from streampetr_vit.json_files import read_json
 from streampetr_vit.structures import DatasetSpec, Detections, Pose
 
 __all__ = [
+    "BYTES_PER_BOX",
     "MAX_BOXES_PER_SAMPLE",
     "GlobalBoxes",
     "detections_from_records",
@@ -37,6 +38,7 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+BYTES_PER_BOX = 500  # of a results file: 17 numbers of up to 18 digits, a token, names
 # use_external is True because the backbones are trained on other data first, as the reference does.
 SUBMISSION_META = {
     "use_lidar": False,
