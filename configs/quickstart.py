@@ -34,4 +34,3 @@ train.log_period = 50
 train.checkpointer.period = 1000
 train.output_dir = "output/quickstart"
 report.title, report.memory_off, report.range_m = "StreamPETR quick start", True, 25.6
-report.notes = ["Synthetic scenes that end at 25 m: the numbers are not comparable with nuScenes."]

@@ -35,4 +35,3 @@ schedule.warmup_iters = 200
 train.max_seconds, train.max_iter, train.checkpointer.period = 480, 100_000, 1000
 train.output_dir = "output/quickstart"
 report.title, report.memory_off = "StreamPETR quick start", True
-report.notes = ["Synthetic scenes, not comparable with nuScenes."]

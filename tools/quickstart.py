@@ -14,10 +14,13 @@ import time
 from pathlib import Path
 
 import torch
+from detectron2.config import instantiate
 
+from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
+from streampetr_vit.report.from_run import synthetic_notes
 from streampetr_vit.report.page import REPORT_FILE
 from synthetic_nuscenes import PRESETS, SyntheticError, generate
 
@@ -53,13 +56,17 @@ def main(argv: list[str] | None = None) -> None:
     setup(cfg)
     train(cfg)
     output = Path(cfg.train.output_dir)
-    summary = json.loads((output / "inference" / "metrics_summary.json").read_text())
-    print(f"\n{printed_table(summary)}\n")
-    for note in cfg.report.notes:
+    evaluator = cfg.dataloader.evaluator
+    summary = None if evaluator is None else Path(evaluator.output_dir, "metrics_summary.json")
+    if summary is not None and summary.is_file():
+        print(f"\n{printed_table(json.loads(summary.read_text()))}\n")
+    records = open_dataset(cfg.dataloader.test.dataset, instantiate(cfg.dataset_spec))
+    for note in [*cfg.report.notes, *synthetic_notes(records)]:
         print(note)
     total = time.monotonic() - start
     print(f"[quickstart] data {data_seconds:.0f} s, all {total:.0f} s after set-up")
-    print(f"[quickstart] report: {(output / REPORT_FILE).resolve()}")
+    report = (output / REPORT_FILE).resolve()
+    print(f"[quickstart] report: {report if report.is_file() else 'none, see the log'}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ def test_read_scalars(tmp_path: Path) -> None:
         {"iteration": 20, "total_loss": 2.0, "rank": "text"},
         {"no_iteration": 1},
     ]
-    path.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"iteration": 60, "tot')
+    odd = '3\n[1]\n{"iteration": null, "lr": 1}\n{"iteration": 60, "tot'
+    path.write_bytes("\n".join([*map(json.dumps, rows), odd]).encode() + b"\xff\x00")
     assert read_scalars(path) == {"total_loss": {20: 2.0}, "lr": {40: 0.1}}
 
 

@@ -18,7 +18,7 @@ from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.evaluation.metric_tables import ERROR_NAMES
 from streampetr_vit.evaluation.nuscenes_evaluator import NuScenesEvaluator
 from streampetr_vit.report.curves import read_scalars
-from streampetr_vit.report.from_run import report_from_run
+from streampetr_vit.report.from_run import report_from_run, synthetic_notes
 from streampetr_vit.report.page import PictureGroup, ReportInput, render_report, write_report
 from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass
 
@@ -186,8 +186,7 @@ def test_report_from_an_output_folder(evaluated_run: Path, tiny_nuscenes: Path) 
     text = write_report(evaluated_run, report).read_text()
     assert text.count("data:image/jpeg;base64,") == 4
     assert "model: tiny" in text and "a note" in text
-    # Only a recipe knows where its data come from, and says so in its notes.
-    assert "synthetic" not in text.lower()
+    assert "Synthetic scenes that end at 25 m" in text
     with pytest.raises(FileNotFoundError, match="run 'nowhere'"):
         report_from_run(
             evaluated_run, dataset, "Tiny", other_runs={"nowhere": evaluated_run / "none"}
@@ -218,3 +217,22 @@ def test_report_of_own_classes(tmp_path: Path) -> None:
     assert picture.std() > 10
     table = render_report(report).partition("Per class")[2].partition("</table>")[0]
     assert re.findall(r"</i>([a-z ]+)</td>", table) == ["car"]
+
+
+def test_synthetic_data_are_known_by_the_mark_of_their_generator(tmp_path: Path) -> None:
+    write_tables(tmp_path, SCENES[:1], frames=1)
+    records = load_split(tmp_path, VERSION, SCENES[:1])
+    assert synthetic_notes(records) == []
+    mark = {"generator_version": 1, "config": {"range_m": 51.5}, "version": VERSION}
+    expected = [
+        "Synthetic scenes that end at 51.5 m: the numbers are not comparable with nuScenes."
+    ]
+    for content in (mark, {k: v for k, v in mark.items() if k != "version"}):
+        (tmp_path / "synthetic.json").write_text(json.dumps(content))
+        assert synthetic_notes(records) == expected
+    # Real tables beside synthetic ones.
+    (tmp_path / "synthetic.json").write_text(json.dumps({**mark, "version": "v1.0-mini"}))
+    assert synthetic_notes(records) == []
+    for broken in ("", "[]", "{}", '{"config": {"range_m": "far"}}'):
+        (tmp_path / "synthetic.json").write_text(broken)
+        assert synthetic_notes(records) == []

@@ -27,7 +27,8 @@ PARTS_FOLDER = "parts"
 
 
 def _identity(config: SyntheticConfig) -> dict[str, Any]:
-    return {"generator_version": GENERATOR_VERSION, "config": config.to_dict()}
+    identity = {"generator_version": GENERATOR_VERSION, "config": config.to_dict()}
+    return {**identity, "version": config.version}  # for readers that do not know the config
 
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from streampetr_vit.errors import MissingFileError
 from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
 from streampetr_vit.evaluation.result_format import read_results
 from streampetr_vit.evaluation.summary_files import read_details, read_summary
+from streampetr_vit.json_files import read_json
 from streampetr_vit.report.curves import Scalars, read_scalars
 from streampetr_vit.report.frames import draw_groups
 from streampetr_vit.report.page import ReportInput
@@ -35,6 +36,7 @@ def report_from_run(
     dataset: str | Mapping[str, Any],
     title: str,
     *,
+    inference: str | Path | None = None,
     spec: DatasetSpec = NUSCENES,
     notes: Sequence[str] = (),
     main_run: str = MEMORY_ON,
@@ -45,12 +47,13 @@ def report_from_run(
     """Reads metrics, curves, configuration and detections of a run, and draws some frames.
 
     Args:
-        output_dir: folder with inference/, and metrics.json and config.yaml if it was trained.
+        output_dir: folder of the run, with metrics.json and config.yaml if it was trained.
         dataset: the evaluated data set, as the test loader takes it.
         title: heading of the report.
+        inference: folder of the evaluator's files; None for `inference` in output_dir.
         spec: of the data set.
         notes: what a reader must know to judge the numbers.
-        main_run: name of the evaluation in output_dir/inference.
+        main_run: name of the evaluation.
         other_runs: name -> folder that holds another metrics_summary.json.
         score_threshold: detections below it are not drawn; None takes the score above which there
             are as many detections as true boxes.
@@ -60,7 +63,7 @@ def report_from_run(
         MissingFileError: a run has no metrics_summary.json, or there is no results file.
     """
     output_dir = Path(output_dir)
-    inference = output_dir / "inference"
+    inference = output_dir / "inference" if inference is None else Path(inference)
     records = open_dataset(dataset, spec)
     metrics_json, config = output_dir / "metrics.json", output_dir / "config.yaml"
     # A run that was only evaluated has no metrics.json.
@@ -72,7 +75,7 @@ def report_from_run(
     return ReportInput(
         title=title,
         subtitle=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
-        notes=notes,
+        notes=[*notes, *synthetic_notes(records)],
         # What was run goes above the numbers, what it ran on to the end of the page.
         facts=_facts(records, scalars),
         runs=runs,
@@ -84,6 +87,22 @@ def report_from_run(
         config_text=config.read_text() if config.is_file() else "",
         environment=environment(),
     )
+
+
+def synthetic_notes(records: FrameRecords) -> list[str]:
+    """What a reader must know of a data set that was made by `synthetic_nuscenes`; else nothing."""
+    # The generator leaves this file in the data root, with the version that its tables have; real
+    # tables may have been put beside them.
+    try:
+        mark = read_json(records.root / "synthetic.json")
+        range_m = float(mark["config"]["range_m"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    if mark.get("version", records.version) != records.version:
+        return []
+    return [
+        f"Synthetic scenes that end at {range_m:g} m: the numbers are not comparable with nuScenes."
+    ]
 
 
 def environment() -> dict[str, str]:
