@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from streampetr_vit.engine import load_config
+from streampetr_vit.engine.building import build_model
 from streampetr_vit.engine.compile import compile_parts
-from streampetr_vit.engine.train_loop import build_model
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR

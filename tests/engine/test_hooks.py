@@ -12,6 +12,7 @@ from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.distributed import training_module
 from streampetr_vit.engine.hooks import CheckpointHook, ScheduleHook, StreamStateHook
 from streampetr_vit.engine.trainer import StreamingTrainer
+from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.solver import backbone_lr_groups
 
 
@@ -104,3 +105,71 @@ def test_the_position_of_the_stream_is_restored() -> None:
     resumed = build_toy_train_loader()
     StreamStateHook(resumed).load_state_dict(StreamStateHook(loader).state_dict())
     assert torch.equal(next(iter(resumed))[0]["x"], next(batches)[0]["x"])
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.pth"))
+
+
+def train_with_checkpoints(folder: Path, start: int, end: int, **options: int) -> None:
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(folder), trainer=trainer)
+    trainer.register_hooks([CheckpointHook(checkpointer, **options)])
+    trainer.train(start, end)
+
+
+def test_checkpoints_of_earlier_starts_count(tmp_path: Path) -> None:
+    for name in ("model_best.pth", "model_0001.pth", "other_0000001.pth"):
+        (tmp_path / name).write_bytes(b"of the user")
+    own = {path.name for path in tmp_path.iterdir()}
+    for start, expected in ((0, [1]), (3, [1, 3]), (5, [3, 5]), (7, [5, 7])):
+        train_with_checkpoints(tmp_path, start, start + 2, period=2, max_to_keep=2)
+        numbered = {f"model_{iteration:07d}.pth" for iteration in expected}
+        assert set(checkpoints(tmp_path)) == own | numbered | {"model_final.pth"}
+    # A run that went back counts anew from there: the newest file stays, whatever its number.
+    train_with_checkpoints(tmp_path, 0, 2, period=2, max_to_keep=1)
+    assert set(checkpoints(tmp_path)) == own | {"model_0000001.pth", "model_final.pth"}
+
+
+def test_no_checkpoint_goes_before_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_with_checkpoints(tmp_path, 0, 3, period=2, max_to_keep=1)
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="cannot write"):
+        train_with_checkpoints(tmp_path, 2, 6, period=2, max_to_keep=1)
+    assert checkpoints(tmp_path) == ["model_0000001.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_the_last_step_is_saved_once_when_asked_for(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    hook = CheckpointHook(checkpointer, period=2)
+    trainer.register_hooks([hook])
+    assert hook.save_now() is None  # no step was taken
+    trainer.train(0, 2)
+    final = tmp_path / "model_final.pth"
+    before = final.stat().st_mtime_ns
+    assert hook.save_now() == str(final) and final.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("options", [{"period": 0}, {"period": 1, "max_to_keep": 0}])
+def test_numbers_of_checkpoints_that_cannot_be(tmp_path: Path, options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="train.checkpointer.*=0: give a number of at least 1"):
+        CheckpointHook(SafeCheckpointer(ToyDetector(), str(tmp_path)), **options)
+
+
+def test_the_end_of_the_time_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer()
+    hook = ScheduleHook(lambda it, progress: 1.0, trainer.optimizer, 10, FakeClock(2.5))
+    hook.load_state_dict({"elapsed_s": 10.0})
+    trainer.register_hooks([hook])
+    trainer.train(5, 1000)
+    assert "used its train.max_seconds=10, at iteration 5; raise it to train on" in caplog.text

@@ -60,6 +60,7 @@ def test_the_loops_own_hooks_act_in_the_order_that_a_step_needs(tmp_path: Path) 
         "StreamStateHook",
         "BatchHook",
         "CheckpointHook",
+        "StopHook",
         EvalHook.__name__,
         "Watcher",
         PeriodicWriter.__name__,

@@ -80,6 +80,33 @@ def test_a_forgotten_resume_with_a_bad_checkpoint_costs_nothing(tmp_path: Path) 
     assert "training from iteration 4 to 6" in (tmp_path / "log.txt").read_text()
 
 
+def test_a_resume_past_the_end_is_an_error_and_at_the_end_is_said(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    config = (tmp_path / "config.yaml").read_text()
+    message = (
+        r"cannot resume: .*model_final.pth has 4 iterations, and train.max_iter asks for 3. To "
+        r"train on, pass a train.max_iter above 4; .*--eval-only --resume"
+    )
+    with pytest.raises(SystemExit, match=message):
+        run_tool(tmp_path, "--resume", "train.max_iter=3")
+    assert (tmp_path / "config.yaml").read_text() == config
+    with pytest.raises(SystemExit, match="schedule.epochs asks for 2"):
+        run_tool(tmp_path, "--resume", "schedule.epochs=0.125")
+    run_tool(tmp_path, "--resume", "train.max_iter=4")
+    log = (tmp_path / "log.txt").read_text()
+    assert "nothing is left to train: " in log and "has all 4 iterations" in log
+    assert log.count("Start inference on") == 2
+
+
+def test_a_last_checkpoint_that_names_a_missing_file(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    message = "names 'model_0000009.pth', which is not in .*(model_final.pth).*leave out --resume"
+    for words in (["--resume"], ["--eval-only", "--resume"]):
+        with pytest.raises(SystemExit, match=message):
+            run_tool(tmp_path, *words)
+
+
 def test_resume_does_not_start_anew_beside_checkpoints(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=4")
     name = (tmp_path / "last_checkpoint").read_text()

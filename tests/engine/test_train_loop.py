@@ -84,7 +84,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch) -> None
 
     with monkeypatch.context() as patch:
         patch.setattr(ToyDetector, "losses", fails_at_step_23)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             run_tool(interrupted, "train.checkpointer.period=10")
     assert (interrupted / "last_checkpoint").read_text() == "model_0000019.pth"
     run_tool(interrupted, "--resume", "train.checkpointer.period=10")
@@ -116,7 +116,13 @@ def test_a_second_run_keeps_its_curves_apart(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=4")
     run_tool(tmp_path, "train.max_iter=4")
     assert [row["iteration"] for row in metrics(tmp_path) if "lr" in row] == [3]
-    assert (tmp_path / "metrics.json.old").exists()
+    earlier = tmp_path / "earlier_1"
+    assert [row["iteration"] for row in metrics(earlier) if "lr" in row] == [3]
+    run_tool(tmp_path, "train.max_iter=5")
+    assert metrics(earlier)[0]["iteration"] == 3 and (tmp_path / "earlier_2").is_dir()
+    # It is an output folder like any other.
+    run_tool(earlier, "--resume", "train.max_iter=6")
+    assert "training from iteration 4 to 6" in (earlier / "log.txt").read_text()
 
 
 def test_resume_never_takes_the_checkpoint_of_an_earlier_run(tmp_path: Path, monkeypatch) -> None:
@@ -128,7 +134,9 @@ def test_resume_never_takes_the_checkpoint_of_an_earlier_run(tmp_path: Path, mon
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
         patch.setattr(StreamingTrainer, "run_step", fail)
         run_tool(tmp_path, "train.max_iter=4")
-    with pytest.raises(SystemExit, match=r"no last_checkpoint, but .*last_checkpoint.old.*anew"):
+    with pytest.raises(
+        SystemExit, match=r"no last_checkpoint; earlier runs.*--resume train.output_dir=.*earlier_1"
+    ):
         run_tool(tmp_path, "--resume", "train.max_iter=2")
     run_tool(tmp_path, "train.max_iter=2")
     assert "training from iteration 0 to 2" in (tmp_path / "log.txt").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import torch
@@ -46,15 +47,19 @@ class ToyDetector(nn.Module):
 
 
 class ToyDataset(torch.utils.data.Dataset):
-    """Sample i is a function of i; y is linear in x. `bad` samples have a NaN target."""
+    """Sample i is a function of i; y is linear in x. `bad` samples have a NaN target.
 
-    def __init__(self, size: int, bad: tuple[int, ...] = ()) -> None:
-        self._size, self._bad = size, set(bad)
+    Reading a sample takes `seconds`.
+    """
+
+    def __init__(self, size: int, bad: tuple[int, ...] = (), seconds: float = 0.0) -> None:
+        self._size, self._bad, self._seconds = size, set(bad), seconds
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, index: int) -> Sample:
+        time.sleep(self._seconds)
         x = torch.randn(4, generator=torch.Generator().manual_seed(index))
         y = x.sum() * (float("nan") if index in self._bad else 1.0)
         return {"x": x, "y": y}
@@ -84,16 +89,18 @@ def build_toy_train_loader(
     size: int = 64,
     bad: tuple[int, ...] = (),
     lanes_per_rank: int = 4,
+    seconds: float = 0.0,
     rank: int = 0,
     world_size: int = 1,
 ) -> ToyTrainLoader:
-    return ToyTrainLoader(ToyDataset(size, tuple(bad)), lanes_per_rank, rank, world_size)
+    return ToyTrainLoader(ToyDataset(size, tuple(bad), seconds), lanes_per_rank, rank, world_size)
 
 
 def build_toy_test_loader(
-    size: int = 16, rank: int = 0, world_size: int = 1
+    size: int = 16, seconds: float = 0.0, rank: int = 0, world_size: int = 1
 ) -> torch.utils.data.DataLoader:
-    subset = torch.utils.data.Subset(ToyDataset(size), range(rank, size, world_size))
+    data = ToyDataset(size, seconds=seconds)
+    subset = torch.utils.data.Subset(data, range(rank, size, world_size))
     return torch.utils.data.DataLoader(subset, batch_size=1, collate_fn=list)
 
 

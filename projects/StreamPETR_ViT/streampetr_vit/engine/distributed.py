@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from streampetr_vit.engine.signals import passed_on
 from streampetr_vit.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,8 @@ def launch(
         )
     group = (machine_rank * num_processes, world_size, num_processes, dist_url, use_gpu)
     try:
-        mp.spawn(_run, nprocs=num_processes, args=(group, main, args))
+        with passed_on():
+            mp.spawn(_run, nprocs=num_processes, args=(group, main, args))
     except mp.ProcessExitedException as error:
         if error.exit_code < 0:  # killed by a signal
             raise

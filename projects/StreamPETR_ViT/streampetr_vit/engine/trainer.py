@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class StreamingTrainer(TrainerBase):
         clip_grad_norm: L2 norm over all gradients above which they are scaled down; None for no
             clipping.
         max_consecutive_skips: non-finite steps in a row after which training fails.
+        stop_asked: whether this rank was asked to end training.
     """
 
     def __init__(
@@ -51,12 +52,16 @@ class StreamingTrainer(TrainerBase):
         precision: str = "float32",
         clip_grad_norm: float | None = 35.0,
         max_consecutive_skips: int = 50,
+        stop_asked: Callable[[], bool] = bool,
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.data_loader = model.train(), optimizer, data_loader
         # After the last step; None after a skipped one whose losses were not finite.
         self.memory: Any = None
         self.skipped_steps = 0
+        # After a step: some rank was asked to end training. The same on all ranks.
+        self.stops = False
+        self._stop_asked = stop_asked
         self._consecutive_skips = 0
         self._max_consecutive_skips = max_consecutive_skips
         # With an infinite limit, clipping scales nothing and still gives the norm.
@@ -82,10 +87,11 @@ class StreamingTrainer(TrainerBase):
                     self.run_step()
                     self.after_step()
                     self.iter += 1
-            except Exception as error:
-                # The tool prints what a user can mend in one line: no traceback here.
-                trace = not isinstance(error, UserError)
-                logger.error("training failed at iteration %d", self.iter, exc_info=trace)
+            except BaseException as error:
+                if isinstance(error, Exception):  # others end the program on purpose
+                    # The tool prints what a user can mend in one line: no traceback here.
+                    trace = not isinstance(error, UserError)
+                    logger.error("training failed at iteration %d", self.iter, exc_info=trace)
                 # In after_train hooks must not take this step for the last one: EvalHook would
                 # evaluate, and the checkpoint hook would save model_final.
                 self.max_iter = self.iter + 2
@@ -140,7 +146,9 @@ class StreamingTrainer(TrainerBase):
         Returns:
             The step's scalars, means over ranks, and the names of those that are not finite.
         """
-        scalars = _mean_over_ranks({**losses, "grad_norm": grad_norm})
+        scalars, self.stops = _mean_over_ranks(
+            {**losses, "grad_norm": grad_norm}, self._stop_asked()
+        )
         bad = [name for name, value in scalars.items() if not math.isfinite(value)]
         if bad:
             self.optimizer.zero_grad(set_to_none=True)
@@ -220,13 +228,18 @@ def _total(losses: Any) -> Tensor:
     return torch.stack([value.float() for value in losses.values()]).sum()
 
 
-def _mean_over_ranks(scalars: dict[str, Tensor]) -> dict[str, float]:
-    """Means over ranks as numbers. NaN or infinity on one rank shows on every rank."""
+def _mean_over_ranks(scalars: dict[str, Tensor], flag: bool) -> tuple[dict[str, float], bool]:
+    """Means over ranks as numbers, and whether the flag is set on any rank.
+
+    NaN or infinity on one rank shows on every rank.
+    """
     # One tensor for all: one reduction over ranks, and one copy to the host, which waits for the
     # device. Sorted, so that all ranks agree on the order.
     names = sorted(scalars)
-    values = torch.stack([scalars[name].detach().float() for name in names])
-    return dict(zip(names, reduce_mean(values).tolist(), strict=True))
+    values = [scalars[name].detach().float() for name in names]
+    values.append(torch.full_like(values[0], float(flag)))
+    *means, flags = reduce_mean(torch.stack(values)).tolist()
+    return dict(zip(names, means, strict=True)), flags > 0
 
 
 def _nothing() -> None:

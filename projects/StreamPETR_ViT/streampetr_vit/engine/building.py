@@ -1,0 +1,28 @@
+"""The model of a configuration on this process's device."""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+from torch import nn
+
+from streampetr_vit.engine.compile import compile_parts
+from streampetr_vit.engine.config import instantiate_model
+from streampetr_vit.engine.distributed import resolve_device
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """Builds the model on this process's device and compiles the parts that train.compile names.
+
+    Raises:
+        InputError: settings that do not go together, see `instantiate_model`.
+    """
+    model = instantiate_model(cfg).to(resolve_device(cfg.train.device))
+    counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
+    parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
+    logger.info("%s: parameters %s", type(model).__name__, parts)
+    compile_parts(model, **(cfg.train.get("compile") or {}))  # an older config.yaml lacks it
+    return model

@@ -1,0 +1,156 @@
+"""What a run will need at its end, checked before its first step.
+
+Hours of training must not end with a missing table, a folder that cannot be written or a full disk.
+The checks read what is small and look whether the rest is there; they take a second or two.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
+from streampetr_vit.engine.config import call
+from streampetr_vit.engine.hooks import FINAL_CHECKPOINT, numbered_checkpoints
+from streampetr_vit.engine.recipe import Recipe
+from streampetr_vit.errors import InputError, OutputError
+from streampetr_vit.files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+def check_training(
+    cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> None:
+    """Checks what training, its checkpoints and its evaluation will need; the same on all ranks.
+
+    Raises:
+        UserError: the first thing that is missing, with the way out.
+    """
+    start = time.perf_counter()
+    on_rank_0(lambda: _check_outputs(cfg, model, optimizer, recipe))
+    check_evaluation(cfg, model)
+    logger.info("checked what the end of the run needs, in %.1f s", time.perf_counter() - start)
+
+
+def check_evaluation(cfg: DictConfig, model: nn.Module) -> None:
+    """Checks what an evaluation will need: test set, evaluator, folders; the same on all ranks.
+
+    An evaluator may have a method `check(tokens, max_detections)`, see `NuScenesEvaluator.check`.
+
+    Raises:
+        UserError: the first thing that is missing, with the way out.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        return
+    tokens = on_all_ranks(lambda: _check_test_set(cfg))
+    on_rank_0(lambda: _check_evaluator(cfg, model, tokens))
+
+
+def _check_test_set(cfg: DictConfig) -> list[str]:
+    """Opens the test set and reads a sample of it; the tokens of all, if it has such."""
+    loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
+    if len(loader) > 0 and hasattr(loader, "first_sample"):
+        loader.first_sample()  # its pictures are read: they may lie elsewhere than the tables
+    records = getattr(getattr(loader, "dataset", None), "records", None)
+    return [] if records is None else records.tokens
+
+
+def _check_evaluator(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> None:
+    folders = [cfg.dataloader.evaluator.get("output_dir")]
+    if cfg.get("report") is not None:
+        folders.append(cfg.train.output_dir)
+    for folder in folders:
+        if folder is not None:
+            check_folder(folder)
+    evaluator = call(cfg.dataloader.evaluator)
+    if hasattr(evaluator, "check"):
+        evaluator.check(tokens, getattr(getattr(model, "head", None), "max_detections", None))
+
+
+def _check_outputs(
+    cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> None:
+    folder = Path(cfg.train.output_dir)
+    check_folder(folder)
+    _check_tensorboard()
+    _remove_leftovers(folder)
+    settings = cfg.train.checkpointer
+    periods = recipe.max_iter // (settings.period or recipe.epoch_iters)
+    keep = settings.get("max_to_keep")
+    numbered = periods if keep is None else min(periods, keep)
+    check_checkpoint_space(folder, checkpoint_bytes(model, optimizer), numbered)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Makes a folder if need be, and writes and removes a file in it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    probe = Path(folder, ".can_be_written")
+    with replacing(probe) as temporary:
+        temporary.write_bytes(b"\n")
+    probe.unlink(missing_ok=True)
+
+
+def check_checkpoint_space(folder: Path, size: int, numbered: int) -> None:
+    """Compares the free space with what the checkpoints of a run will take.
+
+    Args:
+        folder: that they go to.
+        size: bytes of one.
+        numbered: how many stay beside model_final.pth.
+
+    Raises:
+        OutputError: there is not enough.
+    """
+    # The next file is written before an old one is removed.
+    files = numbered + 2
+    paths = [*numbered_checkpoints(folder), folder / f"{FINAL_CHECKPOINT}.pth"]
+    there = sum(path.stat().st_size for path in paths if path.is_file())
+    needed, usage = max(files * size - there, size), shutil.disk_usage(folder)
+    # Some network file systems tell nothing.
+    if usage.total > 0 and usage.free < needed:
+        raise OutputError(
+            f"{folder} has {usage.free} bytes free, and the checkpoints of this run need {needed}: "
+            f"{files} files of {size} ({numbered} by train.checkpointer.period and max_to_keep, "
+            "model_final.pth, and one that is being written). Free some space, set "
+            "train.output_dir to a folder on another disk, or lower "
+            "train.checkpointer.max_to_keep"
+        )
+
+
+def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The size of a checkpoint: weights, buffers and the optimiser's state after a step."""
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    # Moments of the Adam family: two of each parameter; a momentum is one.
+    moments = 2 if "betas" in optimizer.defaults else 1 if optimizer.defaults.get("momentum") else 0
+    trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+    return math.ceil(1.01 * (weights + moments * trained))  # and names and positions
+
+
+def _check_tensorboard() -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"the training curves need tensorboard, which cannot be imported ({error}): pip "
+            "install tensorboard"
+        ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes half checkpoints, which a run leaves if it is killed while it writes one."""
+    for path in folder.glob("model_*.pth.????????????.tmp"):
+        logger.warning("removed %s, which a killed run left half written", path)
+        path.unlink(missing_ok=True)

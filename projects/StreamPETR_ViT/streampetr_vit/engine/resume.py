@@ -1,0 +1,126 @@
+"""What a training starts from: the last checkpoint of its folder, or the start weights.
+
+Rank 0 looks into the folder and tells the others. They load the same file, or all ranks end with
+one error: ranks that start at different iterations would wait for each other without end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from omegaconf import DictConfig
+
+from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
+from streampetr_vit.engine.recipe import Recipe
+from streampetr_vit.engine.run_folder import EARLIER, set_aside
+from streampetr_vit.engine.trainer import StreamingTrainer
+from streampetr_vit.errors import CheckpointError, InputError
+
+logger = logging.getLogger(__name__)
+
+
+def resume_or_start(
+    cfg: DictConfig,
+    recipe: Recipe,
+    trainer: StreamingTrainer,
+    checkpointer: SafeCheckpointer,
+    resume: bool,
+) -> int:
+    """Restores the last checkpoint or loads the start weights; returns the first iteration.
+
+    Raises:
+        CheckpointError: a file is missing or does not fit, on any rank.
+        InputError: the checkpoint has more iterations than the run asks for.
+    """
+    path = on_rank_0(lambda: last_checkpoint(checkpointer) if resume else None)
+    if path is None:
+        on_all_ranks(lambda: checkpointer.load(cfg.train.init_checkpoint, checkpointables=[]))
+        # Not before the weights are loaded: a run that fails there must leave the other's files.
+        on_rank_0(lambda: set_aside(checkpointer.save_dir))
+        return 0
+    seen = on_rank_0(lambda: (os.path.getsize(path), socket.gethostname()))
+    on_all_ranks(lambda: _check_sees(path, *seen))
+    on_all_ranks(lambda: checkpointer.resume(path))
+    start_iter = on_rank_0(lambda: trainer.iter + 1)  # the file holds the one that was just done
+    on_all_ranks(lambda: _check_iteration(path, trainer.iter + 1, start_iter))
+    _check_length(cfg, recipe, path, start_iter)
+    # Other random numbers than those of the first iterations.
+    seed_all_rng(cfg.train.seed + comm.get_rank() + start_iter)
+    return start_iter
+
+
+def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
+    """The last checkpoint of a folder; None where there was no run.
+
+    Raises:
+        CheckpointError: only the file that names it is missing, or what it names is.
+    """
+    folder = Path(checkpointer.save_dir)
+    if checkpointer.has_checkpoint():
+        path = checkpointer.get_checkpoint_file()
+        if not os.path.isfile(path):
+            names = [file.name for file in sorted(folder.glob("model_*.pth"))]
+            raise CheckpointError(
+                f"{folder / 'last_checkpoint'} names {os.path.basename(path)!r}, which is not in "
+                f"{folder}; write the name of a checkpoint there into it "
+                f"({', '.join(names[-3:]) or 'there is none'}), or leave out --resume"
+            )
+        return path
+    left = sorted(path.name for path in folder.glob("model_*.pth"))
+    if left:
+        raise CheckpointError(
+            f"--resume: {folder} has no last_checkpoint, but {', '.join(left[-3:])} of an earlier "
+            "run. To continue that run, write the name of its newest checkpoint into "
+            f"{folder / 'last_checkpoint'}. To start anew, leave out --resume"
+        )
+    earlier = sorted(path.parent for path in folder.glob(f"{EARLIER}*/last_checkpoint"))
+    if earlier:
+        raise CheckpointError(
+            f"--resume: {folder} has no last_checkpoint; earlier runs are in "
+            f"{', '.join(map(str, earlier[-3:]))}. To continue one of them: --resume "
+            f"train.output_dir={earlier[-1]}. To start anew, leave out --resume"
+        )
+    logger.warning("nothing to resume in %s: starting anew", folder)
+    return None
+
+
+def _check_sees(path: str, size: int, host: str) -> None:
+    """Raises CheckpointError unless this machine has the file that rank 0 resumes from."""
+    if not os.path.isfile(path) or os.path.getsize(path) != size:
+        what = "has another" if os.path.isfile(path) else "does not have the"
+        raise CheckpointError(
+            f"this machine {what} {path} that rank 0 on {host} resumes from: set train.output_dir "
+            "to a folder that all machines share, or copy that file here"
+        )
+
+
+def _check_iteration(path: str, here: int, on_first: int) -> None:
+    if here != on_first:
+        raise CheckpointError(
+            f"{path} is at iteration {here} on this machine, and at {on_first} on that of rank 0: "
+            "set train.output_dir to a folder that all machines share, or copy rank 0's file here"
+        )
+
+
+def _check_length(cfg: DictConfig, recipe: Recipe, path: str, start_iter: int) -> None:
+    """Says so where nothing is left to train, and refuses a length that has been passed."""
+    length = recipe.max_iter
+    if start_iter > length:
+        asked = "train.max_iter" if cfg.train.max_iter is not None else "schedule.epochs"
+        raise InputError(
+            f"cannot resume: {path} has {start_iter} iterations, and {asked} asks for {length}. To "
+            f"train on, pass a train.max_iter above {start_iter}; to evaluate this checkpoint, "
+            "pass --eval-only --resume"
+        )
+    if start_iter == length:
+        logger.warning(
+            "nothing is left to train: %s has all %d iterations; to train on, raise train.max_iter",
+            path,
+            length,
+        )

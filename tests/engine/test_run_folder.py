@@ -1,0 +1,142 @@
+"""The records of several runs in one folder, and of several folders in one process."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import lazyconfig_train_net
+import pytest
+from detectron2.engine import default_argument_parser
+
+from streampetr_vit.engine import evaluate_only, load_config, setup, train
+from streampetr_vit.engine.run_folder import end_last_line, set_aside
+
+CONFIG = str(Path(__file__).with_name("toy_config.py"))
+
+
+def run_tool(output: Path, *arguments: str) -> None:
+    words = ["--config-file", CONFIG, *arguments, f"train.output_dir={output}"]
+    lazyconfig_train_net.main(default_argument_parser().parse_args(words))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_two_runs_in_one_process_keep_their_logs_apart(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        cfg = load_config(CONFIG, ["train.max_iter=4", f"train.output_dir={folder}"])
+        setup(cfg)
+        logging.getLogger("detectron2.somewhere").info("in %s", folder.name)
+        train(cfg)
+        if folder is first:
+            before = content(first)
+    assert content(first) == before
+    assert "in first" in (first / "log.txt").read_text()
+    log = (second / "log.txt").read_text()
+    assert "in second" in log and "in first" not in log
+    setup(load_config(CONFIG, [f"train.output_dir={first}"]))
+    logging.getLogger("streampetr_vit").info("once more")
+    assert (first / "log.txt").read_text().count("once more") == 1
+    assert (second / "log.txt").read_text() == log
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        SystemExit, match=r"error: cannot write '.*file/run/log.txt': Not a directo"
+    ):
+        run_tool(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("options", [["--resume"], []], ids=["last checkpoint", "named file"])
+def test_an_evaluation_leaves_the_record_of_the_training(
+    tmp_path: Path, options: list[str]
+) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    (tmp_path / "report.html").write_text("of the training")
+    (tmp_path / "inference" / "results.json").write_text("of the training")
+    before = content(tmp_path), content(tmp_path / "inference")
+    weights = [f"train.init_checkpoint={tmp_path / 'model_final.pth'}"]
+    run_tool(tmp_path, "--eval-only", *options, *weights, "train.seed=7")
+    assert (content(tmp_path), content(tmp_path / "inference")) == before
+    assert "seed: 7" in (tmp_path / "evaluation" / "config.yaml").read_text()
+    assert "evaluation/config.yaml" in (tmp_path / "evaluation" / "log.txt").read_text()
+    # The training can still be resumed, and its file of settings is its own.
+    run_tool(tmp_path, "--resume", "train.max_iter=6")
+
+
+def test_an_evaluation_elsewhere_writes_where_it_is_told(tmp_path: Path) -> None:
+    run_tool(tmp_path / "run", "train.max_iter=4")
+    weights = f"train.init_checkpoint={tmp_path / 'run' / 'model_final.pth'}"
+    for _ in range(2):  # an evaluation of its own is no training
+        run_tool(tmp_path / "eval", "--eval-only", weights)
+    assert set(content(tmp_path / "eval")) == {"config.yaml", "log.txt"}
+    cfg = load_config(CONFIG, [f"train.output_dir={tmp_path / 'run'}"])
+    evaluate_only(cfg, resume=True)
+    assert cfg.train.output_dir == str(tmp_path / "run")  # the caller's configuration stays
+
+
+def test_a_second_training_keeps_the_first_ones_records(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    (tmp_path / "report.html").write_text("first")
+    (tmp_path / "inference" / "results.json").write_text("first")
+    first = {k: v for k, v in content(tmp_path).items() if k != "log.txt"}
+    run_tool(tmp_path, "train.max_iter=4", "optimizer.lr=0.5")
+    assert content(tmp_path / "earlier_1") == first
+    assert (tmp_path / "earlier_1" / "inference" / "results.json").read_text() == "first"
+    assert not (tmp_path / "report.html").exists()
+    run_tool(tmp_path, "train.max_iter=3")
+    assert content(tmp_path / "earlier_1") == first
+    assert "lr: 0.5" in (tmp_path / "earlier_2" / "config.yaml").read_text()
+    log = (tmp_path / "log.txt").read_text()
+    assert "holds an earlier run: moved to" in log
+
+
+def test_a_start_that_fails_leaves_the_records_where_they_are(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4")
+    before = {name: data for name, data in content(tmp_path).items() if name != "log.txt"}
+    for words in (
+        ["train.init_checkpoint=gone.pth"],
+        ["--resume", "train.max_iter=2"],
+        ["dataloader.train.lanes_per_rank=0"],
+    ):
+        with pytest.raises((SystemExit, ZeroDivisionError)):
+            run_tool(tmp_path, *words)
+    after = {name: data for name, data in content(tmp_path).items() if name != "log.txt"}
+    assert after == before
+
+
+def test_nothing_else_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "inference").mkdir()
+    for name in ("model_zoo.pth", "notes.txt", "log.txt"):
+        (tmp_path / name).write_text(name)
+    set_aside(str(tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"inference", "model_zoo.pth", "notes.txt", "log.txt"}
+
+
+def test_a_resume_after_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=4", "train.log_period=1")
+    path = tmp_path / "metrics.json"
+    with path.open("a") as file:
+        file.write('{"iteration": 4, "total_lo')
+    run_tool(tmp_path, "--resume", "train.max_iter=6", "train.log_period=1")
+    lines = path.read_text().splitlines()
+    broken = [line for line in lines if not line.endswith("}")]
+    assert broken == ['{"iteration": 4, "total_lo']
+    rows = [json.loads(line) for line in lines if line not in broken]
+    assert [row["iteration"] for row in rows if "lr" in row] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("text", "after"), [("", ""), ("a\n", "a\n"), ("a\nb", "a\nb\n")])
+def test_only_an_open_line_is_ended(tmp_path: Path, text: str, after: str) -> None:
+    path = tmp_path / "metrics.json"
+    end_last_line(path)
+    assert not path.exists()
+    path.write_text(text)
+    end_last_line(path)
+    assert path.read_text() == after
