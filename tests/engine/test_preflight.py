@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from toy_task import ToyDetector, ToyEvaluator
 
 from streampetr_vit.engine import build_model, evaluate_only, load_config, train
+from streampetr_vit.engine.config import call
 from streampetr_vit.engine.preflight import (
     check_checkpoint_space,
     check_evaluation,
@@ -182,5 +183,23 @@ def test_pictures_of_the_test_set_that_are_missing(
 
 def test_an_evaluator_of_other_samples_than_the_loaders(recipe: DictConfig) -> None:
     recipe.dataloader.evaluator.dataset = recipe.dataloader.train.dataset
-    with pytest.raises(InputError, match="test loader has 6 samples and the evaluator 6, which"):
+    with pytest.raises(InputError, match=r"6 of 6 samples .* run the test loader over the whole"):
         train(recipe)
+
+
+def test_a_precision_of_evaluation_that_is_unknown(tmp_path: Path, no_step: None) -> None:
+    fails(toy(tmp_path, "train.eval_precision=fp8"), InputError, "precision 'fp8' is unknown")
+
+
+@pytest.mark.parametrize(("world_size", "tokens"), [(2, 6), (4, 8)])
+def test_a_loader_names_the_samples_of_its_rank(
+    recipe: DictConfig, world_size: int, tokens: int
+) -> None:
+    recipe.dataloader.test.sharding = "reference"  # equal blocks, filled up with the first frames
+    loaders = [
+        call(recipe.dataloader.test, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    named = [token for loader in loaders for token in loader.tokens]
+    given = [batch[0].sample_token for loader in loaders for batch in loader]
+    assert named == given and len(named) == tokens and len(set(named)) == 6
+    assert loaders[1].first_sample().sample_token == loaders[1].tokens[0]

@@ -189,6 +189,24 @@ def test_duplicate_sample(dataset: tuple[Path, list[TrueSample]], tmp_path: Path
         evaluator.evaluate()
 
 
+def test_samples_of_the_loader_are_compared_before_anything_runs(
+    dataset: tuple[Path, list[TrueSample]], tmp_path: Path
+) -> None:
+    root, truth = dataset
+    tokens = [true.token for true in truth]
+    evaluator = _evaluator(root, tmp_path)
+    evaluator.check(tokens)
+    evaluator.check()  # a loader that does not tell
+    for given, message in (
+        (tokens[1:], "1 of 8 samples .* got no detections"),
+        ([*tokens, "elsewhere"], "1 of 9 samples .first: elsewhere. are not in"),
+        ([*tokens, tokens[0]], "were evaluated more than once; .* or set allow_padding=True"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluator.check(given)
+    _evaluator(root, tmp_path, allow_padding=True).check([*tokens, tokens[0]])
+
+
 def test_padding_keeps_the_first(dataset: tuple[Path, list[TrueSample]], tmp_path: Path) -> None:
     root, truth = dataset
     evaluator = _evaluator(root, tmp_path, allow_padding=True)

@@ -75,6 +75,12 @@ class EvaluationLoader(SampleLoader):
         """The first frame, read in this process, whatever the number of workers."""
         return self.dataset[next(iter(self._loader.sampler))]  # type: ignore[return-value]
 
+    @property
+    def tokens(self) -> list[str]:
+        """Of the samples that this rank gives, in their order."""
+        tokens = self.dataset.records.tokens
+        return [tokens[item.frame] for item in self._loader.sampler]
+
     def __len__(self) -> int:
         return len(self._loader)
 

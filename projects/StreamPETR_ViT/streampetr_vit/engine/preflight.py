@@ -24,6 +24,7 @@ from streampetr_vit.engine.hooks import FINAL_CHECKPOINT, numbered_checkpoints
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.files import replacing
+from streampetr_vit.modeling.ops.precision import autocast
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +53,19 @@ def check_evaluation(cfg: DictConfig, model: nn.Module) -> None:
     """
     if cfg.dataloader.get("evaluator") is None:
         return
-    tokens = on_all_ranks(lambda: _check_test_set(cfg))
+    device_type = next(model.parameters()).device.type
+    on_all_ranks(lambda: autocast(cfg.train.eval_precision, device_type))
+    parts = comm.all_gather(on_all_ranks(lambda: _check_test_set(cfg)))
+    tokens = [token for part in parts for token in part]
     on_rank_0(lambda: _check_evaluator(cfg, model, tokens))
 
 
 def _check_test_set(cfg: DictConfig) -> list[str]:
-    """Opens the test set and reads a sample of it; the tokens of all, if it has such."""
+    """Opens the test set and reads a sample of it; the tokens of this rank's, if it has such."""
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
     if len(loader) > 0 and hasattr(loader, "first_sample"):
         loader.first_sample()  # its pictures are read: they may lie elsewhere than the tables
-    records = getattr(getattr(loader, "dataset", None), "records", None)
-    return [] if records is None else records.tokens
+    return getattr(loader, "tokens", [])
 
 
 def _check_evaluator(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> None:

@@ -88,12 +88,8 @@ class NuScenesEvaluator(DatasetEvaluator):
         Raises:
             UserError: the first thing that is missing or does not fit, with the way out.
         """
-        if tokens and set(tokens) != set(self._records.tokens):
-            raise InputError(
-                f"the test loader has {len(tokens)} samples and the evaluator {len(self._records)},"
-                " which are not the same ones: give dataloader.test.dataset and "
-                "dataloader.evaluator.dataset the same value"
-            )
+        if tokens:
+            self._check_tokens(tokens)
         if max_detections is not None and max_detections > MAX_BOXES_PER_SAMPLE:
             raise InputError(
                 f"model.head.max_detections={max_detections}: the nuScenes task accepts at most "
@@ -226,8 +222,15 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def _in_order(self, samples: list[GlobalBoxes]) -> list[GlobalBoxes]:
         """The samples in the order of the split, after a check that each is there once."""
+        self._check_tokens([sample.sample_token for sample in samples])
+        # Reversed, so that of samples that come twice the first stays.
+        first = {sample.sample_token: sample for sample in reversed(samples)}
+        return [first[token] for token in self._records.tokens]
+
+    def _check_tokens(self, tokens: Sequence[str]) -> None:
+        """Raises InputError unless each sample of the split is among them, once."""
         expected = dict.fromkeys(self._records.tokens)  # ordered, and quick to search
-        counts = Counter(sample.sample_token for sample in samples)
+        counts = Counter(tokens)
         # The metric would count a missing sample as one without detections.
         missing = [token for token in expected if token not in counts]
         unknown = [token for token in counts if token not in expected]
@@ -236,16 +239,13 @@ class NuScenesEvaluator(DatasetEvaluator):
             "give every process its own samples (the loader's "
             'sharding="scene"), or set allow_padding=True'
         )
-        for tokens, total, problem in (
+        for found, total, problem in (
             (missing, len(expected), "got no detections; run the test loader over the whole set"),
             (unknown, len(counts), "are not in the evaluator's data set; give it the loader's"),
             (twice, len(counts), f"were evaluated more than once; {sharding}"),
         ):
-            if tokens:
-                raise InputError(f"{len(tokens)} of {total} samples (first: {tokens[0]}) {problem}")
-        # Reversed, so that of samples that come twice the first stays.
-        first = {sample.sample_token: sample for sample in reversed(samples)}
-        return [first[token] for token in expected]
+            if found:
+                raise InputError(f"{len(found)} of {total} samples (first: {found[0]}) {problem}")
 
 
 def _token_and_poses(sample: Sample | Mapping[str, Any]) -> tuple[str, Pose, Pose]:
