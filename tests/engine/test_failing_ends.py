@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
+from detectron2.utils.events import JSONWriter
 from omegaconf import DictConfig
 from toy_task import ToyEvaluator
 
-from streampetr_vit.engine import evaluation, load_config, train
-from streampetr_vit.errors import InputError
+from streampetr_vit.engine import evaluation, load_config, setup, train
+from streampetr_vit.errors import InputError, OutputError
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +105,29 @@ def test_a_report_says_what_the_data_are_and_reads_the_evaluators_folder(
     text = report.partition("<details>")[0].lower()  # behind it is the configuration
     assert ("synthetic scenes that end at 25 m" in text) == synthetic
     assert ("synthetic" in text) == synthetic
+
+
+def test_a_disk_that_fills_up_while_the_curves_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(self: JSONWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JSONWriter, "write", write)
+    with pytest.raises(OutputError, match="metrics.json': No space left on device; free some spa"):
+        train(toy(tmp_path, "train.log_period=1"))
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_log_file_that_cannot_be_written_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup(toy(tmp_path))
+    (log,) = [h for h in logging.getLogger("streampetr_vit").handlers if hasattr(h, "baseFilename")]
+    log.stream.close()
+    log.stream = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    for _ in range(3):
+        logging.getLogger("streampetr_vit").warning("a line")
+    printed = capsys.readouterr().err
+    assert printed.count("log.txt': No space left on device") == 1
+    assert "Traceback" not in printed

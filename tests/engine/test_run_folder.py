@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 from pathlib import Path
 
 import lazyconfig_train_net
 import pytest
+from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser
 
 from streampetr_vit.engine import evaluate_only, load_config, setup, train
-from streampetr_vit.engine.run_folder import end_last_line, set_aside
+from streampetr_vit.engine.run_folder import config_text, end_last_line, save_config, set_aside
+from streampetr_vit.errors import OutputError
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 
 
@@ -140,3 +144,24 @@ def test_only_an_open_line_is_ended(tmp_path: Path, text: str, after: str) -> No
     path.write_text(text)
     end_last_line(path)
     assert path.read_text() == after
+
+
+@pytest.mark.parametrize("name", ["quickstart", "streampetr_eva02_l_800x320_24ep_layer_decay"])
+def test_the_saved_configuration_is_what_detectron2_writes(tmp_path: Path, name: str) -> None:
+    cfg = load_config(str(ROOT / "configs" / f"{name}.py"))
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    assert config_text(cfg) == (tmp_path / "config.yaml").read_text()
+
+
+def test_a_full_disk_leaves_the_old_configuration(tmp_path: Path) -> None:
+    cfg = load_config(CONFIG)
+    save_config(cfg, str(tmp_path))
+    before = content(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        with pytest.raises(OutputError, match="cannot write .*config.yaml': File too large"):
+            save_config(cfg, str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert content(tmp_path) == before

@@ -7,18 +7,21 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.distributed import broadcast_float
 from streampetr_vit.engine.signals import Interrupted, SignalWatch, name_of
 from streampetr_vit.errors import InputError
+from streampetr_vit.files import cannot_write
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +189,43 @@ def numbered_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     files = [path for path in Path(folder).iterdir() if _NUMBERED.fullmatch(path.name)]
     # By time and not by number: a run that went back to an earlier checkpoint counts anew from it.
     return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+class LogHook(hooks.PeriodicWriter):
+    """detectron2's writers of curves; a full disk is an error for the user.
+
+    Args:
+        folder: that the writers write into.
+        writers, period: as detectron2's.
+    """
+
+    def __init__(self, folder: str, writers: list[EventWriter], period: int) -> None:
+        super().__init__(writers, period)
+        self._folder = folder
+
+    def after_step(self) -> None:
+        """Writes every period."""
+        with self._errors():
+            super().after_step()
+
+    def after_train(self) -> None:
+        """Writes what is left, and closes the files."""
+        has_failed = self.trainer.iter + 1 < self.trainer.max_iter
+        try:
+            with self._errors():
+                super().after_train()
+        except Exception as error:
+            if not has_failed:
+                raise
+            # The error that ended the training is the one to see.
+            logger.error("the last line of the curves was not written: %s", error)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(os.path.join(self._folder, "metrics.json"), error) from error
 
 
 class StopHook(HookBase):

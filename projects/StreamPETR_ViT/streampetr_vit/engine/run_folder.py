@@ -6,15 +6,18 @@ import argparse
 import copy
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import torch
-from detectron2.config import LazyConfig
+import yaml
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
+from detectron2.utils.registry import _convert_target_to_string
+from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.logs import forget_logged
@@ -41,7 +44,21 @@ EARLIER = "earlier_"  # and a number: folder that an earlier run's records are m
 
 
 class _RunLog(logging.FileHandler):
-    """The log file of one run."""
+    """The log file of one run; where it cannot be written, that is said once."""
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Prints one line; logging would print a traceback for each line of the log."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            print(
+                f"{cannot_write(self.baseFilename, error)}; the terminal has the log",
+                file=sys.stderr,
+            )
 
 
 def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
@@ -98,8 +115,27 @@ def save_config(cfg: DictConfig, folder: str) -> None:
     if comm.is_main_process():
         path = Path(folder, "config.yaml")
         with replacing(path) as temporary:
-            LazyConfig.save(cfg, str(temporary))
+            temporary.write_text(config_text(cfg))
         logger.info("full config saved to %s", path)
+
+
+def config_text(cfg: DictConfig) -> str:
+    """A configuration as YAML, with interpolations as they stand; what `LazyConfig.save` writes."""
+    # Not that function itself: on a full disk it writes half a file, and a pickle, and goes on.
+    plain = _with_names(OmegaConf.to_container(cfg, resolve=False))
+    return yaml.dump(plain, default_flow_style=None, allow_unicode=True, width=9999)
+
+
+def _with_names(value: Any) -> Any:
+    """The same with the names of what is to be called, in place of classes and functions."""
+    if isinstance(value, list):
+        return [_with_names(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    named = {key: _with_names(entry) for key, entry in value.items()}
+    if callable(named.get("_target_")):
+        named["_target_"] = _convert_target_to_string(named["_target_"])
+    return named
 
 
 def evaluation_folder(cfg: DictConfig) -> str:

@@ -30,6 +30,7 @@ from streampetr_vit.engine.half_precision import check_half_precisions
 from streampetr_vit.engine.hooks import (
     BatchHook,
     CheckpointHook,
+    LogHook,
     ScheduleHook,
     StopHook,
     StreamStateHook,
@@ -177,7 +178,7 @@ def _checkpoint_hook(
     return CheckpointHook(checkpointer, **options)
 
 
-def _log_hook(cfg: DictConfig, recipe: Recipe) -> hooks.PeriodicWriter | None:
+def _log_hook(cfg: DictConfig, recipe: Recipe) -> LogHook | None:
     if not comm.is_main_process():
         return None
     # With a limit of time, the writer's estimate of the remaining time would be wrong: it counts
@@ -185,4 +186,4 @@ def _log_hook(cfg: DictConfig, recipe: Recipe) -> hooks.PeriodicWriter | None:
     expected_iters = None if cfg.train.max_seconds else recipe.max_iter
     end_last_line(os.path.join(cfg.train.output_dir, "metrics.json"))
     writers = default_writers(cfg.train.output_dir, expected_iters)
-    return hooks.PeriodicWriter(writers, period=cfg.train.log_period)
+    return LogHook(cfg.train.output_dir, writers, cfg.train.log_period)
