@@ -1,0 +1,62 @@
+"""Makes the objects that a configuration describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from streampetr_vit.checkpoint.settings import CLASS_NAMES
+from streampetr_vit.errors import InputError, UserError, one_line
+
+
+def call(described: DictConfig, **arguments: Any) -> Any:
+    """Instantiates a LazyCall with further arguments, which only the running process knows.
+
+    Raises:
+        InputError: it cannot be made of these settings; names the section and what its constructor
+            says.
+    """
+    # Only a constructor runs here, with values that a user has chosen: whatever it raises, the
+    # user learns which section and what is wrong with it.
+    try:
+        # A copy: such arguments (a model, say) are no values of a configuration.
+        return instantiate(dict(described) | arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        section = described._get_full_key("") or "part"
+        kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
+        raise InputError(
+            f"the configuration's {section} cannot be built: {kind}{one_line(error)}"
+        ) from error
+
+
+def instantiate_model(cfg: DictConfig) -> nn.Module:
+    """The model of a whole configuration, on torch's default device.
+
+    Raises:
+        InputError: settings that do not go together, or a head with another number of classes than
+            `dataset_spec`.
+    """
+    model = call(cfg.model)
+    if cfg.get("dataset_spec") is not None:
+        names = [entry.name for entry in cfg.dataset_spec.classes]
+        _check_classes(model, names)
+        setattr(model, CLASS_NAMES, names)  # for its checkpoints
+    return model
+
+
+def _check_classes(model: nn.Module, names: list[str]) -> None:
+    """Raises InputError unless the heads have one class channel for each class."""
+    # A head with more channels would train without an error, one with fewer would fail in the loss.
+    for part in ("head", "image_head"):
+        channels = getattr(getattr(model, part, None), "num_classes", len(names))
+        if channels != len(names):
+            raise InputError(
+                f"model.{part}.num_classes is {channels}, but dataset_spec.classes has "
+                f"{len(names)} ({', '.join(names)}): set model.{part}.num_classes={len(names)}, or "
+                f"name {channels} classes in dataset_spec.classes"
+            )
