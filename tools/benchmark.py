@@ -18,6 +18,7 @@ from streampetr_vit.benchmark.kernels import measure_kernels
 from streampetr_vit.benchmark.measuring import Tables, as_text, describe_machine
 from streampetr_vit.benchmark.session import Session
 from streampetr_vit.benchmark.training import POLICIES, measure_loading, measure_training
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.engine import resolve_device
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
 
@@ -66,7 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        add = commands.add_parser(name, help=text, description=text).add_argument
+        command = commands.add_parser(name, help=text, description=text)
+        add_trust(command)
+        add = command.add_argument
         add("--config-file", required=True, help="a recipe of configs/")
         add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
         add("--precision", default="float32", choices=("float32", "bf16", "fp16"))
@@ -75,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("--warmup", type=_at_least(0), default=2, help="runs before them; default: 2")
         add("--peak-seconds", type=_above_0, default=5.0, help="to measure the matrix peak")
         add("--peak-tflops", type=_above_0, help="the matrix peak, where it is known already")
-        add("--output", metavar="FILE", help="write JSON")
+        add("--output", type=file_path, metavar="FILE", help="write JSON")
         if name in ("latency", "scale", "attention"):
             add("--num-cameras", type=_at_least(1), default=6, help="of the rig; default: 6")
         if name in ("latency", "scale", "train"):
@@ -135,7 +138,8 @@ def _above_0(text: str) -> float:
 def measure(args: argparse.Namespace, device: torch.device) -> Tables:
     """Runs a sub-command."""
     counts, peak = (args.repeats, args.warmup), (args.peak_seconds, args.peak_tflops)
-    session = Session(args.config_file, args.overrides, device, args.precision, *counts, *peak)
+    recipe = (args.config_file, args.overrides)
+    session = Session(*recipe, device, args.precision, *counts, *peak, trusted=args.trust)
     if args.command == "latency":
         modes = {"compiled": args.compile, "cuda_graph": args.cuda_graph}
         rig = {"cameras": args.num_cameras, "batch": args.batch, "from_data": args.data}
@@ -153,11 +157,16 @@ def measure(args: argparse.Namespace, device: torch.device) -> Tables:
     return measure_kernels(session, shapes=args.shapes, cameras=args.num_cameras)
 
 
+def _plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The command line for JSON."""
+    return {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
+
+
 @one_line_errors()
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes and prints; the exit status."""
     args = build_parser().parse_args(arguments)
-    if args.output and not Path(args.output).parent.is_dir():  # before minutes are spent
+    if args.output and not args.output.parent.is_dir():  # before minutes are spent
         raise InputError(f"--output {args.output}: that folder does not exist; make it first")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -166,9 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
     device = resolve_device(args.device)
     tables, machine = measure(args, device), describe_machine(device)
     if args.output:
-        result = {"benchmark": args.command, "machine": machine, "settings": vars(args)}
+        result = {"benchmark": args.command, "machine": machine, "settings": _plain(args)}
         try:
-            Path(args.output).write_text(json.dumps(result | {"tables": tables}, indent=2) + "\n")
+            args.output.write_text(json.dumps(result | {"tables": tables}, indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"--output {args.output}: {error.strerror}") from error
     print(", ".join(f"{name} {value}" for name, value in machine.items()))

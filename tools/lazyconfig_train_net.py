@@ -8,6 +8,7 @@ import argparse
 import torch
 from detectron2.engine import default_argument_parser
 
+from streampetr_vit.command_line import add_trust
 from streampetr_vit.engine import (
     evaluate_only,
     launch,
@@ -45,7 +46,7 @@ examples:
 def main(args: argparse.Namespace) -> None:
     """One process of the job."""
     # Each process reads the configuration: only the command line is sent to it.
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, args.trust)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     setup(cfg, args)
@@ -64,9 +65,10 @@ def invoke_main() -> None:
         action="store_true",
         help="print name, shape, lr and weight decay of every parameter and stop; reads no data",
     )
+    add_trust(parser)
     args = parser.parse_args()
     # A wrong override fails here once, and not in every process.
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, args.trust)
     if args.print_param_groups:
         print(param_group_table(cfg))
         return

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
@@ -33,13 +34,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), help="data set (default: as the recipe says)"
     )
-    parser.add_argument("--data", type=Path, help="its folder (default: as the recipe says)")
+    parser.add_argument("--data", type=file_path, help="its folder (default: as the recipe says)")
+    add_trust(parser)
     parser.add_argument("opts", nargs="*", help="overrides of the recipe, path.key=value")
     args = parser.parse_args(argv)
     start = time.monotonic()
     # With a GPU: a larger model on a larger set.
     recipe = "quickstart_gpu" if torch.cuda.is_available() else "quickstart"
-    cfg = load_config(args.config_file or str(ROOT / "configs" / f"{recipe}.py"), args.opts)
+    file = args.config_file or str(ROOT / "configs" / f"{recipe}.py")
+    cfg = load_config(file, args.opts, args.trust)
     synthetic = PRESETS[args.preset or cfg.synthetic.preset]
     data = args.data or Path(cfg.dataloader.train.dataset.root)
     print(f"[quickstart] data: {data}", flush=True)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import cv2
-from detectron2.config import instantiate
 
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
@@ -44,8 +44,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="WORD",
         help="a registered name, or ROOT VERSION SPLIT",
     )
-    parser.add_argument("--results", help="nuScenes results JSON; without it only true boxes")
-    parser.add_argument("--out", required=True, help="folder for the pictures")
+    add_trust(parser)
+    parser.add_argument(
+        "--results", type=file_path, help="nuScenes results JSON; without it only true boxes"
+    )
+    parser.add_argument("--out", type=file_path, required=True, help="folder for the pictures")
     parser.add_argument("--score-threshold", type=float, default=0.25, help="default: 0.25")
     parser.add_argument("--frames", type=int, help="draw at most so many frames")
     parser.add_argument(
@@ -68,10 +71,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def open_records(args: argparse.Namespace) -> FrameRecords:
     """The data set that the command line names."""
     if args.config_file:
-        from streampetr_vit.engine import load_config  # seconds, and most calls do without
+        # Seconds, and most calls do without.
+        from streampetr_vit.engine import load_config
+        from streampetr_vit.engine.building import call
 
-        cfg = load_config(args.config_file)
-        return open_dataset(cfg.dataloader.test.dataset, instantiate(cfg.dataset_spec))
+        cfg = load_config(args.config_file, (), args.trust)
+        return open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
     if len(args.dataset) == 1:
         return open_dataset(args.dataset[0])
     root, version, split = args.dataset
@@ -117,7 +122,7 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         picture = draw_record(
             record, detections, args.score_threshold, args.range, args.width, not args.no_truth
         )
-        files.append(Path(args.out) / f"{index:05d}_{file_name(record.scene_name)}.png")
+        files.append(args.out / f"{index:05d}_{file_name(record.scene_name)}.png")
         save_picture(files[-1], picture)
     return files
 
@@ -146,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     files = draw_frames(args, open_records(args))
     print(f"{len(files)} pictures in {args.out}")
     if args.video:
-        video = Path(args.out) / "video.mp4"
+        video = args.out / "video.mp4"
         write_video(video, files)
         print(f"video: {video}")
 

@@ -42,11 +42,23 @@ def instantiate_model(cfg: DictConfig) -> nn.Module:
             `dataset_spec`.
     """
     model = call(cfg.model)
+    _check_padding(model)
     if cfg.get("dataset_spec") is not None:
         names = [entry.name for entry in cfg.dataset_spec.classes]
         _check_classes(model, names)
         setattr(model, CLASS_NAMES, names)  # for its checkpoints
     return model
+
+
+def _check_padding(model: nn.Module) -> None:
+    """Raises InputError if pictures are padded to sizes that the backbone cannot take."""
+    needed = getattr(getattr(model, "backbone", None), "size_divisibility", 0)
+    given = getattr(model, "size_divisibility", needed)
+    if needed and given % needed:
+        raise InputError(
+            f"model.size_divisibility={given}, but {type(model.backbone).__name__} takes pictures "
+            f"in multiples of {needed}: set model.size_divisibility={needed}"
+        )
 
 
 def _check_classes(model: nn.Module, names: list[str]) -> None:

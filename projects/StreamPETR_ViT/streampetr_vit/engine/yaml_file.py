@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from streampetr_vit.errors import ConfigError
+from streampetr_vit.errors import ConfigError, one_line
 
 # References to other values, such as ${..lr}, and the one resolver that recipes use.
 _REFERENCE = r"\$\{[\w.\[\]]+\}"
@@ -43,7 +43,7 @@ def read_yaml(path: str) -> DictConfig:
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_what_is_wrong(path, error)) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path} is no YAML that can be read: {error}") from error
+        raise ConfigError(f"{path} is no YAML that can be read: {one_line(error)}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(data, dict):
