@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import torch
 from detectron2.config import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from streampetr_vit.checkpoint.settings import CLASS_NAMES
 from streampetr_vit.errors import InputError, UserError, one_line
+
+# It would say "Error when instantiating ...!" beside the error itself.
+logging.getLogger("detectron2.config.instantiate").disabled = True
 
 
 def call(described: DictConfig, **arguments: Any) -> Any:
@@ -27,11 +32,29 @@ def call(described: DictConfig, **arguments: Any) -> Any:
     except UserError:
         raise
     except Exception as error:
-        section = described._get_full_key("") or "part"
+        section = _failing_part(described) or described._get_full_key("") or "part"
         kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
         raise InputError(
             f"the configuration's {section} cannot be built: {kind}{one_line(error)}"
         ) from error
+
+
+def _failing_part(node: Any) -> str | None:
+    """The path of the innermost described part below a node that cannot be made, if one cannot."""
+    if not isinstance(node, (DictConfig, ListConfig)) or node._is_none():
+        return None
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        child = node._get_node(key)
+        found = _failing_part(child)
+        if found is not None:
+            return found
+        if isinstance(child, DictConfig) and not child._is_none() and "_target_" in child:
+            try:
+                with torch.device("meta"):  # quick, and without memory
+                    instantiate(child)
+            except Exception:
+                return child._get_full_key("")
+    return None
 
 
 def instantiate_model(cfg: DictConfig) -> nn.Module:

@@ -102,12 +102,23 @@ SETTINGS: dict[str, Allowed] = {
     "synthetic.preset": TEXT,
 }
 _BUILT = ("dataset_spec", "model", "optimizer", "dataloader")  # sections that are instantiated
+_NAME = matching(r"(?s).*\S.*", "a text that is not empty")
+_DATASET = {
+    "root": _NAME,
+    "version": _NAME,
+    "split": TEXT | list_of(TEXT) | null("all scenes"),
+    "name": TEXT | null("one that is made up"),
+    "cache_dir": TEXT | null("a folder in the data set"),
+}
+_LOADERS = ("dataloader.train", "dataloader.test", "dataloader.evaluator")
+SETTINGS |= {f"{at}.dataset.{key}": rule for at in _LOADERS for key, rule in _DATASET.items()}
 # May be left out: the files of older runs lack them, or they have a default.
 OPTIONAL = {
     *("dataset_spec", "dataloader.evaluator", "optimizer.lr", "report", "synthetic"),
     *("schedule.lr_batch", "train.auto_scale", "train.init_allow_partial", "train.compile"),
     *("train.compile.backbone", "train.compile.decoder", "train.compile.mode"),
     *("train.ddp.broadcast_buffers", "train.ddp.find_unused_parameters"),
+    *(f"{loader}.dataset.{key}" for loader in _LOADERS for key in ("split", "name", "cache_dir")),
 }
 # Arguments of this package's classes and functions, by name, beyond their types.
 _COUNT, _WEIGHT, _METRES = whole(1), NOT_NEGATIVE, NOT_NEGATIVE
@@ -130,6 +141,13 @@ ARGUMENTS: dict[str, Allowed] = {
     **dict.fromkeys(("backbone_lr_factor", "head_factor", "pyramid_factor", "scale"), NOT_NEGATIVE),
     **dict.fromkeys(("lr", "mlp_ratio", "gain", "max_positive_distance"), ABOVE_0),
     "decay_rate": FACTOR,
+    "cross_attention_precision": one_of(*DTYPES),
+    "sampling_kernel": one_of("grid_sample", "gather"),
+    "norm": one_of("", "LN", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN"),
+    "half_scale": one_of("conv", "max_pool"),
+    "input_format": one_of("RGB", "BGR"),
+    "on_bad_image": one_of("raise", "count"),
+    "sharding": one_of("scene", "reference"),
     "strides": list_of(_COUNT),
     "scale_factors": list_of(ABOVE_0),
     "code_weights": list_of(NOT_NEGATIVE, 10),
@@ -195,6 +213,9 @@ def _shown(value: Any) -> str:
 
 def _value(node: DictConfig, key: str, where: str) -> Any:
     """A value with its references resolved; ConfigError, with its whole path, if one is wrong."""
+    entry = node._get_node(key) if "." not in key else None
+    if entry is not None and not entry._is_interpolation() and not entry._is_missing():
+        return node[key]  # quicker
     try:
         return OmegaConf.select(node, key, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -234,12 +255,12 @@ def _check_part(path: str, part: DictConfig) -> None:
 
 
 def _narrower(by_type: Allowed, by_name: Allowed) -> Allowed:
-    """What an argument may be by its type, and as a number, or a list of them, by its name."""
+    """What an argument may be by its type and, as number, word or list of them, by its name."""
 
     def holds(value: Any) -> bool:
         in_range = by_name.holds(value) or list_of(by_name).holds(value)
-        is_number = isinstance(value, (int, float, ListConfig)) and not isinstance(value, bool)
-        return by_type.holds(value) and (in_range or not is_number)
+        has_range = isinstance(value, (int, float, str, ListConfig)) and not isinstance(value, bool)
+        return by_type.holds(value) and (in_range or not has_range)
 
     return Allowed(by_name.text + (", or null" if by_type.holds(None) else ""), holds)
 
