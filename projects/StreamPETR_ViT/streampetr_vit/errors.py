@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from streampetr_vit.texts import printable
 
@@ -87,15 +89,20 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
 
 def _drop_closed_streams() -> bool:
     """Whether nobody reads stdout or stderr any more; what is still to be written is dropped."""
-    closed = False
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            # Python flushes at its end once more, and would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            closed = True
-    return closed
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+    for stream in closed:
+        # Python flushes at its end once more, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(closed)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # closed, or not a file of the system
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager

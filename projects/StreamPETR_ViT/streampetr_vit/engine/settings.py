@@ -41,7 +41,7 @@ from streampetr_vit.engine.allowed import (
 from streampetr_vit.engine.building import call
 from streampetr_vit.engine.compile import MODES, compile_parts
 from streampetr_vit.engine.overrides import arguments_of, target_of
-from streampetr_vit.errors import ConfigError, one_line
+from streampetr_vit.errors import ConfigError, UserError, one_line
 from streampetr_vit.modeling.ops.precision import DTYPES
 
 _PRECISION = one_of(*DTYPES)
@@ -178,9 +178,10 @@ def check_settings(cfg: DictConfig) -> None:
     for path, part in parts:
         _check_part(path, part)
     _check_detections(cfg)
-    for _, part in parts:
+    # Inner ones first, so that the error names the innermost.
+    for path, part in sorted(parts, key=lambda entry: -entry[0].count(".")):
         if dataclasses.is_dataclass(target_of(part)):
-            call(part)  # its constructor checks what belongs together
+            _check_by_making(path, part)
     _write_out_home(cfg)
 
 
@@ -263,6 +264,16 @@ def _narrower(by_type: Allowed, by_name: Allowed) -> Allowed:
         return by_type.holds(value) and (in_range or not has_range)
 
     return Allowed(by_name.text + (", or null" if by_type.holds(None) else ""), holds)
+
+
+def _check_by_making(path: str, part: DictConfig) -> None:
+    """Makes a plain value: its constructor checks what belongs together."""
+    try:
+        call(part)
+    except UserError as error:
+        if path in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _check_names(path: str, part: Mapping[Any, Any], target: Any) -> None:
