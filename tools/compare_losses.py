@@ -31,7 +31,7 @@ from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.engine import load_config, train
-from streampetr_vit.engine.building import call
+from streampetr_vit.engine.described import call
 from streampetr_vit.errors import InputError, MissingFileError, one_line_errors
 
 _NAMES = ("total_loss", "grad_norm")

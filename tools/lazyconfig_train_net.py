@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import torch
 from detectron2.engine import default_argument_parser
@@ -45,8 +46,9 @@ examples:
 @one_line_errors()
 def main(args: argparse.Namespace) -> None:
     """One process of the job."""
-    # Each process reads the configuration: only the command line is sent to it.
-    cfg = load_config(args.config_file, args.opts, args.trust)
+    # Each process reads the configuration: only the command line is sent to it. One that
+    # detectron2's own parser has read is without --trust.
+    cfg = load_config(args.config_file, args.opts, getattr(args, "trust", ()))
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     setup(cfg, args)
@@ -67,6 +69,7 @@ def invoke_main() -> None:
     )
     add_trust(parser)
     args = parser.parse_args()
+    args.config_file = os.path.expanduser(args.config_file)  # each process reads it
     # A wrong override fails here once, and not in every process.
     cfg = load_config(args.config_file, args.opts, args.trust)
     if args.print_param_groups:

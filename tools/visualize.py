@@ -73,7 +73,7 @@ def open_records(args: argparse.Namespace) -> FrameRecords:
     if args.config_file:
         # Seconds, and most calls do without.
         from streampetr_vit.engine import load_config
-        from streampetr_vit.engine.building import call
+        from streampetr_vit.engine.described import call
 
         cfg = load_config(args.config_file, (), args.trust)
         return open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))

@@ -138,7 +138,7 @@ def start(output: Path, weights: dict[str, torch.Tensor], *words: str) -> dict[s
     """The weights after a training of one step at rate 0."""
     torch.save({"model": weights}, output / "start.pth")
     checkpoint = f"train.init_checkpoint={output / 'start.pth'}"
-    fixed = (checkpoint, f"train.output_dir={output}", "train.max_iter=1", "optimizer.lr=0")
+    fixed = (checkpoint, f"train.output_dir={output}", "train.max_iter=1", "optimizer.lr=1e-30")
     cfg = load_config(CONFIG, [*fixed, *words])
     cfg.model = LazyCall(NestedDetector)()
     train(cfg)

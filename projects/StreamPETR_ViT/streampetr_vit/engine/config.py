@@ -17,7 +17,7 @@ from detectron2.config import LazyCall, LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.engine.building import call, instantiate_model
+from streampetr_vit.engine.described import call, instantiate_model
 from streampetr_vit.engine.moved import rename_targets, where_now
 from streampetr_vit.engine.overrides import apply_overrides, check_override, keys_of
 from streampetr_vit.engine.settings import check_settings

@@ -38,8 +38,8 @@ from streampetr_vit.engine.allowed import (
     one_of,
     whole,
 )
-from streampetr_vit.engine.building import call
 from streampetr_vit.engine.compile import MODES, compile_parts
+from streampetr_vit.engine.described import call
 from streampetr_vit.engine.overrides import arguments_of, target_of
 from streampetr_vit.errors import ConfigError, UserError, one_line
 from streampetr_vit.modeling.ops.precision import DTYPES

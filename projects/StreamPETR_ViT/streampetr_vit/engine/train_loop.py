@@ -30,7 +30,7 @@ from torch import nn
 
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
 from streampetr_vit.engine.compile import compile_parts
-from streampetr_vit.engine.config import call, instantiate_model
+from streampetr_vit.engine.config import call, check_settings, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device, training_module
 from streampetr_vit.engine.half_precision import check_half_precisions
 from streampetr_vit.engine.hooks import BatchHook, CheckpointHook, ScheduleHook, StreamStateHook
@@ -57,6 +57,7 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
         cfg: the whole configuration.
         args: the command line, for the log; None when called from Python.
     """
+    check_settings(cfg)  # before a file is touched; `load_config` could not see later changes
     args = args or argparse.Namespace(config_file="", eval_only=False)
     forget_logged()  # two runs of one program have a log each
     default_setup(cfg, args)
@@ -72,6 +73,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
     Raises:
         InputError: settings that do not go together, see `instantiate_model`.
     """
+    check_settings(cfg)
     model = instantiate_model(cfg).to(resolve_device(cfg.train.device))
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)
