@@ -7,18 +7,18 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.benchmark.frames import SIDES, measure_latency, measure_scaling
 from streampetr_vit.benchmark.kernels import measure_kernels
 from streampetr_vit.benchmark.measuring import Tables, as_text, describe_machine
 from streampetr_vit.benchmark.session import Session
 from streampetr_vit.benchmark.training import POLICIES, measure_loading, measure_training
-from streampetr_vit.command_line import add_trust, file_path
+from streampetr_vit.command_line import above_0, add_trust, at_least, file_path
 from streampetr_vit.engine import resolve_device
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
 
@@ -73,16 +73,16 @@ def build_parser() -> argparse.ArgumentParser:
         add("--config-file", required=True, help="a recipe of configs/")
         add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
         add("--precision", default="float32", choices=("float32", "bf16", "fp16"))
-        add("--threads", type=_at_least(1), metavar="N", help="CPU threads of torch")
-        add("--repeats", type=_at_least(1), default=10, help="timed runs; default: 10")
-        add("--warmup", type=_at_least(0), default=2, help="runs before them; default: 2")
-        add("--peak-seconds", type=_above_0, default=5.0, help="to measure the matrix peak")
-        add("--peak-tflops", type=_above_0, help="the matrix peak, where it is known already")
+        add("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
+        add("--repeats", type=at_least(1), default=10, help="timed runs; default: 10")
+        add("--warmup", type=at_least(0), default=2, help="runs before them; default: 2")
+        add("--peak-seconds", type=above_0, default=5.0, help="to measure the matrix peak")
+        add("--peak-tflops", type=above_0, help="the matrix peak, where it is known already")
         add("--output", type=file_path, metavar="FILE", help="write JSON")
         if name in ("latency", "scale", "attention"):
-            add("--num-cameras", type=_at_least(1), default=6, help="of the rig; default: 6")
+            add("--num-cameras", type=at_least(1), default=6, help="of the rig; default: 6")
         if name in ("latency", "scale", "train"):
-            add("--batch", type=_at_least(1), default=1, help="streams; default: 1")
+            add("--batch", type=at_least(1), default=1, help="streams; default: 1")
         if name in ("latency", "train"):
             add("--data", action="store_true", help="the recipe's data set, not made-up input")
         if name == "latency":
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
             add("--checkpointing", **_list(",".join(POLICIES), *POLICIES))
         elif name == "data":
             add("--workers", **_list("0,1,2", "a number"))
-            add("--frames", type=_at_least(1), default=60, help="timed for each; default: 60")
+            add("--frames", type=at_least(1), default=60, help="timed for each; default: 60")
         elif name == "scale":
             add("--series", **_list(",".join(VALUES), *VALUES))
             add("--stage", default="frame", choices=SIDES, help="default: frame")
@@ -118,21 +118,6 @@ def _list(default: str, *allowed: str) -> dict[str, Any]:
 
     text = f"{', '.join(allowed)}; default: {default or 'as in the recipe'}"
     return {"type": parse, "default": default or [], "help": text}
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, {least} or more")
-        return int(text)
-
-    return parse
-
-
-def _above_0(text: str) -> float:
-    if not float(text) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must be above 0")
-    return float(text)
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Tables:
@@ -162,7 +147,7 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
     return {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes and prints; the exit status."""
     args = build_parser().parse_args(arguments)

@@ -25,9 +25,10 @@ from pathlib import Path
 import torch
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from torch.nn import functional
 
-from streampetr_vit.command_line import add_trust, file_path
+from streampetr_vit.command_line import add_trust, at_least, file_path, not_negative
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.engine import load_config, train
@@ -178,17 +179,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     recording = commands.add_parser("record", help="train some steps and write their losses")
     recording.add_argument("--config-file", required=True)
     add_trust(recording)
-    recording.add_argument("--steps", type=int, default=200)
+    recording.add_argument("--steps", type=at_least(1), default=200)
     recording.add_argument("output", type=file_path, help="JSON file")
     recording.add_argument("opts", nargs="*", help="overrides, path.key=value")
     comparing = commands.add_parser("compare", help="exit status 1 unless two traces are equal")
     comparing.add_argument("one", type=file_path)
     comparing.add_argument("other", type=file_path)
-    comparing.add_argument("--rtol", type=float, default=0.0, help="allowed, relative (default 0)")
+    comparing.add_argument(
+        "--rtol", type=not_negative, default=0.0, help="allowed, relative (default 0)"
+    )
     return parser.parse_args(argv)
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(argv: list[str] | None = None) -> int:
     """Runs the tool; the exit status."""
     args = parse_arguments(argv)

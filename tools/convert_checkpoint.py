@@ -22,6 +22,7 @@ import os
 from collections.abc import Sequence
 
 import torch
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from streampetr_vit.checkpoint.conversion import TARGETS, convert_file, describe
@@ -73,7 +74,7 @@ def model_of(config_file: str, trusted: Sequence[str] = ()) -> nn.Module:
     return model
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(argv: list[str] | None = None) -> None:
     """Runs the tool."""
     arguments = parse_arguments(argv)

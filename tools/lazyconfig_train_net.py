@@ -8,6 +8,7 @@ import os
 
 import torch
 from detectron2.engine import default_argument_parser
+from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.command_line import add_trust
 from streampetr_vit.engine import (
@@ -43,7 +44,7 @@ examples:
 """
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(args: argparse.Namespace) -> None:
     """One process of the job."""
     # Each process reads the configuration: only the command line is sent to it. One that
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
         train(cfg, args.resume)
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def invoke_main() -> None:
     """Parses the command line and starts the processes."""
     parser = default_argument_parser(EXAMPLES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from streampetr_vit.command_line import file_path
+from streampetr_vit.command_line import at_least, file_path
 from streampetr_vit.errors import one_line_errors
 from synthetic_nuscenes import PRESETS, ConfigError, SyntheticConfig, SyntheticError, generate
 
@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--range-m", type=float, help="lidar range; fog closes the view there")
     parser.add_argument("--seed", type=int, help="seed of all random choices")
     parser.add_argument("--lidar-files", action=argparse.BooleanOptionalAction, default=None)
-    parser.add_argument("--workers", type=int, help="processes (default: one per CPU core)")
+    parser.add_argument("--workers", type=at_least(1), help="processes (default: one per CPU core)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a synthetic set of another configuration"
     )

@@ -183,7 +183,7 @@ def test_what_a_recipe_sets_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"mine.py has syntax error!.*never closed.*line 1"):
         load_config(str(recipe))
     recipe.write_text("import no_such_package.part\n")
-    with pytest.raises(ConfigError, match="line 1: import .* pip install no_such_package"):
+    with pytest.raises(ConfigError, match="line 1: import .* pip install no-such-package"):
         load_config(str(recipe))
 
 

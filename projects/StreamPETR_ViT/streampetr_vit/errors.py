@@ -52,6 +52,10 @@ def one_line(error: BaseException) -> str:
         # torch puts the whole traceback of the process into the message of the error.
         start = rf"^(?:[\w.]+\.)?{re.escape(type(error).__name__)}: "
         *_, text = re.split(start, text, flags=re.MULTILINE)
+    key = getattr(error, "full_key", None)  # of OmegaConf
+    if key:
+        first = text.splitlines()[0]
+        return f"the configuration has no {key}" if "issing key" in first else f"{key}: {first}"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 

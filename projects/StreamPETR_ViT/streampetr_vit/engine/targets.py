@@ -133,4 +133,7 @@ def _find(name: str, packages: Sequence[str]) -> Any:
 def missing_package(what: str, error: ImportError) -> str:
     """The message for something that needs a package that is not installed."""
     package = (error.name or "").partition(".")[0]
-    return f"{what} needs the package {package}, which is not installed: pip install {package}"
+    return (
+        f"{what} needs the package {package}, which is not installed: pip install "
+        f"{package.replace('_', '-')}, or add its folder to PYTHONPATH if it is your own"
+    )
