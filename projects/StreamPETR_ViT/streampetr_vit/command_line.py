@@ -29,7 +29,7 @@ def at_least(least: int) -> Callable[[str], int]:
     """The type of whole numbers that are not too small."""
 
     def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
+        if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, {least} or more")
         return int(text)
 
