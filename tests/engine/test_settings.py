@@ -187,6 +187,19 @@ def test_what_a_recipe_sets_is_checked_too(tmp_path: Path) -> None:
         load_config(str(recipe))
 
 
+def test_a_misspelt_setting_of_a_recipe_is_not_ignored() -> None:
+    cfg = load_config(str(CONFIGS / "quickstart.py"))
+    cfg.train.my_own_setting = 5
+    check_settings(cfg)
+    cfg.train.max_itr = 5
+    with pytest.raises(ConfigError, match="train.max_itr is read by nothing.*mean train.max_iter"):
+        check_settings(cfg)
+    del cfg.train["max_itr"]
+    cfg.train.checkpointer.every = 5
+    with pytest.raises(ConfigError, match="train.checkpointer has every, which .* does not take"):
+        check_settings(cfg)
+
+
 def test_a_fault_in_a_library_that_a_recipe_calls_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
