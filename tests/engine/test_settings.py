@@ -154,6 +154,7 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
             "dataloader.train.mapper.image_aug.resize_range=[2,1]",
             "image_aug: resize_range must",
         ),
+        ("model.head.center_range=[1,1,1,0,0,0]", "six numbers in brackets, x, y, z of the lowest"),
         ("train.output_dir=${train.nothing}", "train.output_dir cannot be read: .*train.nothing"),
         ("train.output_dir=''", "train.output_dir='' is not allowed: it must be the name of a"),
     ],
@@ -214,6 +215,12 @@ def test_a_fault_in_a_library_that_a_recipe_calls_keeps_its_traceback(
 def test_what_a_constructor_raises_names_the_innermost_part() -> None:
     cfg = load_config(str(CONFIGS / "quickstart.py"), ["model.backbone.net.num_heads=7"])
     with pytest.raises(InputError, match="model.backbone.net cannot be built: num_heads=7 must"):
+        instantiate_model(cfg)
+    cfg = load_config(str(CONFIGS / "quickstart.py"), ["model.in_feature=p4"])
+    with pytest.raises(InputError, match="model.in_feature names p4, but SingleScale gives last_"):
+        instantiate_model(cfg)
+    cfg = load_config(str(CONFIGS / "quickstart_repdetr3d.py"), ["model.size_divisibility=8"])
+    with pytest.raises(InputError, match="model.size_divisibility=8, but SimpleFeaturePyramid.*16"):
         instantiate_model(cfg)
     broken = DictConfig({"part": {"_target_": "builtins.dict.fromkeys", "iterable": 3}})
     with pytest.raises(InputError, match="part cannot be built: "):

@@ -66,6 +66,7 @@ def instantiate_model(cfg: DictConfig) -> nn.Module:
     """
     model = call(cfg.model)
     _check_padding(model)
+    _check_features(model)
     if cfg.get("dataset_spec") is not None:
         names = [entry.name for entry in cfg.dataset_spec.classes]
         _check_classes(model, names)
@@ -81,6 +82,23 @@ def _check_padding(model: nn.Module) -> None:
         raise InputError(
             f"model.size_divisibility={given}, but {type(model.backbone).__name__} takes pictures "
             f"in multiples of {needed}: set model.size_divisibility={needed}"
+        )
+
+
+def _check_features(model: nn.Module) -> None:
+    """Raises InputError unless the backbone gives the features that the heads read."""
+    backbone, wanted = getattr(model, "backbone", None), getattr(model, "in_feature", ())
+    # A neck renames them. Only detectron2's backbones say what they give.
+    if getattr(model, "neck", None) is not None or not hasattr(backbone, "output_shape"):
+        return
+    given = list(backbone.output_shape())
+    missing = [
+        name for name in ([wanted] if isinstance(wanted, str) else wanted) if name not in given
+    ]
+    if missing:
+        raise InputError(
+            f"model.in_feature names {', '.join(missing)}, but {type(backbone).__name__} gives "
+            f"{', '.join(given)}: choose of these"
         )
 
 

@@ -43,7 +43,7 @@ SETTINGS: dict[str, Allowed] = {
     "schedule.lr_batch": whole(1) | null("a rate that is not scaled"),
     "train": SECTION,
     "train.output_dir": matching(r"(?s).*\S.*", "the name of a folder"),
-    "train.init_checkpoint": Allowed('a file, or "" for random weights', TEXT.holds),
+    "train.init_checkpoint": Allowed('a file, or "" for random weights', (TEXT | null("")).holds),
     "train.init_allow_wrong_shape": FLAG,
     "train.init_allow_partial": FLAG,
     "train.device": matching(r"auto|cpu|cuda(:\d+)?", '"auto", "cpu", "cuda" or "cuda:N"'),
@@ -99,6 +99,13 @@ OPTIONAL = {
 }
 # Arguments of this package's classes and functions, by name, beyond their types.
 _COUNT = whole(1)
+_BOX = Allowed(
+    "six numbers in brackets, x, y, z of the lowest corner and then of the highest",
+    lambda value: (
+        list_of(number(), 6).holds(value)
+        and all(low < high for low, high in zip(value[:3], value[3:], strict=True))
+    ),
+)
 ARGUMENTS: dict[str, Allowed] = {
     **dict.fromkeys(("img_size", "patch_size", "in_chans", "embed_dim", "depth"), _COUNT),
     **dict.fromkeys(("num_heads", "num_layers", "num_levels", "num_points"), _COUNT),
@@ -125,6 +132,7 @@ ARGUMENTS: dict[str, Allowed] = {
     "input_format": one_of("RGB", "BGR"),
     "on_bad_image": one_of("raise", "count"),
     "sharding": one_of("scene", "reference"),
+    **dict.fromkeys(("point_cloud_range", "center_range", "position_range"), _BOX),
     "strides": list_of(_COUNT),
     "scale_factors": list_of(ABOVE_0),
     "code_weights": list_of(NOT_NEGATIVE, 10),
