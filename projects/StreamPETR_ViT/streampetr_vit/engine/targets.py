@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 
 from streampetr_vit.errors import ConfigError
@@ -91,6 +92,8 @@ def _problem(target: Any, trusted: Sequence[str]) -> str | None:
         return "does not exist there: no class or function has this name"
     if not isinstance(found, (type, FunctionType)):
         return f"is a {type(found).__name__}, neither a class nor a function"
+    if locate(target) is not found:  # what will be called; imports nothing further
+        return "stands for two things, a module's part and a module: write the full name"
     home = f"{found.__module__}.{found.__qualname__}"  # where it is defined, by whatever name
     if _within(home, trusted):
         return None
