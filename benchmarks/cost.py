@@ -44,8 +44,10 @@ from streampetr_vit.benchmark.measuring import PeakMemory, Row, alternately, as_
 from streampetr_vit.checkpoint.conversion import convert_file
 from streampetr_vit.checkpoint.files import write_checkpoint
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.command_line import at_least, file_path
 from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.engine import load_config
+from streampetr_vit.errors import one_line_errors
 from streampetr_vit.modeling.ops.deformable_aggregation import deformable_aggregation
 from synthetic_nuscenes import SyntheticConfig, generate
 
@@ -229,6 +231,7 @@ def allocated_mb(call: partial[None]) -> float:
     return max(itertools.accumulate(changes, initial=0)) / 1e6
 
 
+@one_line_errors()
 def main() -> None:
     """Prints the table of a sub-command."""
     parser = argparse.ArgumentParser(
@@ -236,14 +239,19 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser("records").add_argument
-    add("--out", type=Path, required=True, help="new folder for 3 GB of tables")
-    add("--scenes", type=int, default=850, help="an even number; default: 850")
-    add("--workers", type=int, default=4)
+    add("--out", type=file_path, required=True, help="new folder for 3 GB of tables")
+    add("--scenes", type=at_least(2), default=850, help="an even number; default: 850")
+    add("--workers", type=at_least(1), default=4)
     add = commands.add_parser("checkpoints").add_argument
-    add("--depth", type=int, default=24, help="blocks of the ViT; default: 24, 2.5 GB of files")
+    add(
+        "--depth",
+        type=at_least(1),
+        default=24,
+        help="blocks of the ViT; default: 24, 2.5 GB of files",
+    )
     add("--tasks", nargs="+", default=list(FILES), choices=FILES)
     add = commands.add_parser("sampling").add_argument
-    add("--repeats", type=int, default=3, help="calls that are timed, after one")
+    add("--repeats", type=at_least(1), default=3, help="calls that are timed, after one")
     add("--only", choices=CASES)
     args = parser.parse_args()
     measure = {"records": records, "checkpoints": checkpoints, "sampling": sampling}[args.command]

@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 
 from streampetr_vit.benchmark.measuring import Row, describe_machine
+from streampetr_vit.command_line import above_0
+from streampetr_vit.errors import one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output" / "gpu_checks"
@@ -130,12 +132,13 @@ def check(chosen: Sequence[Part], seconds: float, output: Path = OUTPUT) -> list
     return table
 
 
+@one_line_errors()
 def main() -> None:
     """Runs the checks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=8.0, help="time for everything")
+    parser.add_argument("--minutes", type=above_0, default=8.0, help="time for everything")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu_checks: error: no CUDA device; nothing was checked")

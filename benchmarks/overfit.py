@@ -12,12 +12,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from streampetr_vit.command_line import above_0
 from streampetr_vit.engine import load_config, setup, train
-from synthetic_nuscenes import PRESETS, generate
+from streampetr_vit.errors import one_line_errors
+from synthetic_nuscenes import PRESETS, SyntheticError, generate
 
-if __name__ == "__main__":
+
+@one_line_errors(SyntheticError)
+def main() -> None:
+    """Trains and evaluates."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=60.0, help="of training")
+    parser.add_argument("--minutes", type=above_0, default=60.0, help="of training")
     parser.add_argument("opts", nargs="*", help="overrides of the recipe")
     args = parser.parse_args()
     options = [f"train.max_seconds={60 * args.minutes}", "train.max_iter=1000000"]
@@ -32,3 +37,7 @@ if __name__ == "__main__":
     setup(cfg)
     found = train(cfg)["bbox3d"]["mAP"]
     sys.exit(f"overfit: mAP {found:.3f} is not above 0.8" if found <= 0.8 else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,17 +7,18 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.benchmark.frames import SIDES, measure_latency, measure_scaling
 from streampetr_vit.benchmark.kernels import measure_kernels
 from streampetr_vit.benchmark.measuring import Tables, as_text, describe_machine
 from streampetr_vit.benchmark.session import Session
 from streampetr_vit.benchmark.training import POLICIES, measure_loading, measure_training
+from streampetr_vit.command_line import above_0, add_trust, at_least, file_path
 from streampetr_vit.engine import resolve_device
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.files import replacing
@@ -67,20 +68,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        add = commands.add_parser(name, help=text, description=text).add_argument
+        command = commands.add_parser(name, help=text, description=text)
+        add_trust(command)
+        add = command.add_argument
         add("--config-file", required=True, help="a recipe of configs/")
         add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: auto")
         add("--precision", default="float32", choices=("float32", "bf16", "fp16"))
-        add("--threads", type=_at_least(1), metavar="N", help="CPU threads of torch")
-        add("--repeats", type=_at_least(1), default=10, help="timed runs; default: 10")
-        add("--warmup", type=_at_least(0), default=2, help="runs before them; default: 2")
-        add("--peak-seconds", type=_above_0, default=5.0, help="to measure the matrix peak")
-        add("--peak-tflops", type=_above_0, help="the matrix peak, where it is known already")
-        add("--output", metavar="FILE", help="write JSON")
+        add("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
+        add("--repeats", type=at_least(1), default=10, help="timed runs; default: 10")
+        add("--warmup", type=at_least(0), default=2, help="runs before them; default: 2")
+        add("--peak-seconds", type=above_0, default=5.0, help="to measure the matrix peak")
+        add("--peak-tflops", type=above_0, help="the matrix peak, where it is known already")
+        add("--output", type=file_path, metavar="FILE", help="write JSON")
         if name in ("latency", "scale", "attention"):
-            add("--num-cameras", type=_at_least(1), default=6, help="of the rig; default: 6")
+            add("--num-cameras", type=at_least(1), default=6, help="of the rig; default: 6")
         if name in ("latency", "scale", "train"):
-            add("--batch", type=_at_least(1), default=1, help="streams; default: 1")
+            add("--batch", type=at_least(1), default=1, help="streams; default: 1")
         if name in ("latency", "train"):
             add("--data", action="store_true", help="the recipe's data set, not made-up input")
         if name == "latency":
@@ -91,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
             add("--checkpointing", **_list(",".join(POLICIES), *POLICIES))
         elif name == "data":
             add("--workers", **_list("0,1,2", "a number"))
-            add("--frames", type=_at_least(1), default=60, help="timed for each; default: 60")
+            add("--frames", type=at_least(1), default=60, help="timed for each; default: 60")
         elif name == "scale":
             add("--series", **_list(",".join(VALUES), *VALUES))
             add("--stage", default="frame", choices=SIDES, help="default: frame")
@@ -118,25 +121,11 @@ def _list(default: str, *allowed: str) -> dict[str, Any]:
     return {"type": parse, "default": default or [], "help": text}
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, {least} or more")
-        return int(text)
-
-    return parse
-
-
-def _above_0(text: str) -> float:
-    if not float(text) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must be above 0")
-    return float(text)
-
-
 def measure(args: argparse.Namespace, device: torch.device) -> Tables:
     """Runs a sub-command."""
     counts, peak = (args.repeats, args.warmup), (args.peak_seconds, args.peak_tflops)
-    session = Session(args.config_file, args.overrides, device, args.precision, *counts, *peak)
+    recipe = (args.config_file, args.overrides)
+    session = Session(*recipe, device, args.precision, *counts, *peak, trusted=args.trust)
     if args.command == "latency":
         modes = {"compiled": args.compile, "cuda_graph": args.cuda_graph}
         rig = {"cameras": args.num_cameras, "batch": args.batch, "from_data": args.data}
@@ -154,11 +143,16 @@ def measure(args: argparse.Namespace, device: torch.device) -> Tables:
     return measure_kernels(session, shapes=args.shapes, cameras=args.num_cameras)
 
 
-@one_line_errors()
+def _plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The command line for JSON."""
+    return {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
+
+
+@one_line_errors(OmegaConfBaseException)
 def main(arguments: list[str] | None = None) -> int:
     """Measures, writes and prints; the exit status."""
     args = build_parser().parse_args(arguments)
-    if args.output and not Path(args.output).parent.is_dir():  # before minutes are spent
+    if args.output and not args.output.parent.is_dir():  # before minutes are spent
         raise InputError(f"--output {args.output}: that folder does not exist; make it first")
     if args.output and Path(args.output).is_dir():
         raise InputError(f"--output {args.output} is a folder; name a file in it")
@@ -169,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = resolve_device(args.device)
     tables, machine = measure(args, device), describe_machine(device)
     if args.output:
-        result = {"benchmark": args.command, "machine": machine, "settings": vars(args)}
+        result = {"benchmark": args.command, "machine": machine, "settings": _plain(args)}
         with replacing(args.output) as temporary:
             temporary.write_text(json.dumps(result | {"tables": tables}, indent=2) + "\n")
     print(", ".join(f"{name} {value}" for name, value in machine.items()))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streampetr_vit.command_line import above_0, add_trust, at_least, file_path
 from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import load_split
@@ -37,36 +38,39 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder with samples/ and v1.0-*/")
+    parser.add_argument(
+        "--root", type=file_path, required=True, help="folder with samples/ and v1.0-*/"
+    )
     parser.add_argument("--version", required=True, help="table folder, for example v1.0-mini")
     parser.add_argument("--split", help="default: all scenes")
     parser.add_argument(
         "--config-file",
         help="recipe whose dataset_spec names classes and cameras (default: nuScenes)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
-    parser.add_argument("--draw", type=int, default=4, help="frames to draw (default 4)")
+    add_trust(parser)
+    parser.add_argument("--out", type=file_path, required=True, help="folder of the pictures")
+    parser.add_argument("--draw", type=at_least(0), default=4, help="frames to draw (default 4)")
     parser.add_argument(
-        "--read", type=int, default=50, help="frames whose pictures are decoded (0: all)"
+        "--read", type=at_least(0), default=50, help="frames whose pictures are decoded (0: all)"
     )
     parser.add_argument(
         "--input-size", type=_size, default=(320, 800), metavar="HxW", help="of the network"
     )
     parser.add_argument(
         "--resize",
-        type=float,
+        type=above_0,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="range of scales, relative to the stored picture (default: 0.94 to 1.25 of the scale "
         "that fills the input)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     return parser.parse_args(argv)
 
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, for example 320x800")
     return int(height), int(width)
 
@@ -119,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the tool; returns the exit status, 1 if pictures are broken."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    spec = load_spec(arguments.config_file)
+    spec = load_spec(arguments.config_file, arguments.trust)
     records = load_split(arguments.root, arguments.version, arguments.split, spec=spec)
     print(summarise(records))
     indices = evenly_spaced(arguments.read or len(records), len(records))

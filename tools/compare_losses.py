@@ -23,14 +23,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from torch.nn import functional
 
+from streampetr_vit.command_line import add_trust, at_least, file_path, not_negative
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.engine import load_config, train
+from streampetr_vit.engine.described import call
 from streampetr_vit.errors import InputError, MissingFileError, one_line_errors
 from streampetr_vit.files import replacing
 
@@ -93,7 +95,7 @@ def record(cfg: DictConfig, steps: int) -> Trace:
         cfg: the whole configuration; changed.
         steps: of the training; the schedule ends with them.
     """
-    spec = instantiate(cfg.dataset_spec)
+    spec = call(cfg.dataset_spec)
     data = data_print(open_dataset(cfg.dataloader.train.dataset, spec))
     cfg.train.update(max_iter=steps, max_seconds=None, precision="float32", device="cpu", seed=0)
     cfg.dataloader.evaluator = cfg.report = None
@@ -178,22 +180,25 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="train some steps and write their losses")
     recording.add_argument("--config-file", required=True)
-    recording.add_argument("--steps", type=int, default=200)
-    recording.add_argument("output", help="JSON file")
+    add_trust(recording)
+    recording.add_argument("--steps", type=at_least(1), default=200)
+    recording.add_argument("output", type=file_path, help="JSON file")
     recording.add_argument("opts", nargs="*", help="overrides, path.key=value")
     comparing = commands.add_parser("compare", help="exit status 1 unless two traces are equal")
-    comparing.add_argument("one")
-    comparing.add_argument("other")
-    comparing.add_argument("--rtol", type=float, default=0.0, help="allowed, relative (default 0)")
+    comparing.add_argument("one", type=file_path)
+    comparing.add_argument("other", type=file_path)
+    comparing.add_argument(
+        "--rtol", type=not_negative, default=0.0, help="allowed, relative (default 0)"
+    )
     return parser.parse_args(argv)
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(argv: list[str] | None = None) -> int:
     """Runs the tool; the exit status."""
     args = parse_arguments(argv)
     if args.command == "record":
-        trace = record(load_config(args.config_file, args.opts), args.steps)
+        trace = record(load_config(args.config_file, args.opts, args.trust), args.steps)
         trace.write(args.output)
         print(f"{args.output}: {args.steps} steps, the last loss is {trace.total_loss[-1]:.6g}")
         return 0

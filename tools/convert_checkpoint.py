@@ -19,15 +19,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 
 import torch
-from detectron2.config import instantiate
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from streampetr_vit.checkpoint.conversion import TARGETS, convert_file, describe
 from streampetr_vit.checkpoint.files import check_output, write_checkpoint, write_mmcv_checkpoint
 from streampetr_vit.checkpoint.formats import FORMATS
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.engine import instantiate_model, load_config
+from streampetr_vit.engine.described import call
 from streampetr_vit.errors import InputError, one_line_errors
 
 
@@ -36,8 +39,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", help=".pth, .pt or .safetensors")
-    parser.add_argument("output", help=".pth, .pt or .safetensors; written anew")
+    parser.add_argument("input", type=file_path, help=".pth, .pt or .safetensors")
+    parser.add_argument("output", type=file_path, help=".pth, .pt or .safetensors; written anew")
     sources = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     parser.add_argument(
         "--from", dest="source", default="auto", choices=("auto", *FORMATS), help=sources
@@ -46,6 +49,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-file", help="recipe whose model the weights must fit; nothing is trained"
     )
+    add_trust(parser)
     parser.add_argument("--only", metavar="PART", help="keep a part only, for example backbone")
     parser.add_argument(
         "--ema", action="store_true", help="the averaged weights, where the file has both"
@@ -58,30 +62,31 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def model_of(config_file: str) -> nn.Module:
+def model_of(config_file: str, trusted: Sequence[str] = ()) -> nn.Module:
     """The model of a recipe without memory for its weights, but for the 3D head's.
 
     The ranges of the head are values, and needed.
     """
-    cfg = load_config(config_file)
+    cfg = load_config(config_file, (), trusted)
     with torch.device("meta"):
         model = instantiate_model(cfg)
-    model.head = instantiate(cfg.model.head)
+    model.head = call(cfg.model.head)
     return model
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(argv: list[str] | None = None) -> None:
     """Runs the tool."""
     arguments = parse_arguments(argv)
     check_output(arguments.output)
     if os.path.realpath(arguments.input) == os.path.realpath(arguments.output):
         raise InputError("the output is the input; name another file")
+    file = arguments.config_file
     conversion = convert_file(
         arguments.input,
         arguments.source,
         arguments.target,
-        model=model_of(arguments.config_file) if arguments.config_file else None,
+        model=model_of(file, arguments.trust) if file else None,
         averaged=arguments.ema,
         only=arguments.only,
         allow_other_size=arguments.allow_other_size,

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import torch
 from detectron2.engine import default_argument_parser
+from omegaconf.errors import OmegaConfBaseException
 
+from streampetr_vit.command_line import add_trust
 from streampetr_vit.engine import (
     evaluate_only,
     launch,
@@ -41,11 +44,12 @@ examples:
 """
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(args: argparse.Namespace) -> None:
     """One process of the job."""
-    # Each process reads the configuration: only the command line is sent to it.
-    cfg = load_config(args.config_file, args.opts)
+    # Each process reads the configuration: only the command line is sent to it. One that
+    # detectron2's own parser has read is without --trust.
+    cfg = load_config(args.config_file, args.opts, getattr(args, "trust", ()))
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     setup(cfg, args)
@@ -55,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
         train(cfg, args.resume)
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def invoke_main() -> None:
     """Parses the command line and starts the processes."""
     parser = default_argument_parser(EXAMPLES)
@@ -64,9 +68,11 @@ def invoke_main() -> None:
         action="store_true",
         help="print name, shape, lr and weight decay of every parameter and stop; reads no data",
     )
+    add_trust(parser)
     args = parser.parse_args()
+    args.config_file = os.path.expanduser(args.config_file)  # each process reads it
     # A wrong override fails here once, and not in every process.
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, args.trust)
     if args.print_param_groups:
         print(param_group_table(cfg))
         return

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
+from streampetr_vit.command_line import at_least, file_path
 from streampetr_vit.errors import one_line_errors
 from synthetic_nuscenes import PRESETS, ConfigError, SyntheticConfig, SyntheticError, generate
 
@@ -28,7 +28,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="data root to make")
+    parser.add_argument("--out", type=file_path, required=True, help="data root to make")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quickstart")
     parser.add_argument("--scenes", type=int, help="training scenes")
     parser.add_argument("--val-scenes", type=int, help="validation scenes")
@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--range-m", type=float, help="lidar range; fog closes the view there")
     parser.add_argument("--seed", type=int, help="seed of all random choices")
     parser.add_argument("--lidar-files", action=argparse.BooleanOptionalAction, default=None)
-    parser.add_argument("--workers", type=int, help="processes (default: one per CPU core)")
+    parser.add_argument("--workers", type=at_least(1), help="processes (default: one per CPU core)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a synthetic set of another configuration"
     )

@@ -15,8 +15,8 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.data.checks import summarise
 from streampetr_vit.data.nuscenes.catalog import load_split, open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
@@ -32,14 +32,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dataset", nargs="+", metavar="NAME", help="registered data sets, instead of all below"
     )
-    parser.add_argument("--root", type=Path, help="folder with samples/ and v1.0-*/")
+    parser.add_argument("--root", type=file_path, help="folder with samples/ and v1.0-*/")
     parser.add_argument("--version", help="table folder, for example v1.0-mini")
     parser.add_argument("--split", help="count this split only (default: all scenes)")
     parser.add_argument(
         "--config-file",
         help="recipe whose dataset_spec names classes and cameras (default: nuScenes)",
     )
-    parser.add_argument("--cache-dir", type=Path, help="default: ROOT/.streampetr_vit")
+    add_trust(parser)
+    parser.add_argument("--cache-dir", type=file_path, help="default: ROOT/.streampetr_vit")
     arguments = parser.parse_args(argv)
     described = (arguments.root, arguments.version, arguments.split, arguments.cache_dir)
     if arguments.dataset and any(described):
@@ -54,7 +55,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def data_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, FrameRecords]]:
     """Opens the data sets that the command line names, one after the other, each with a title."""
-    spec = load_spec(arguments.config_file)
+    spec = load_spec(arguments.config_file, arguments.trust)
     for name in arguments.dataset or ():
         yield name, open_dataset(name, spec)
     if arguments.root:

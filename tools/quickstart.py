@@ -15,14 +15,17 @@ from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.engine import load_config, setup, train
-from streampetr_vit.errors import one_line_errors
+from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
 from streampetr_vit.report.from_run import synthetic_notes
 from streampetr_vit.report.page import REPORT_FILE
-from synthetic_nuscenes import PRESETS, SyntheticError, generate
+from synthetic_nuscenes import PRESETS, SyntheticConfig, SyntheticError, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,15 +39,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), help="data set (default: as the recipe says)"
     )
-    parser.add_argument("--data", type=Path, help="its folder (default: as the recipe says)")
+    parser.add_argument("--data", type=file_path, help="its folder (default: as the recipe says)")
+    add_trust(parser)
     parser.add_argument("opts", nargs="*", help="overrides of the recipe, path.key=value")
     args = parser.parse_args(argv)
     start = time.monotonic()
     # With a GPU: a larger model on a larger set.
     recipe = "quickstart_gpu" if torch.cuda.is_available() else "quickstart"
-    cfg = load_config(args.config_file or str(ROOT / "configs" / f"{recipe}.py"), args.opts)
-    synthetic = PRESETS[args.preset or cfg.synthetic.preset]
-    data = args.data or Path(cfg.dataloader.train.dataset.root)
+    file = args.config_file or str(ROOT / "configs" / f"{recipe}.py")
+    cfg = load_config(file, args.opts, args.trust)
+    synthetic, data = _preset(cfg, args.preset), _data_folder(cfg, args.data)
+    if cfg.dataloader.get("evaluator") is None or cfg.get("report") is None:
+        raise InputError(
+            "the quick start ends with metrics and a report: leave dataloader.evaluator and report "
+            "as they are; tools/lazyconfig_train_net.py trains without them"
+        )
     print(f"[quickstart] data: {data}", flush=True)
     generate(synthetic, data)
     data_seconds = time.monotonic() - start
@@ -56,9 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     setup(cfg)
     train(cfg)
     output = Path(cfg.train.output_dir)
-    evaluator = cfg.dataloader.evaluator
-    summary = None if evaluator is None else Path(evaluator.output_dir, "metrics_summary.json")
-    if summary is not None and summary.is_file():
+    summary = Path(cfg.dataloader.evaluator.output_dir, "metrics_summary.json")
+    if summary.is_file():
         print(f"\n{printed_table(json.loads(summary.read_text()))}\n")
     records = open_dataset(cfg.dataloader.test.dataset, instantiate(cfg.dataset_spec))
     for note in [*cfg.report.notes, *synthetic_notes(records)]:
@@ -69,6 +77,26 @@ def main(argv: list[str] | None = None) -> None:
     print(f"[quickstart] report: {report if report.is_file() else 'none, see the log'}")
 
 
+def _preset(cfg: DictConfig, given: str | None) -> SyntheticConfig:
+    """The data set to make: as the command line says, else the recipe."""
+    name = given or (cfg.get("synthetic") or {}).get("preset")
+    if name not in PRESETS:
+        raise InputError(
+            f"synthetic.preset is {name!r}: pass --preset, one of {', '.join(sorted(PRESETS))}"
+        )
+    return PRESETS[name]
+
+
+def _data_folder(cfg: DictConfig, given: Path | None) -> Path:
+    """The data set's folder: as the command line says, else the recipe."""
+    dataset = cfg.dataloader.train.dataset
+    if given is None and not isinstance(dataset, DictConfig):
+        raise InputError(
+            f"the recipe names the data set {dataset!r}, but no folder to make one in: pass --data"
+        )
+    return given or file_path(dataset.root)
+
+
 if __name__ == "__main__":
-    with one_line_errors(SyntheticError):
+    with one_line_errors(SyntheticError, OmegaConfBaseException):
         main()

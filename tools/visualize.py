@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import cv2
-from detectron2.config import instantiate
+from omegaconf.errors import OmegaConfBaseException
 
+from streampetr_vit.command_line import above_0, add_trust, at_least, file_path, not_negative
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, OutputError, one_line_errors
@@ -45,34 +46,41 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="WORD",
         help="a registered name, or ROOT VERSION SPLIT",
     )
-    parser.add_argument("--results", help="nuScenes results JSON; without it only true boxes")
-    parser.add_argument("--out", required=True, help="folder for the pictures")
-    parser.add_argument("--score-threshold", type=float, default=0.25, help="default: 0.25")
-    parser.add_argument("--frames", type=int, help="draw at most so many frames")
+    add_trust(parser)
+    parser.add_argument(
+        "--results", type=file_path, help="nuScenes results JSON; without it only true boxes"
+    )
+    parser.add_argument("--out", type=file_path, required=True, help="folder for the pictures")
+    parser.add_argument("--score-threshold", type=not_negative, default=0.25, help="default: 0.25")
+    parser.add_argument("--frames", type=at_least(1), help="draw at most so many frames")
     parser.add_argument(
         "--scenes",
         nargs="+",
         help="draw only these scenes (an unknown name lists those that exist)",
     )
-    parser.add_argument("--range", type=float, default=51.2, help="of the view from above, metres")
-    parser.add_argument("--width", type=int, default=640, help="of one camera picture, pixels")
+    parser.add_argument(
+        "--range", type=above_0, default=51.2, help="of the view from above, metres"
+    )
+    parser.add_argument(
+        "--width", type=at_least(16), default=640, help="of one camera picture, pixels"
+    )
     parser.add_argument("--no-truth", action="store_true", help="do not draw the true boxes")
     parser.add_argument("--video", action="store_true", help="write OUT/video.mp4 at 2 Hz as well")
     args = parser.parse_args(arguments)
     if args.dataset and len(args.dataset) not in (1, 3):
         parser.error("--dataset takes a registered name, or ROOT VERSION SPLIT")
-    if args.frames is not None and args.frames < 1:
-        parser.error(f"--frames must be positive, not {args.frames}")
     return args
 
 
 def open_records(args: argparse.Namespace) -> FrameRecords:
     """The data set that the command line names."""
     if args.config_file:
-        from streampetr_vit.engine import load_config  # seconds, and most calls do without
+        # Seconds, and most calls do without.
+        from streampetr_vit.engine import load_config
+        from streampetr_vit.engine.described import call
 
-        cfg = load_config(args.config_file)
-        return open_dataset(cfg.dataloader.test.dataset, instantiate(cfg.dataset_spec))
+        cfg = load_config(args.config_file, (), args.trust)
+        return open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
     if len(args.dataset) == 1:
         return open_dataset(args.dataset[0])
     root, version, split = args.dataset
@@ -118,7 +126,7 @@ def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:
         picture = draw_record(
             record, detections, args.score_threshold, args.range, args.width, not args.no_truth
         )
-        files.append(Path(args.out) / f"{index:05d}_{file_name(record.scene_name)}.png")
+        files.append(args.out / f"{index:05d}_{file_name(record.scene_name)}.png")
         save_picture(files[-1], picture)
     return files
 
@@ -143,14 +151,14 @@ def write_video(path: Path, files: list[Path], frames_per_second: float = 2.0) -
         writer.release()
 
 
-@one_line_errors()
+@one_line_errors(OmegaConfBaseException)
 def main(arguments: list[str] | None = None) -> None:
     """Draws, and says where."""
     args = parse_arguments(arguments)
     files = draw_frames(args, open_records(args))
     print(f"{len(files)} pictures in {args.out}")
     if args.video:
-        video = Path(args.out) / "video.mp4"
+        video = args.out / "video.mp4"
         write_video(video, files)
         print(f"video: {video}")
 

@@ -72,3 +72,50 @@ def test_call_adds_arguments_and_keeps_interpolations() -> None:
     assert call(cfg.model).backbone.out_features == 5
     assert call(cfg.model, width=3).backbone.out_features == 3
     assert "width" in cfg.model and cfg.model.width == 5
+
+
+QUICKSTART = str(Path(__file__).resolve().parents[2] / "configs" / "quickstart.py")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        # A described data set is one value: nothing of the recipe's stays.
+        ("dataloader.train.dataset={root:x,version:y}", "", {"root": "x", "version": "y"}),
+        ("dataloader.train.dataset=nuscenes_mini_train", "", "nuscenes_mini_train"),
+        ("dataloader.train.dataset.root=x", "root", "x"),
+        ("dataloader.train.dataset.root=x", "split", "train"),
+    ],
+)
+def test_a_data_set_is_replaced_whole(override: str, key: str, expected: object) -> None:
+    dataset = load_config(QUICKSTART, [override]).dataloader.train.dataset
+    assert (dataset[key] if key else dataset) == expected
+
+
+def test_a_description_replaces_the_name_of_a_data_set() -> None:
+    words = ["dataloader.test.dataset=nuscenes_mini_val", "dataloader.test.dataset={root:x"]
+    cfg = load_config(QUICKSTART, [words[0], f"{words[1]},version:y}}"])
+    assert cfg.dataloader.test.dataset == {"root": "x", "version": "y"}
+    assert cfg.dataloader.evaluator.dataset == {"root": "x", "version": "y"}  # refers to it
+
+
+def test_other_dicts_change_what_they_name_unless_they_describe_a_part() -> None:
+    cfg = load_config(
+        QUICKSTART,
+        [
+            "train.checkpointer={period:7}",
+            "model.window={num_frame_losses:2,num_frame_head_grads:2,num_frame_backbone_grads:2}",
+            "model.grid_mask={_target_:torch.nn.Identity}",
+        ],
+    )
+    assert cfg.train.checkpointer == {"period": 7, "max_to_keep": 1}
+    assert cfg.model.window.num_frame_losses == 2 and "_target_" in cfg.model.window
+    assert cfg.model.grid_mask == {"_target_": "torch.nn.Identity"}
+
+
+def test_a_shorter_list_replaces() -> None:
+    words = ["dataset_spec.cameras=[CAM_FRONT]"]
+    words += ["dataset_spec.classes=[{name:car,categories:[vehicle.car]}]"]
+    spec = load_config(QUICKSTART, words).dataset_spec
+    assert spec.cameras == ["CAM_FRONT"]
+    assert spec.classes == [{"name": "car", "categories": ["vehicle.car"]}]

@@ -11,7 +11,7 @@ from detectron2.engine.hooks import EvalHook
 from omegaconf import DictConfig
 
 from streampetr_vit.engine import evaluate_only, load_config, train
-from streampetr_vit.engine.config import _arguments_of
+from streampetr_vit.engine.overrides import arguments_of
 from streampetr_vit.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,4 +121,4 @@ def function(size: int, /, scale: float, *, mode: str = "a", **options: int) -> 
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_arguments_that_an_override_may_set(target: object, names: list[str]) -> None:
-    assert _arguments_of(target) == names
+    assert list(arguments_of(target)[0]) == names

@@ -57,7 +57,9 @@ def test_wrong_groups_end_with_one_clear_line(print_groups) -> None:
 
 def test_a_model_that_cannot_be_built_ends_with_one_clear_line(print_groups) -> None:
     path = str(CONFIGS / "streampetr_eva02_l_800x320_24ep.py")
-    with pytest.raises(SystemExit, match=r"error: the configuration's model cannot be built: "):
+    with pytest.raises(
+        SystemExit, match=r"error: the configuration's model.backbone.net cannot be built: "
+    ):
         print_groups("--config-file", path, "model.backbone.net.num_heads=7")
 
 

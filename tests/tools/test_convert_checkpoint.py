@@ -121,7 +121,7 @@ def test_bad_input_is_one_line(released: Path, tmp_path: Path, capsys) -> None:
     cfg.model.backbone.net.num_heads = 7
     LazyConfig.save(cfg, str(tmp_path / "wrong.yaml"))
     message = failure(capsys, released, out, "--config-file", tmp_path / "wrong.yaml")
-    assert "the configuration's model cannot be built: " in message
+    assert "model.backbone.net cannot be built: " in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth", "wrong.yaml"]
 
 

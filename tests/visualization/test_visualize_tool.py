@@ -101,7 +101,10 @@ def test_tool_refuses_results_of_another_set(tiny_nuscenes: Path, tmp_path: Path
     [
         (["--dataset", "a", "b", "--out", "x"], "ROOT VERSION SPLIT"),
         (["--out", "x"], "one of the arguments"),
-        (["--dataset", "a", "--out", "x", "--frames", "0"], "--frames must be positive"),
+        (
+            ["--dataset", "a", "--out", "x", "--frames", "0"],
+            "argument --frames: '0' must be a whole number, 1 or more",
+        ),
     ],
 )
 def test_tool_arguments(

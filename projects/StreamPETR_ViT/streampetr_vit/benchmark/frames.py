@@ -192,7 +192,7 @@ def _overrides(session: Session, series: str, value: tuple[int, ...]) -> list[st
         return [f"model.head.{keys[series]}={value[0]}"] if series in keys else []
     width, height = value
     changes = [f"dataloader.train.mapper.image_aug.final_size=[{height},{width}]"]
-    net, side = session.cfg.model.backbone.net, min(height, width)
+    net, side = session.net, min(height, width)
     if (height, width) != session.image_size:
         # The rotary tables follow the shorter side: the global windows span it, as in the recipes.
         changes.append(f"model.backbone.net.img_size={side}")
@@ -209,7 +209,7 @@ def _point_row(session: Session, stage: str, cameras: int, batch: int) -> measur
     (seconds,) = measuring.alternately([run.push], session.repeats, session.warmup)
     if stage != "frame":
         seconds = [laps[stage] for laps in run.laps[-session.repeats :]]
-    patch = session.cfg.model.backbone.net.patch_size
+    patch = session.net.patch_size
     height, width = run.detector.padded_size(size)
     tokens = batch * cameras * (height // patch) * (width // patch)
     row = measuring.time_row(seconds, frame_tflop(session.cfg, size, cameras, batch)[stage])

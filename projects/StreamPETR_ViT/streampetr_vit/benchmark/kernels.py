@@ -44,6 +44,7 @@ def measure_kernels(
         shapes: windows, real tokens and padded keys of each; none for those of the recipe.
         cameras: of the rig that gives them.
     """
+    _ = session.net  # an error here for a recipe without a ViT
     groups = [WindowGroup(*shape) for shape in shapes] or _configured_groups(session, cameras)
     title = "{0.windows} windows of {0.tokens} tokens, {0.padded} padded keys"
     return {title.format(group): _kernel_rows(session, group) for group in groups}
@@ -53,7 +54,7 @@ def measure_kernels(
 def _kernel_rows(session: Session, group: WindowGroup) -> list[measuring.Row]:
     """A row for each kernel. One that this machine lacks says so; one that fails has an error."""
     torch.manual_seed(0)
-    net = session.cfg.model.backbone.net
+    net = session.net
     heads, dim = net.num_heads, net.embed_dim // net.num_heads
     # Query, key and value of the tokens, and the value of the padded keys.
     sizes = [(group.windows * group.tokens, heads, dim)] * 3 + [(heads, dim)]

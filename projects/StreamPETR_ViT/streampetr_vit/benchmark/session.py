@@ -10,12 +10,14 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.benchmark import Timer
 
 from streampetr_vit.benchmark.measuring import Row
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine import build_model, load_config
+from streampetr_vit.engine.overrides import target_of
+from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.linear import ONEDNN_USABLE, onednn_product
 from streampetr_vit.modeling.ops.precision import DTYPES
@@ -42,6 +44,7 @@ class Session:
     warmup: int = 2  # runs before them
     peak_seconds: float = 5.0  # that measuring the matrix peak takes
     given_peak: float | None = None  # TFLOP/s of the matrix peak; None measures it
+    trusted: Sequence[str] = ()  # packages that a YAML recipe may call, see `load_config`
 
     def changed(self, *overrides: str) -> Session:
         """The same with further overrides."""
@@ -50,7 +53,7 @@ class Session:
     @cached_property
     def cfg(self) -> DictConfig:
         """The whole configuration."""
-        cfg = load_config(self.config_file, self.overrides)
+        cfg = load_config(self.config_file, self.overrides, self.trusted)
         cfg.train.device = str(self.device)
         return cfg
 
@@ -59,6 +62,23 @@ class Session:
         """(height, width) in pixels of the pictures that the recipe's network sees."""
         height, width = self.cfg.dataloader.train.mapper.image_aug.final_size
         return height, width
+
+    @property
+    def net(self) -> DictConfig:
+        """The settings of the recipe's ViT.
+
+        Raises:
+            InputError: the recipe has another backbone.
+        """
+        net = OmegaConf.select(self.cfg, "model.backbone.net")
+        if net is None:
+            target = target_of(self.cfg.model.backbone)
+            raise InputError(
+                f"{self.config_file}: model.backbone ({target.__name__}) has no net: this measures "
+                "the ViT of a recipe such as configs/quickstart.py; the sub-commands latency, "
+                "train and data take other backbones too"
+            )
+        return net
 
     @cached_property
     def peak_rows(self) -> list[Row]:

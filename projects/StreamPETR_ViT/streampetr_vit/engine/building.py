@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.engine.compile import compile_parts
-from streampetr_vit.engine.config import instantiate_model
+from streampetr_vit.engine.config import check_settings, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
     Raises:
         InputError: settings that do not go together, see `instantiate_model`.
     """
+    check_settings(cfg)  # `load_config` could not see what a caller has changed since
     model = instantiate_model(cfg).to(resolve_device(cfg.train.device))
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_children()}
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if count)

@@ -80,7 +80,8 @@ def where_now(error: ImportError) -> str | None:
 def rename_targets(node: Any) -> None:
     """Gives every `_target_` of a configuration its present name, in place."""
     if isinstance(node, DictConfig):
-        target = node.get("_target_")
+        entry = node._get_node("_target_")  # as it stands: it may be an interpolation
+        target = None if entry is None else entry._value()
         if inspect.isclass(target):  # in a recipe; in YAML it is a name
             target = f"{target.__module__}.{target.__qualname__}"
         if isinstance(target, str) and (renamed := new_name(target)):

@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 
+from streampetr_vit.engine.settings import check_settings
 from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.logs import forget_logged
 
@@ -75,6 +76,7 @@ def setup(cfg: DictConfig, args: argparse.Namespace | None = None) -> None:
     """
     # Not detectron2's `default_setup`: it writes config.yaml over that of another run before anyone
     # knows whether this one can start, and gives the lines of a second run to the first one's log.
+    check_settings(cfg)  # before a file is touched
     args = args or argparse.Namespace(config_file="", eval_only=False)
     only_evaluates = getattr(args, "eval_only", False)
     folder = evaluation_folder(cfg) if only_evaluates else str(cfg.train.output_dir)

@@ -1,0 +1,173 @@
+"""Overrides of a configuration, `path.key=value`, with errors that name the fix."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from streampetr_vit.engine.moved import KEYS
+from streampetr_vit.errors import ConfigError, one_line
+
+
+def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Changes a configuration in place.
+
+    A dict changes the keys that it names in a section or in a described part. It replaces what is
+    there if it describes a part itself (it has `_target_`), or if the setting is an argument whose
+    value is a dict, as a data set: a mixture of two of those is neither.
+
+    Raises:
+        ConfigError: an override is malformed, or its key does not exist.
+    """
+    for override in overrides:
+        parsed = check_override(cfg, override)
+        key, value = parsed.key_or_group, parsed.value()
+        try:
+            OmegaConf.update(cfg, key, value, merge=not _is_one_value(cfg, key, value))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"override {override!r}: {one_line(error)}") from error
+
+
+def _is_one_value(cfg: DictConfig, key: str, value: Any) -> bool:
+    """Whether a new value replaces the old one whole."""
+    if not isinstance(value, Mapping) or "_target_" in value:
+        return True
+    parent, _, _ = key.rpartition(".")
+    old, around = _node(cfg, key), _node(cfg, parent) if parent else cfg
+    describes = isinstance(old, DictConfig) and not old._is_none() and "_target_" in old
+    return not describes and isinstance(around, DictConfig) and "_target_" in around
+
+
+def _node(cfg: DictConfig, key: str) -> Any:
+    return OmegaConf.select(cfg, key, default=None, throw_on_missing=False)
+
+
+def check_override(cfg: DictConfig, override: str) -> Override:
+    """The parsed override; ConfigError unless it is well formed and its key exists (`keys_of`)."""
+    # detectron2 would add an unknown key silently: a misspelt override would change nothing.
+    if override.startswith("-"):
+        raise ConfigError(
+            f"option {override!r} comes behind a path.key=value and would be taken for one: put "
+            "all options before the first path.key=value"
+        )
+    try:
+        parsed = OverridesParser.create().parse_override(_with_quoted_home(override))
+        text = parsed.value()
+    except HydraException as error:
+        raise ConfigError(
+            f"override {override!r} is malformed: write path.key=value (quote values that hold "
+            f"spaces, commas or brackets). {one_line(error)}"
+        ) from error
+    if text in ("None", "none"):  # hydra reads a string
+        raise ConfigError(f"override {override!r} sets the text {text!r}; for no value write null")
+    if parsed.is_sweep_override():  # hydra would run once for each
+        key, _, values = override.partition("=")
+        raise ConfigError(f"override {override!r}: a list needs brackets, {key}=[{values}]")
+    if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
+        raise ConfigError(
+            f"override {override!r}: only path.key=value is supported; keys cannot be added or "
+            "removed here, edit the recipe"
+        )
+    node: Any = cfg
+    parts = parsed.key_or_group.split(".")
+    for depth, part in enumerate(parts):
+        allowed = keys_of(node)
+        if part not in allowed:
+            raise ConfigError(_unknown_key(override, parts[:depth], part, allowed))
+        # An argument that only the signature names has no node: nothing below it can be set.
+        try:
+            node = _node(cfg, ".".join(parts[: depth + 1]))
+        except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+            if depth + 1 == len(parts):
+                break  # it is about to be replaced
+            raise ConfigError(f"override {override!r}: {one_line(error)}") from error
+    return parsed
+
+
+def _with_quoted_home(override: str) -> str:
+    """The override with quotes around what begins with ~, which hydra's grammar lacks."""
+    if "'" in override or '"' in override:
+        return override
+    return re.sub(r"(?<=[=:,\[{ ])~[^,\[\]{}\s]*", r"'\g<0>'", override)
+
+
+def target_of(node: DictConfig) -> Any:
+    """The class or function that a described part calls.
+
+    Raises:
+        ConfigError: there is none of the name.
+    """
+    entry = node._get_node("_target_")
+    target = entry._value() if hasattr(entry, "_value") else entry
+    if not isinstance(target, str):
+        return target
+    try:
+        return locate(target)
+    # Whatever importing a module of the user's choice raises.
+    except Exception as error:
+        where = node._get_full_key("_target_")
+        raise ConfigError(
+            f"{where}={target} cannot be imported: {one_line(error)}. Write the full name of a "
+            "class or function, such as torch.optim.AdamW"
+        ) from error
+
+
+def keys_of(node: Any) -> list[str]:
+    """Keys that may be set in a node: those it has, and arguments of what it describes."""
+    if isinstance(node, ListConfig):
+        return [str(index) for index in range(len(node))]
+    if not isinstance(node, Mapping):
+        return []
+    keys = [str(key) for key in node]
+    if isinstance(node, DictConfig) and "_target_" in node:
+        keys += [name for name in arguments_of(target_of(node))[0] if name not in keys]
+    return keys
+
+
+def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Named arguments of a function or class; with **options also those of the base classes.
+
+    Returns:
+        The arguments, and whether it takes others as well.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    # A class whose __init__ takes **options passes them on to the next class.
+    for place in inspect.getmro(target) if inspect.isclass(target) else (target,):
+        if place is object:
+            break
+        try:
+            parameters = inspect.signature(place).parameters.values()
+        except (TypeError, ValueError):  # some built-in classes have none
+            return found, True
+        for parameter in parameters:
+            if parameter.kind in named:
+                found.setdefault(parameter.name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return found, False
+    return found, True
+
+
+def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str]) -> str:
+    where = ".".join(parents) or "the configuration"
+    moved = KEYS.get(".".join((*parents, part)))
+    if moved is not None:
+        return f"override {override!r}: this key is gone; set {moved} instead, which all parts read"
+    if not allowed:
+        return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
+    near = difflib.get_close_matches(part, allowed, n=3, cutoff=0.5)
+    paths = [".".join((*parents, name)) for name in near]
+    hint = f"did you mean {' or '.join(paths)}? " if near else ""
+    # "_target_" can be set, but is no setting that a user looks for.
+    shown = [key for key in allowed if key != "_target_"]
+    return f"override {override!r}: {where} has no key {part!r}; {hint}It has: {', '.join(shown)}"
