@@ -43,6 +43,8 @@ class Finder(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         # `write_bytes(path, data)` is synthetic_nuscenes' own, which renames.
         is_own = isinstance(node.func, ast.Name) and node.func.id == "write_bytes"
+        # With one value, `dump` gives a text.
+        is_own |= _name(node) == "dump" and len(node.args) < 2
         is_writer = _name(node) in WRITERS and not is_own
         if not self.safe and (is_writer or _saves(node) or _opens(node)):
             self.lines.append(node.lineno)
@@ -84,6 +86,8 @@ def test_files_are_written_through_a_block_that_renames(path: Path) -> None:
         ("with replacing('a') as t, t.open('w') as file: pass", False),
         ("with t.open('w') as file, replacing('a') as t: pass", True),
         ("open('a')", False),
+        ("json.dump(a, b)", True),
+        ("yaml.dump(a, width=9)", False),
         ("checkpointer.save(a)", False),
     ],
 )

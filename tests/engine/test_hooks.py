@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from toy_task import ToyDetector, build_toy_train_loader
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
@@ -129,6 +131,28 @@ def test_checkpoints_of_earlier_starts_count(tmp_path: Path) -> None:
     # A run that went back counts anew from there: the newest file stays, whatever its number.
     train_with_checkpoints(tmp_path, 0, 2, period=2, max_to_keep=1)
     assert set(checkpoints(tmp_path)) == own | {"model_0000001.pth", "model_final.pth"}
+
+
+def test_the_checkpoint_to_resume_from_stays_whatever_the_clock_says(tmp_path: Path) -> None:
+    train_with_checkpoints(tmp_path, 0, 3, period=2, max_to_keep=1)
+    os.utime(tmp_path / "model_0000001.pth", (2**32, 2**32))  # the clock was wrong then
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    trainer.register_hooks([CheckpointHook(checkpointer, period=2, max_to_keep=1)])
+    with pytest.raises(RuntimeError):
+        trainer.register_hooks([_FailsAt(4)])
+        trainer.train(3, 9)
+    last = (tmp_path / "last_checkpoint").read_text()
+    assert last == "model_0000003.pth" and (tmp_path / last).is_file()
+
+
+class _FailsAt(HookBase):
+    def __init__(self, iteration: int) -> None:
+        self._iteration = iteration
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self._iteration:
+            raise RuntimeError("before the next checkpoint")
 
 
 def test_no_checkpoint_goes_before_the_next_one_is_whole(
