@@ -19,6 +19,9 @@ CONFIG = str(Path(__file__).with_name("toy_config.py"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
+REPORT = {"title": "", "notes": [], "range_m": 51.2}
+
+
 def toy(output: Path, *words: str) -> DictConfig:
     return load_config(CONFIG, ["train.max_iter=4", *words, f"train.output_dir={output}"])
 
@@ -27,7 +30,7 @@ def test_a_report_that_cannot_be_made_is_a_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = toy(tmp_path)
-    cfg.report = {"memory_off": False}  # the toy has no tables, pictures or data set
+    cfg.report = {**REPORT, "memory_off": False}  # the toy has no tables, pictures or data set
     assert set(train(cfg)) == {"toy"}
     (line,) = [r for r in caplog.records if "no report was made" in r.getMessage()]
     assert line.levelno == logging.ERROR and line.exc_info is None
@@ -46,7 +49,7 @@ def test_the_evaluation_without_memory_is_a_part_of_the_report(
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     cfg = toy(tmp_path)
-    cfg.report = {"memory_off": True}
+    cfg.report = {**REPORT, "memory_off": True}
     assert set(train(cfg)) == {"toy"}
     assert "no report was made (OSError: no space left)" in caplog.text
 
