@@ -30,6 +30,9 @@ examples:
         --config-file configs/streampetr_eva02_l_800x320_24ep.py train.output_dir=output/vit_l
     torchrun --nproc_per_node 8 tools/lazyconfig_train_net.py \\
         --config-file configs/streampetr_eva02_l_800x320_24ep.py
+  2 machines of 8 GPUs, the same command on both but for the rank of the machine:
+    python tools/lazyconfig_train_net.py --num-gpus 8 --num-machines 2 --machine-rank 0 \\
+        --dist-url tcp://10.0.0.1:29500 --config-file configs/streampetr_eva02_l_800x320_24ep.py
   continue an interrupted run:
     python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --resume
   evaluate:
@@ -41,6 +44,10 @@ examples:
   show the learning rate and weight decay of every parameter, and do nothing else:
     python tools/lazyconfig_train_net.py --print-param-groups \\
         --config-file configs/streampetr_eva02_l_800x320_24ep_layer_decay.py
+"""
+DIST_URL = """
+--dist-url is needed for several machines only: the address of machine 0 and a free port of it. On
+one machine a free port is found, and any number of runs can go on beside each other.
 """
 
 
@@ -62,7 +69,9 @@ def main(args: argparse.Namespace) -> None:
 @one_line_errors(OmegaConfBaseException)
 def invoke_main() -> None:
     """Parses the command line and starts the processes."""
-    parser = default_argument_parser(EXAMPLES)
+    parser = default_argument_parser(EXAMPLES + DIST_URL)
+    # detectron2's default is one port for all runs of a user.
+    parser.set_defaults(dist_url=None)
     parser.add_argument(
         "--print-param-groups",
         action="store_true",

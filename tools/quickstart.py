@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
+from streampetr_vit.modeling.ops.precision import half_precision_of
 from streampetr_vit.report.from_run import synthetic_notes
 from streampetr_vit.report.page import REPORT_FILE
 from synthetic_nuscenes import PRESETS, SyntheticConfig, SyntheticError, generate
@@ -48,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = "quickstart_gpu" if torch.cuda.is_available() else "quickstart"
     file = args.config_file or str(ROOT / "configs" / f"{recipe}.py")
     cfg = load_config(file, args.opts, args.trust)
+    fit_precision(cfg, args.opts)
     synthetic, data = _preset(cfg, args.preset), _data_folder(cfg, args.data)
     if cfg.dataloader.get("evaluator") is None or cfg.get("report") is None:
         raise InputError(
@@ -95,6 +98,17 @@ def _data_folder(cfg: DictConfig, given: Path | None) -> Path:
             f"the recipe names the data set {dataset!r}, but no folder to make one in: pass --data"
         )
     return given or file_path(dataset.root)
+
+
+def fit_precision(cfg: DictConfig, opts: Sequence[str]) -> None:
+    """Takes fp16 for bf16 on a GPU that has no bfloat16, unless `opts` choose a precision."""
+    on_gpu = torch.cuda.is_available() and cfg.train.device != "cpu"
+    is_chosen = any(option.startswith("train.precision=") for option in opts)
+    if on_gpu and not is_chosen and cfg.train.precision == "bf16":
+        cfg.train.precision = half_precision_of("cuda")
+        if cfg.train.precision != "bf16":
+            name = torch.cuda.get_device_name()
+            print(f"[quickstart] {name} has no bfloat16: train.precision=fp16", flush=True)
 
 
 if __name__ == "__main__":

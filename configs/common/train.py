@@ -48,6 +48,7 @@ train = dict(
     # size or batch. backbone: the blocks of the ViT, one by one. decoder: that of the 3D head, as a
     # whole. mode: "default", or "max-autotune-no-cudagraphs", which tries more kernels.
     compile=dict(backbone=False, decoder=False, mode="default"),
-    # Arguments of torch's DistributedDataParallel. All buffers are constants.
+    # Arguments of torch's DistributedDataParallel. Buffers are constants, but for statistics of
+    # BatchNorm in the YOLOX head: each process has its own, and nothing reads them.
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
 )

@@ -1,11 +1,15 @@
-"""Keeps detectron2's logging set-up of one test out of the others."""
+"""Loggers as they were, and processes that start quickly."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+import torch.multiprocessing as mp
+
+from streampetr_vit.data.workers import worker_context
 
 LOGGERS = ("detectron2", "fvcore", "streampetr_vit")
 
@@ -20,3 +24,11 @@ def restored_loggers() -> Iterator[None]:
     for name, (handlers, propagate) in before.items():
         logging.getLogger(name).handlers[:] = handlers
         logging.getLogger(name).propagate = propagate
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`launch` forks its processes from the loaders' server, which has imported much."""
+    worker_context()
+    start = partial(mp.start_processes, start_method="forkserver")
+    monkeypatch.setattr(mp, "start_processes", start)

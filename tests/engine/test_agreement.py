@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
-from streampetr_vit.engine.distributed import launch
+from streampetr_vit.engine.processes import launch
 from streampetr_vit.errors import CheckpointError, InputError, UserError
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))

@@ -13,20 +13,22 @@ from pathlib import Path
 import lazyconfig_train_net
 import pytest
 import torch
-import torch.multiprocessing as mp
+import torch.distributed as dist
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 from toy_task import ToyDataset, ToyDetector, build_toy_train_loader
 
 from streampetr_vit.engine.distributed import (
-    launch,
     reduce_mean,
     resolve_device,
     training_module,
+    wait_for_main,
 )
 from streampetr_vit.engine.hooks import ScheduleHook
+from streampetr_vit.engine.processes import launch
 from streampetr_vit.engine.trainer import StreamingTrainer
+from streampetr_vit.errors import InputError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -85,14 +87,14 @@ def test_torchrun_equals_one_process(tmp_path: Path, one_process: Path) -> None:
     check(tmp_path, one_process)
 
 
-def test_own_processes_equal_one_process(tmp_path: Path, one_process: Path, monkeypatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_own_processes_equal_one_process(
+    tmp_path: Path, one_process: Path, quick_processes: None
+) -> None:
     words = arguments(tmp_path, "dataloader.train.lanes_per_rank=2")
     launch(
         lazyconfig_train_net.main,
         (default_argument_parser().parse_args(words),),
         num_processes=2,
-        dist_url=f"file://{tmp_path}/rendezvous",
         use_gpu=False,
     )
     check(tmp_path, one_process)
@@ -114,13 +116,13 @@ def train_for_ten_seconds(folder: str) -> None:
     Path(folder, f"rank{rank}").write_text(f"{trainer.iter} {hook.elapsed_s}")
 
 
-def test_all_ranks_stop_when_the_time_of_rank_0_is_up(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_all_ranks_stop_when_the_time_of_rank_0_is_up(
+    tmp_path: Path, quick_processes: None
+) -> None:
     launch(
         train_for_ten_seconds,
         (str(tmp_path),),
         num_processes=2,
-        dist_url=f"file://{tmp_path}/rendezvous",
         use_gpu=False,
     )
     assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["4 10.0", "4 10.0"]
@@ -156,51 +158,58 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch) -> None:
         resolve_device("cuda")
 
 
-def test_more_processes_than_gpus_is_an_error(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="--num-gpus 2, but this machine has 1"):
-        launch(print, (), num_processes=2, use_gpu=True)
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:", "cuda:-1", "cuda:x", "", 0])
+def test_a_device_that_is_none(name: str) -> None:
+    with pytest.raises(InputError, match="train.device=.* is unknown: allowed are .*cuda:N"):
+        resolve_device(name)
 
 
-@pytest.mark.parametrize(
-    ("asked", "machines", "machine_rank", "expected"),
-    [
-        (0, 2, 0, (0, 2, 1)),  # first rank on this machine, processes in all, on each machine
-        (0, 2, 1, (1, 2, 1)),
-        (1, 3, 2, (2, 3, 1)),
-        (4, 2, 1, (4, 8, 4)),
-        (2, 1, 0, (0, 2, 2)),
-    ],
-)
-def test_processes_of_several_machines(
-    asked: int, machines: int, machine_rank: int, expected: tuple[int, ...], monkeypatch
+@pytest.fixture
+def two_gpus(monkeypatch) -> list[int]:
+    """A machine with two GPUs, of which the launcher chose the second; what was made current."""
+    current = [1]
+    for name, value in {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "current_device": lambda: current[-1],
+        "set_device": current.append,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return current
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0)])
+def test_the_gpu_of_a_process_becomes_the_current_one(
+    name: str, index: int, two_gpus: list[int]
 ) -> None:
-    spawned = []
-    monkeypatch.setattr(mp, "spawn", lambda run, nprocs, args: spawned.append((nprocs, args[0])))
-    launch(
-        print,
-        (),
-        num_processes=asked,
-        num_machines=machines,
-        machine_rank=machine_rank,
-        dist_url="tcp://10.0.0.1:29500",
-        use_gpu=False,
-    )
-    assert spawned == [(expected[2], (*expected, "tcp://10.0.0.1:29500", False))]
+    assert resolve_device(name) == torch.device("cuda", index)
+    assert two_gpus[-1] == index
 
 
-@pytest.mark.parametrize(("status", "kind"), [(1, SystemExit), (-9, mp.ProcessExitedException)])
-def test_a_process_that_ends_ends_the_job(status: int, kind: type, monkeypatch) -> None:
-    def spawn(*_: object, **__: object) -> None:
-        raise mp.ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=status)
-
-    monkeypatch.setattr(mp, "spawn", spawn)
-    with pytest.raises(kind) as stop:
-        launch(print, (), num_processes=2, use_gpu=False)
-    assert stop.value.exit_code == status if status < 0 else stop.value.code == status
+def test_a_gpu_beyond_the_last_one(two_gpus: list[int]) -> None:
+    with pytest.raises(InputError, match="train.device='cuda:2', but torch sees 2"):
+        resolve_device("cuda:2")
+    assert two_gpus == [1]
 
 
-def test_one_process_runs_here() -> None:
-    seen: list[int] = []
-    launch(seen.append, (3,), num_processes=0, use_gpu=False)
-    assert seen == [3]
+def test_several_processes_do_not_share_a_gpu(two_gpus: list[int], monkeypatch) -> None:
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
+    assert resolve_device("cuda") == resolve_device("auto") == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="'cuda:1' with 2 processes.*CUDA_VISIBLE_DEVICES"):
+        resolve_device("cuda:1")
+    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(InputError, match="were started for the CPU.*--num-gpus"):
+        resolve_device("cuda")
+
+
+def test_waiting_for_rank_0_is_done_on_the_cpu(monkeypatch) -> None:
+    groups = []
+    monkeypatch.setattr(comm, "_get_global_gloo_group", lambda: "gloo group")
+    monkeypatch.setattr(dist, "barrier", lambda group=None: groups.append(group))
+    wait_for_main()
+    assert groups == []  # one process waits for nobody
+    monkeypatch.setattr(comm, "get_world_size", lambda: 8)
+    wait_for_main()
+    assert groups == ["gloo group"]

@@ -206,15 +206,3 @@ def test_a_signal_that_came_during_a_step_ends_what_follows_it(
             raise AssertionError("the block must not run")
         assert stop.value.code == 143 and watch.deferring
     assert capfd.readouterr().err.count("training ends after this step") == 1
-
-
-@pytest.mark.parametrize("fails", [True, False])
-def test_a_launcher_that_got_a_signal_ends_with_its_status(fails: bool) -> None:
-    """Its processes may die of it before they can say anything."""
-    with pytest.raises(Interrupted) as stop, signals.passed_on():
-        signal.raise_signal(signal.SIGTERM)
-        if fails:
-            raise RuntimeError("process 1 terminated with signal SIGTERM")
-    assert stop.value.code == 143
-    with pytest.raises(RuntimeError, match="by itself"), signals.passed_on():
-        raise RuntimeError("by itself")

@@ -20,7 +20,7 @@ from hand_made_nuscenes import SCENES, VERSION, Layout, TrueSample, write_tables
 
 from streampetr_vit.data.nuscenes.catalog import register_nuscenes
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.engine.distributed import launch
+from streampetr_vit.engine.processes import launch
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation import NuScenesEvaluator
 from streampetr_vit.structures import Detections

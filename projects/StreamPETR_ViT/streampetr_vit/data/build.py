@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-import random
-import signal
-import threading
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
@@ -32,6 +26,7 @@ from streampetr_vit.data.training_checks import (
     check_resize_range,
 )
 from streampetr_vit.data.window_sampler import WindowBatchSampler
+from streampetr_vit.data.workers import start_worker, worker_context
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
 
@@ -191,35 +186,10 @@ def _loader(
     return DataLoader(
         data,
         num_workers=workers,
+        multiprocessing_context=worker_context() if workers else None,
         prefetch_factor=prefetch_factor if workers else None,  # torch refuses one without workers
         collate_fn=Batch,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=functools.partial(_start_worker, workers * rank + data.seed),
+        worker_init_fn=functools.partial(start_worker, workers * rank + data.seed),
         **order,
     )
-
-
-def _start_worker(first_seed: int, worker: int) -> None:
-    """Seeds the global generators of a worker process, and leaves signals to the one it serves."""
-    _leave_signals_to_parent()
-    cv2.setNumThreads(0)  # OpenCV works in the worker's own thread: the workers fill the cores
-    random.seed(first_seed + worker)
-    np.random.seed(first_seed + worker)
-
-
-def _leave_signals_to_parent() -> None:
-    """Ignores SIGINT, and SIGTERM from anyone but the process that started this one."""
-    # Terminals and clusters signal all processes of a job. The training process then ends after
-    # its step, for which it needs its workers. It ends them itself, with SIGTERM at its exit.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None or not hasattr(signal, "sigwaitinfo"):  # not on macOS
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads made later inherit it
-
-    def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
-            pass
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()

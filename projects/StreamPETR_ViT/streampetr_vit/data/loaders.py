@@ -10,11 +10,11 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from streampetr_vit.data.batch import Batch
-from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.streaming_sampler import StreamItem
 from streampetr_vit.data.window_sampler import Window
+from streampetr_vit.errors import UserError
 from streampetr_vit.structures import Sample
 
 _LOG = logging.getLogger(__name__)
@@ -63,9 +63,10 @@ class SampleLoader:
     def _batches(self) -> Iterator[Batch]:
         try:
             yield from self._loader
-        except BadImageError as error:
+        except UserError as error:
             # From a worker process the message comes behind the traceback in that process.
-            raise BadImageError(str(error).rpartition("BadImageError: ")[2].strip()) from error
+            name = type(error).__name__
+            raise type(error)(str(error).rpartition(f"{name}: ")[2].strip()) from error
 
 
 class EvaluationLoader(SampleLoader):

@@ -2,9 +2,10 @@
 
 from streampetr_vit.engine.building import build_model
 from streampetr_vit.engine.config import ConfigError, instantiate_model, load_config, load_spec
-from streampetr_vit.engine.distributed import launch, reduce_mean, resolve_device
+from streampetr_vit.engine.distributed import reduce_mean, resolve_device
 from streampetr_vit.engine.evaluation import evaluate, evaluate_only
 from streampetr_vit.engine.param_table import param_group_table
+from streampetr_vit.engine.processes import launch
 from streampetr_vit.engine.run_folder import setup
 from streampetr_vit.engine.train_loop import train
 from streampetr_vit.engine.trainer import NonFiniteTrainingError, StreamingTrainer

@@ -1,27 +1,19 @@
-"""Processes, devices and the few reductions over ranks that training needs."""
+"""Devices, and the few exchanges between ranks that training needs."""
 
 from __future__ import annotations
 
-import gc
-import logging
-import os
-import sys
-import time
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from streampetr_vit.engine.signals import passed_on
 from streampetr_vit.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 
 def reduce_mean(value: Tensor) -> Tensor:
@@ -54,30 +46,59 @@ def broadcast_float(value: float) -> float:
     return shared.item()
 
 
+def wait_for_main() -> None:
+    """Waits until rank 0 is here too, after what it alone does: scores, reports.
+
+    Not detectron2's `comm.synchronize`, which waits on the GPU with NCCL: its watchdog counts that
+    time, and the GPUs would spin. Gloo waits on the CPU, for up to `group.GROUP_TIMEOUT`.
+    """
+    if comm.get_world_size() > 1:
+        dist.barrier(group=comm._get_global_gloo_group())
+
+
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device that this process computes on.
+    """The device that this process computes on. A GPU becomes torch's current device.
 
     Args:
         name: "auto" (this process's GPU if there is one, else the CPU), "cpu", "cuda" (this
             process's GPU) or "cuda:N".
 
     Raises:
-        InputError: a GPU is asked for and there is none.
+        InputError: unknown name, a GPU that is not there, or one GPU for several processes.
     """
-    available = torch.cuda.is_available()
-    if name == "auto":
-        # A gloo group means that the launcher was asked for CPU processes.
-        on_cpu = dist.is_initialized() and dist.get_backend() == "gloo"
-        name = "cuda" if available and not on_cpu else "cpu"
-    if name.startswith("cuda") and not available:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name)):
+        raise InputError(
+            f'train.device={name!r} is unknown: allowed are "auto", "cpu", "cuda" and "cuda:N"'
+        )
+    # A gloo group means that the launcher was asked for CPU processes.
+    on_cpu = comm.get_world_size() > 1 and dist.get_backend() == "gloo"
+    if name == "cpu" or (name == "auto" and (on_cpu or not torch.cuda.is_available())):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise InputError(
             f"train.device={name!r}, but torch {torch.__version__} sees no GPU: set "
             "train.device=cpu, or install a CUDA build of torch and check the driver"
         )
-    if name != "cuda":
-        return torch.device(name)
-    # A group of one process that others have made lacks detectron2's group of this machine.
-    return torch.device("cuda", comm.get_local_rank() if comm.get_world_size() > 1 else 0)
+    if on_cpu:
+        raise InputError(
+            f"train.device={name!r}, but the processes were started for the CPU, and all would "
+            "take one GPU: pass --num-gpus with the number of GPUs, or set train.device=cpu"
+        )
+    if ":" in name and comm.get_world_size() > 1:
+        raise InputError(
+            f"train.device={name!r} with {comm.get_world_size()} processes, which would all take "
+            "that GPU: set train.device=cuda, and choose the GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    # Without an index: the GPU that the launcher made current for this process.
+    index = int(name.partition(":")[2] or torch.cuda.current_device())
+    if index >= torch.cuda.device_count():
+        raise InputError(
+            f"train.device={name!r}, but torch sees {torch.cuda.device_count()} GPU(s), counted "
+            "from 0: choose one of them"
+        )
+    # Pinned memory, memory counters and questions about "the" GPU take the current device.
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 class _Losses(nn.Module):
@@ -107,101 +128,3 @@ def training_module(model: nn.Module, **options: Any) -> nn.Module:
         # torch 2.13 renames broadcast_buffers; 2.10 does not know the new name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(module, **options)
-
-
-def launch(
-    main: Callable[..., None],
-    args: tuple[Any, ...],
-    *,
-    num_processes: int = 1,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "env://",
-    use_gpu: bool | None = None,
-) -> None:
-    """Runs `main(*args)` in one or more processes, with a process group between them.
-
-    Under `torchrun` this process is one of the group, and the numbers given here are not used.
-
-    Args:
-        main: importable by name, because the other processes are new interpreters.
-        args: its arguments, picklable.
-        num_processes: on each machine; 0 counts as 1. A single process is this one.
-        num_machines, machine_rank: how many take part, and the index of this one.
-        dist_url: where rank 0 listens, for example "tcp://10.0.0.1:29500".
-        use_gpu: None uses the GPUs if there are any.
-
-    Raises:
-        InputError: more processes than GPUs.
-        SystemExit: one of several processes ended by itself, and has said why.
-    """
-    # Not detectron2's `launch`: v0.6 requires a GPU, and knows nothing of torchrun.
-    use_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
-    # torchrun sets these.
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        _run(0, (rank, world_size, on_machine, "env://", use_gpu), main, args)
-        return
-    num_processes = max(num_processes, 1)
-    world_size = num_processes * num_machines
-    if world_size == 1:
-        main(*args)
-        return
-    if use_gpu and num_processes > torch.cuda.device_count():
-        raise InputError(
-            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
-            "that many or fewer, or --num-gpus 0 for the CPU"
-        )
-    group = (machine_rank * num_processes, world_size, num_processes, dist_url, use_gpu)
-    try:
-        with passed_on():
-            mp.spawn(_run, nprocs=num_processes, args=(group, main, args))
-    except mp.ProcessExitedException as error:
-        if error.exit_code < 0:  # killed by a signal
-            raise
-        sys.exit(error.exit_code)  # the process has printed its error already
-
-
-def _run(
-    index: int, group: tuple[int, int, int, str, bool], main: Callable[..., None], args: tuple
-) -> None:
-    """Runs `main` between joining a group as its first rank + index and leaving it."""
-    first_rank, *others = group
-    _join(first_rank + index, *others)
-    try:
-        main(*args)
-    except SystemExit:
-        if dist.get_backend() == "gloo":  # leaving an NCCL group could wait for the others
-            _leave()
-        raise
-    _leave()
-
-
-def _leave() -> None:
-    """Destroys the process groups."""
-    # A gloo group that is alive when Python ends aborts the process now and then. detectron2 keeps
-    # two groups, and a wrapped model in a reference cycle keeps another.
-    comm._get_global_gloo_group.cache_clear()
-    comm._LOCAL_PROCESS_GROUP = None
-    gc.collect()
-    dist.destroy_process_group()
-
-
-def _join(rank: int, world_size: int, on_machine: int, dist_url: str, use_gpu: bool) -> None:
-    """Joins the process group and makes detectron2's group of this machine's processes."""
-    if use_gpu:
-        # Before the group is made: NCCL takes the current device.
-        torch.cuda.set_device(rank % on_machine)
-    start = time.monotonic()
-    dist.init_process_group(
-        "nccl" if use_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank
-    )
-    # As detectron2's create_local_process_group, which v0.6 lacks. Every rank takes part in making
-    # every group, its own or not.
-    for first in range(0, world_size, on_machine):
-        group = dist.new_group(list(range(first, first + on_machine)))
-        if first <= rank < first + on_machine:
-            comm._LOCAL_PROCESS_GROUP = group
-    comm.synchronize()
-    logger.info("rank %d of %d joined in %.1f s", rank, world_size, time.monotonic() - start)

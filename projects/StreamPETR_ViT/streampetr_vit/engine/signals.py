@@ -92,14 +92,11 @@ class SignalWatch:
 
 
 @contextmanager
-def passed_on() -> Iterator[None]:
+def passed_on() -> Iterator[list[int]]:
     """Passes SIGTERM and SIGINT on to the processes that this one has started, and lives on.
 
     For a block that only waits for others: without it a SIGTERM to this process alone would leave
-    them running.
-
-    Raises:
-        Interrupted: in place of the block's error or at its end, if a signal came.
+    them running. It yields a list of the signals that came.
     """
     received: list[int] = []
 
@@ -116,16 +113,10 @@ def passed_on() -> Iterator[None]:
     for number in own:
         signal.signal(number, pass_on)
     try:
-        yield
-    except Exception:
-        # How the others died of the signal is nothing to read about.
-        if not received:
-            raise
+        yield received
     finally:
         for number, handler in own.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    if received:
-        raise Interrupted(received[0])
 
 
 def name_of(number: int) -> str:

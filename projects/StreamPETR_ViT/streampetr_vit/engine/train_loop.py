@@ -24,7 +24,7 @@ from torch import nn
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.building import build_model
 from streampetr_vit.engine.config import call
-from streampetr_vit.engine.distributed import training_module
+from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.half_precision import check_half_precisions
 from streampetr_vit.engine.hooks import (
@@ -111,6 +111,7 @@ def _train(
         results.clear()
         with watch.at_once():
             results.update(_evaluate(cfg, model, save_now))
+            wait_for_main()  # rank 0 scores and reports alone
         return results
 
     # A checkpoint restores the state of the hooks that are there when it is loaded.

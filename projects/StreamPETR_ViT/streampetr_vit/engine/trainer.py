@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from streampetr_vit.engine.distributed import reduce_mean
+from streampetr_vit.engine.failures import user_error
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.modeling.ops.precision import autocast
 
@@ -90,7 +91,7 @@ class StreamingTrainer(TrainerBase):
             except BaseException as error:
                 if isinstance(error, Exception):  # others end the program on purpose
                     # The tool prints what a user can mend in one line: no traceback here.
-                    trace = not isinstance(error, UserError)
+                    trace = user_error(error) is None
                     logger.error("training failed at iteration %d", self.iter, exc_info=trace)
                 # In after_train hooks must not take this step for the last one: EvalHook would
                 # evaluate, and the checkpoint hook would save model_final.

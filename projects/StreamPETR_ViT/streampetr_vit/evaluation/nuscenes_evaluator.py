@@ -207,7 +207,7 @@ class NuScenesEvaluator(DatasetEvaluator):
         part = (self._samples, self._num_boxes, self._num_broken)
         parts = [part]
         if self._distributed and comm.get_world_size() > 1:
-            comm.synchronize()
+            # On the CPU's group: here processes also wait for rank 0 to score an evaluation before.
             parts = comm.gather(part, dst=0)
             if not comm.is_main_process():
                 return None

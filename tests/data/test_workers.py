@@ -1,0 +1,134 @@
+"""Loading processes: how they begin, and that none outlives its loader."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from streampetr_vit.data.build import build_train_loader
+from streampetr_vit.data.mapper import NuScenesMapper
+from streampetr_vit.data.transforms import ImageAugmentation
+from streampetr_vit.data.workers import worker_context
+from streampetr_vit.errors import InputError
+
+IMAGE = ImageAugmentation((16, 40), (0.3, 0.5))
+
+
+@pytest.fixture
+def this_process_as_it_was() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGINT)
+    threads, states = cv2.getNumThreads(), (random.getstate(), np.random.get_state())
+    yield
+    signal.signal(signal.SIGINT, handler)
+    cv2.setNumThreads(threads)
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def loader_of(root: Path, **options) -> DataLoader:
+    mapper = NuScenesMapper(training=True, image_aug=IMAGE)
+    dataset = {"root": root, "version": "v1.0-mini", "split": "mini_train"}
+    options = {"lanes_per_rank": 1, "world_size": 2, "sequence_split": 2, **options}
+    return build_train_loader(dataset, mapper, **options)._loader
+
+
+def test_workers_of_all_ranks_have_seeds_of_their_own(
+    tiny_nuscenes: Path, this_process_as_it_was: None
+) -> None:
+    drawn = []
+    for rank in (0, 1):
+        loader = loader_of(tiny_nuscenes, rank=rank, num_workers=3, seed=7)
+        for worker in range(3):
+            loader.worker_init_fn(worker)
+            drawn.append((random.random(), np.random.rand()))
+    expected = [(random.Random(s).random(), np.random.RandomState(s).rand()) for s in range(7, 13)]
+    assert drawn == expected
+
+
+def test_a_worker_begins_with_one_thread_and_without_interrupts(
+    tiny_nuscenes: Path, this_process_as_it_was: None
+) -> None:
+    cv2.setNumThreads(2)
+    loader_of(tiny_nuscenes, rank=0, num_workers=1).worker_init_fn(0)
+    assert cv2.getNumThreads() == 1
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_workers_are_never_forked_from_the_training_process(tiny_nuscenes: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    kind = worker_context().get_start_method()
+    assert kind == "forkserver" and signal.getsignal(signal.SIGTERM) is before
+    loader = loader_of(tiny_nuscenes, rank=0, num_workers=1)
+    assert loader.multiprocessing_context.get_start_method() == kind
+    assert loader_of(tiny_nuscenes, rank=0, num_workers=0).multiprocessing_context is None
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from multiprocessing import forkserver
+sys.path.insert(0, {folder!r})
+from test_workers import loader_of
+
+if __name__ == "__main__":
+    batches = iter(loader_of(Path({root!r}), rank=0, num_workers=1))
+    next(batches)
+    server = forkserver._forkserver._forkserver_pid
+    print(server, batches._workers[0].pid, flush=True)
+    # A cluster sends it to all processes; they live on.
+    subprocess.run(["kill", str(server), str(batches._workers[0].pid)], check=True)
+    for _ in range(5):
+        next(batches)
+    print("went on", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_training_leaves_no_process(tiny_nuscenes: Path, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    here = str(Path(__file__).parent)
+    script.write_text(KILLED.format(folder=here, root=str(tiny_nuscenes)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL and "went on" in done.stdout, done.stderr
+    left = [int(pid) for pid in done.stdout.split()[:2]]
+    end = time.monotonic() + 20
+    while any(map(is_alive, left)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(is_alive, left))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # Its parent is gone; whoever takes its place may not have asked for its status.
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or ") Z " not in status.read_text()
+
+
+class RefusingMapper(NuScenesMapper):
+    def __call__(self, *_: object, **__: object) -> None:
+        raise InputError("picture 3: half of it is missing: take another one")
+
+
+def test_what_a_user_can_mend_keeps_its_words_on_the_way_from_a_worker(
+    tiny_nuscenes: Path,
+) -> None:
+    dataset = {"root": tiny_nuscenes, "version": "v1.0-mini", "split": "mini_train"}
+    mapper = RefusingMapper(training=True, image_aug=IMAGE)
+    loader = build_train_loader(dataset, mapper, lanes_per_rank=1, num_workers=1)
+    with pytest.raises(InputError) as failure:
+        next(iter(loader))
+    assert str(failure.value) == "picture 3: half of it is missing: take another one"
