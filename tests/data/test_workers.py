@@ -74,6 +74,31 @@ def test_workers_are_never_forked_from_the_training_process(tiny_nuscenes: Path)
     assert loader_of(tiny_nuscenes, rank=0, num_workers=0).multiprocessing_context is None
 
 
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_script_without_a_guard_forks(tiny_nuscenes: Path, tmp_path: Path, guard: bool) -> None:
+    """From a file and from stdin it plays the data set once; the log says what is missing."""
+    lines = [
+        "from streampetr_vit.data.build import build_test_loader",
+        "from streampetr_vit.data.mapper import NuScenesMapper",
+        "from streampetr_vit.data.transforms import ImageAugmentation",
+        "mapper = NuScenesMapper(training=False, image_aug=ImageAugmentation((16, 40), (1, 1)))",
+        f"data = dict(root={str(tiny_nuscenes)!r}, version='v1.0-mini', split='mini_val')",
+        "loader = build_test_loader(data, mapper, num_workers=1)",
+        "method = loader._loader.multiprocessing_context.get_start_method()",
+        "print(method, sum(len(batch) for batch in loader))",
+    ]
+    if guard:
+        lines = [*lines[:3], 'if __name__ == "__main__":', *(f"    {line}" for line in lines[3:])]
+    script = tmp_path / "script.py"
+    script.write_text("\n".join(lines))
+    runs = [[sys.executable, str(script)], *([] if guard else [[sys.executable, "-"]])]
+    for command in runs:
+        with script.open() as text:
+            done = subprocess.run(command, stdin=text, capture_output=True, text=True)
+        assert done.stdout.split() == ["forkserver" if guard else "fork", "6"], done.stderr
+        assert ("forked from this one" in done.stderr) is not guard
+
+
 KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path

@@ -7,14 +7,21 @@ processes, of which each evaluation needs new ones, are forked from a server tha
 they need and done nothing else. Measured beside a busy core: 6 s for the server, once, and 0.05 s
 for each process, where "spawn" takes 6 s for each. Of the records only the place of their cache
 travels.
+
+One exception: a new process imports the main program again. Where that would do its work again (a
+script without `if __name__ == "__main__":`), or is not possible (a program from stdin), loading
+processes are forked, as torch does by default, and the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import random
+import re
 import signal
+import sys
 import threading
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -23,11 +30,24 @@ from multiprocessing.process import BaseProcess
 import cv2
 import numpy as np
 
+from streampetr_vit.logs import log_once
+
+_LOG = logging.getLogger(__name__)
+_GUARD = re.compile(r"""__name__\s*==\s*['"]__main__['"]""")
+
 
 def worker_context() -> BaseContext:
     """What a DataLoader starts its workers with, see above; begins the server's imports."""
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
+    if not _can_import_main():
+        log_once(
+            _LOG,
+            logging.WARNING,
+            "loading processes are forked from this one, which can hang: the main program has no "
+            'line `if __name__ == "__main__":`, below which a new process would do nothing. Add it',
+        )
+        return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["streampetr_vit.data.build"])
     # Ended by a cluster's SIGTERM to all processes, it would end its workers. It inherits this, and
@@ -40,6 +60,19 @@ def worker_context() -> BaseContext:
         if here:
             signal.signal(signal.SIGTERM, before)
     return context
+
+
+def _can_import_main() -> bool:
+    """Whether a new process can import the main program without doing its work again."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or getattr(main, "__spec__", None) is not None:
+        return True  # a notebook or `python -c`, which are not imported; or `python -m`
+    try:
+        with open(file, encoding="utf-8", errors="replace") as text:
+            return _GUARD.search(text.read()) is not None
+    except OSError:  # "<stdin>"
+        return False
 
 
 def start_worker(first_seed: int, worker: int) -> None:
