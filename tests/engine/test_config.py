@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from toy_task import ToyDetector
 
 from streampetr_vit.engine.config import ConfigError, call, check_override, load_config
+from streampetr_vit.engine.overrides import apply_overrides
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 
@@ -22,6 +23,15 @@ def test_overrides_are_applied() -> None:
     assert cfg.optimizer.params.lr == 1e-3  # by interpolation
     assert cfg.train.max_seconds == 60
     assert list(cfg.dataloader.train.bad) == [1, 2]
+
+
+def test_a_reference_that_leads_nowhere_can_be_replaced_by_a_value() -> None:
+    cfg = DictConfig({"train": {"output_dir": "${nothing.there}"}})
+    apply_overrides(cfg, ["train.output_dir=here"])
+    assert cfg.train.output_dir == "here"
+    cfg.train = "${nothing.there}"
+    with pytest.raises(ConfigError, match="override 'train.output_dir=here': .*nothing.there"):
+        apply_overrides(cfg, ["train.output_dir=here"])
 
 
 @pytest.mark.parametrize(

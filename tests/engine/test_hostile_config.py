@@ -14,7 +14,7 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
-from streampetr_vit.engine import instantiate_model, load_config
+from streampetr_vit.engine import instantiate_model, load_config, targets
 from streampetr_vit.engine.config import ConfigError, call
 from streampetr_vit.engine.targets import check_targets
 
@@ -87,14 +87,15 @@ TARGETS = {
     "streampetr_vit.data.build.functools": "is a module, neither a class nor a function",
     "streampetr_vit.data.nuscenes.catalog.load_split": "which is not allowed",
     "streampetr_vit.evaluation.result_format.write_results": "which is not allowed",
-    "streampetr_vit.engine.distributed.mp.spawn": "does not exist there",
-    "streampetr_vit.engine.distributed.launch": "which is not allowed",
+    "streampetr_vit.engine.distributed.dist.init_process_group": "does not exist there",
+    "streampetr_vit.engine.distributed.training_module": "which is not allowed",
     "streampetr_vit.engine.train_loop.train": "is not of a package that is allowed",
     "streampetr_vit.checkpoint.files.write_checkpoint": "is not of a package that is allowed",
     "streampetr_vit.files.replacing": "is not of a package that is allowed",
     "streampetr_vit.modeling.detector.StreamPETR.apply": "which is not allowed",
     "detectron2.modeling.mmdet_wrapper.MMDetBackbone": "which is not allowed",
     "detectron2.utils.env.setup_custom_environment": "is not of a package that is allowed",
+    "torch.nnapi.Part": "is not of a package that is allowed",
     "torch.nn": "does not exist there",
     "torch.nn.Nothing": "does not exist there",
     "torch.optim.": "is no name of the form",
@@ -156,6 +157,7 @@ def test_a_target_must_be_a_name(tmp_path: Path, target: object) -> None:
         "${${train.output_dir}:x}",
         "${count:${oc.env:HOME}}",
         "a${train.seed}b${oc.env:HOME}",
+        "${train.seed}${oc.env:HOME}",
     ],
 )
 def test_resolvers_are_refused_by_name(tmp_path: Path, text: str) -> None:
@@ -170,6 +172,7 @@ def test_resolvers_are_refused_by_name(tmp_path: Path, text: str) -> None:
         ("a: [", "line 1: no YAML that can be read"),
         ("a: &x [*x]", "is no YAML that can be read|no configuration"),
         ("[" * 5000, "is no YAML that can be read|line 1"),
+        ("a: " + "[" * 60 + "]" * 60, "more than 50 deep: that is no configuration"),
         ("- 1", "holds no configuration"),
         ("", "holds no configuration"),
         ("a: 2026-11-26", "a is a date; allowed are numbers"),
@@ -220,6 +223,13 @@ def test_tuples_and_numbers_with_an_exponent_are_read(saved: str, tmp_path: Path
 )
 def test_what_other_recipes_use_is_allowed(target: str) -> None:
     check_targets(DictConfig({"part": {"_target_": target}}), "config.yaml")
+
+
+def test_what_was_looked_at_is_what_will_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = DictConfig({"part": {"_target_": "torch.nn.Linear"}})
+    monkeypatch.setattr(targets, "locate", lambda name: torch.nn.Conv2d)
+    with pytest.raises(ConfigError, match="stands for two things"):
+        check_targets(cfg, "config.yaml")
 
 
 def test_a_package_can_be_trusted_and_then_what_it_defines(

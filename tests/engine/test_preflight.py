@@ -20,7 +20,7 @@ from streampetr_vit.engine.preflight import (
     check_evaluation,
     checkpoint_bytes,
 )
-from streampetr_vit.errors import InputError, MissingFileError, OutputError
+from streampetr_vit.errors import ConfigError, InputError, MissingFileError, OutputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -72,7 +72,7 @@ def test_a_test_loader_that_cannot_be_built(
 
 def test_without_an_evaluator_nothing_of_evaluation_is_checked(tmp_path: Path) -> None:
     cfg = toy(tmp_path, "dataloader.evaluator=null")
-    cfg.dataloader.test = None
+    cfg.dataloader.test = {"_target_": "builtins.open", "file": str(tmp_path / "absent")}
     assert train(cfg) == {}
 
 
@@ -166,7 +166,7 @@ def test_more_boxes_than_the_devkit_takes(recipe: DictConfig) -> None:
     torch.save({"model": {}}, weights)
     recipe.train.init_checkpoint = weights
     for work in (train, evaluate_only):
-        with pytest.raises(InputError, match="model.head.max_detections=600: .* at most 500"):
+        with pytest.raises(ConfigError, match="model.head.max_detections=600 .* at most 500"):
             work(recipe)
 
 
@@ -188,7 +188,9 @@ def test_an_evaluator_of_other_samples_than_the_loaders(recipe: DictConfig) -> N
 
 
 def test_a_precision_of_evaluation_that_is_unknown(tmp_path: Path, no_step: None) -> None:
-    fails(toy(tmp_path, "train.eval_precision=fp8"), InputError, "precision 'fp8' is unknown")
+    cfg = toy(tmp_path)
+    cfg.train.eval_precision = "fp8"
+    fails(cfg, ConfigError, "train.eval_precision='fp8' is not allowed")
 
 
 @pytest.mark.parametrize(("world_size", "tokens"), [(2, 6), (4, 8)])

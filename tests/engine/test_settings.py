@@ -133,7 +133,7 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
         ("train.clip_grad_norm=-1", "or null for no clipping"),
         ("train.seed=null", "train.seed=null is not allowed: it must be a whole number from 0 to"),
         ("train.seed=-1", "train.seed=-1 is not allowed"),
-        ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number above 0"),
+        ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number that is 0 or"),
         ("train.precision=bf15", "it must be one of 'float32', 'bf16', 'fp16'"),
         ("train.device=gpu", 'it must be "auto", "cpu", "cuda" or "cuda:N"'),
         ("train.max_iter=nan", "train.max_iter=nan is not allowed: it must be a whole number, 1"),

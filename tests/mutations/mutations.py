@@ -28,6 +28,31 @@ CHECKPOINT = ("checkpoint", "tools/test_convert_checkpoint.py", "parity")
 EVALUATION = ("evaluation", "parity/test_format_results.py", "engine/test_evaluation.py")
 ENGINE = ("engine",)
 STRUCTURES = ("structures", "modeling", "data")
+# Of the rooms below, only the files that are about what is changed.
+SETTINGS = ("engine/test_settings.py",)
+HOSTILE = ("engine/test_hostile_config.py",)
+CONFIG = ("engine/test_config.py", "configs/test_class_counts.py", "engine/test_more_hooks.py")
+PREFLIGHT = ("engine/test_preflight.py",)
+RESUME = ("engine/test_resume.py", "engine/test_agreement.py")
+RUN_FOLDER = ("engine/test_run_folder.py",)
+SIGNALS = ("engine/test_signals.py",)
+HOOKS = ("engine/test_hooks.py", "engine/test_signals.py", "engine/test_resume.py")
+GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
+PLACE = ("engine/test_place.py", "engine/test_processes.py")
+PROCESSES = ("engine/test_processes.py",)
+SAMPLES = ("structures/test_sample_checks.py",)
+TRAINING_CHECKS = ("data/test_training_checks.py",)
+TABLES = ("data/test_bad_tables.py", "data/test_hostile_tables.py", "data/test_mixed_cameras.py")
+CACHE = ("data/test_hostile_tables.py", "data/test_record_cache.py")
+DEVKIT = ("evaluation/test_devkit_needs.py", "evaluation/test_own_data_sets.py")
+BOXES = ("evaluation/test_nuscenes_evaluator.py",)
+RESULTS = ("report/test_hostile_results.py",)
+ERRORS = ("engine/test_errors.py",)
+MEMORY = (
+    "modeling/test_exact_geometry.py",
+    "inference/test_stream.py",
+    "modeling/test_detector.py",
+)
 
 MUTATIONS = (
     # modeling: the detector and its head
@@ -275,5 +300,303 @@ MUTATIONS = (
         "if self._remembers else None",
         "",
         ("inference", "engine/test_evaluation.py"),
+    ),
+    # settings of a configuration
+    Mutation(
+        "engine/settings.py", "if own and key in ARGUMENTS:", "if key in ARGUMENTS:", SETTINGS
+    ),
+    Mutation("engine/settings.py", "and count > 500:", "and count >= 500:", SETTINGS),
+    Mutation("engine/settings.py", "-entry[0].count(", "entry[0].count(", SETTINGS),
+    Mutation(
+        "engine/settings.py",
+        '("train.output_dir", "train.init_checkpoint", ',
+        '("train.output_dir", ',
+        SETTINGS,
+    ),
+    Mutation(
+        "engine/allowed.py",
+        "isinstance(value, int) and not isinstance(value, bool)",
+        "isinstance(value, int)",
+        SETTINGS,
+    ),
+    Mutation("engine/allowed.py", " and math.isfinite(value)", "", SETTINGS),
+    Mutation("engine/allowed.py", "and length in (None, len(value))", "", SETTINGS),
+    Mutation("engine/setting_tables.py", "all(low < high", "any(low < high", SETTINGS),
+    Mutation("engine/setting_tables.py", "value < 2**32", "value <= 2**32", SETTINGS),
+    Mutation(
+        "engine/yaml_file.py",
+        '"${" in _PLAIN_TEXT.sub("", text)',
+        '"${" in text and not _PLAIN_TEXT.match(text)',
+        HOSTILE,
+    ),
+    Mutation("engine/yaml_file.py", " or depth > _MAX_DEPTH:", ":", HOSTILE),
+    Mutation("engine/targets.py", " and not _within(home, _NOT)", "", HOSTILE),
+    Mutation("engine/targets.py", 'startswith(f"{package}.")', "startswith(package)", HOSTILE),
+    Mutation("engine/targets.py", "locate(target) is not found", "False", HOSTILE),
+    Mutation("engine/overrides.py", "return not describes and ", "return ", CONFIG),
+    Mutation("engine/overrides.py", "if depth + 1 == len(parts):", "if False:", CONFIG),
+    Mutation("engine/described.py", "given % needed", "needed % given", CONFIG),
+    Mutation("engine/described.py", '("head", "image_head")', '("head",)', CONFIG),
+    # a run: what it needs, where it starts, how it ends
+    Mutation("engine/preflight.py", "files = numbered + 2", "files = numbered + 1", PREFLIGHT),
+    Mutation("engine/preflight.py", "moments = 2 if", "moments = 1 if", PREFLIGHT),
+    Mutation(
+        "engine/preflight.py", "max(files * size - there, size)", "files * size - there", PREFLIGHT
+    ),
+    Mutation("engine/resume.py", "if start_iter > length:", "if start_iter >= length:", RESUME),
+    Mutation("engine/resume.py", "comm.get_rank() + start_iter)", "comm.get_rank())", RESUME),
+    Mutation("engine/resume.py", " or os.path.getsize(path) != size:", ":", RESUME),
+    Mutation(
+        "engine/run_folder.py",
+        '    "last_checkpoint",\n    "metrics.json",\n    "config.yaml",',
+        '    "metrics.json",\n    "config.yaml",\n    "last_checkpoint",',
+        RUN_FOLDER,
+    ),
+    Mutation("engine/run_folder.py", "            old.close()\n", "", RUN_FOLDER),
+    Mutation(
+        "engine/run_folder.py",
+        'if file.read(1) != b"\\n":',
+        'if file.read(1) == b"\\n":',
+        RUN_FOLDER,
+    ),
+    Mutation("engine/run_folder.py", "    forget_logged()", "    None", RUN_FOLDER),
+    Mutation("engine/signals.py", "if before is not signal.SIG_IGN:", "if True:", SIGNALS),
+    Mutation(
+        "engine/signals.py", "            self.deferring = before", "            pass", SIGNALS
+    ),
+    Mutation("engine/signals.py", "SIG_DFL if before is None else before", "SIG_DFL", SIGNALS),
+    Mutation("engine/signals.py", "< _SAME_SIGNAL_S", "> _SAME_SIGNAL_S", SIGNALS),
+    Mutation(
+        "engine/agreement.py",
+        "if own is not None and all(error is not None for _, error in errors):",
+        "if own is not None:",
+        ("engine/test_agreement.py",),
+    ),
+    Mutation(
+        "engine/hooks.py",
+        "(self.trainer.iter + 1) % self._period",
+        "self.trainer.iter % self._period",
+        HOOKS,
+    ),
+    Mutation(
+        "engine/hooks.py", "files[: -self._max_to_keep]", "files[: 1 - self._max_to_keep]", HOOKS
+    ),
+    Mutation(
+        "engine/hooks.py",
+        "            if path.name != last:\n                path",
+        "            if True:\n                path",
+        HOOKS,
+    ),
+    Mutation("engine/hooks.py", "if self._saved != self._done:", "if self._saved is None:", HOOKS),
+    Mutation("engine/hooks.py", "self._watch.deferring = False", "pass", HOOKS),
+    Mutation("engine/hooks.py", "train.max_iter={done + rest}", "train.max_iter={rest}", HOOKS),
+    Mutation(
+        "engine/half_precision.py",
+        "in (precision, eval_precision):",
+        "in (precision,):",
+        ("engine/test_half_precision.py",),
+    ),
+    Mutation(
+        "engine/evaluation.py",
+        "resume and checkpointer.has_checkpoint()",
+        "checkpointer.has_checkpoint()",
+        ("engine/test_evaluation.py", "engine/test_resume.py"),
+    ),
+    Mutation(
+        "engine/evaluation.py",
+        "if cfg.report.memory_off and memory:",
+        "if cfg.report.memory_off:",
+        ("engine/test_evaluation.py",),
+    ),
+    # several processes
+    Mutation(
+        "engine/group.py",
+        "if kinds[place.rank] != kinds[0]:",
+        "if kinds[place.rank] != kinds[-1]:",
+        GROUP,
+    ),
+    Mutation(
+        "engine/group.py",
+        "            if machine == place.machine:\n",
+        "            if machine == machines[0]:\n",
+        GROUP,
+    ),
+    Mutation("engine/group.py", "if len(same) > 1:", "if len(same) > 2:", GROUP),
+    Mutation("engine/group.py", "if local_rank >= count:", "if local_rank > count:", GROUP),
+    Mutation(
+        "engine/place.py",
+        "if not 0 <= rank < world_size:",
+        "if not 0 <= rank <= world_size:",
+        PLACE,
+    ),
+    Mutation(
+        "engine/place.py",
+        "0 <= machine_rank < num_machines",
+        "0 <= machine_rank <= num_machines",
+        PLACE,
+    ),
+    Mutation(
+        "engine/processes.py", "rank=machine_rank * num_processes,", "rank=machine_rank,", PROCESSES
+    ),
+    Mutation("engine/processes.py", "len(signals) < 2", "len(signals) < 3", PROCESSES),
+    Mutation("engine/processes.py", "if status[index] != _LOST", "if status[index]", PROCESSES),
+    Mutation("engine/processes.py", "(None, 0, *_ASKED_TO_END)", "(None, 0)", PROCESSES),
+    Mutation(
+        "engine/failures.py",
+        "(dist.is_initialized() and _LOST.search(text))",
+        "_LOST.search(text)",
+        PROCESSES,
+    ),
+    Mutation(
+        "data/workers.py",
+        "            signal.signal(signal.SIGTERM, before)",
+        "            pass",
+        ("data/test_workers.py",),
+    ),
+    Mutation(
+        "data/workers.py", " and received.si_pid == loader.pid", "", ("data/test_workers.py",)
+    ),
+    # samples and tables of strangers
+    Mutation("structures/sample_checks.py", " | (np.linalg.det(turns) < 0)", "", SAMPLES),
+    Mutation(
+        "structures/sample_checks.py",
+        "cx >= width or cy >= height",
+        "cx >= height or cy >= width",
+        SAMPLES,
+    ),
+    Mutation("structures/sample_checks.py", "if alike and upright and", "if upright and", SAMPLES),
+    Mutation("structures/sample_checks.py", "if alike and upright and", "if alike and", SAMPLES),
+    Mutation(
+        "data/training_checks.py", "    seen |= not mapper.use_valid_flag\n", "", TRAINING_CHECKS
+    ),
+    Mutation(
+        "data/training_checks.py",
+        "_RANGE_SLACK and high >=",
+        "_RANGE_SLACK or high >=",
+        TRAINING_CHECKS,
+    ),
+    Mutation(
+        "data/training_checks.py", "per_class(seen & ~near)", "per_class(~near)", TRAINING_CHECKS
+    ),
+    Mutation(
+        "data/nuscenes/picture_files.py", '".." in name.split("/")', 'name.startswith("..")', TABLES
+    ),
+    Mutation(
+        "data/nuscenes/picture_files.py", 'has_drive or "\\\\" in name or', "has_drive or", TABLES
+    ),
+    Mutation("data/nuscenes/layout.py", " or (lengths < 0).any()", "", CACHE),
+    Mutation(
+        "data/nuscenes/layout.py",
+        "category.max() < len(categories)",
+        "category.max() <= len(categories)",
+        CACHE,
+    ),
+    Mutation("data/nuscenes/columns.py", "wrong = other | (", "wrong = (", TABLES),
+    Mutation(
+        "data/nuscenes/columns.py",
+        "_LONGEST_INTERVAL_US) & (np.diff(scene_of_frame) == 0)",
+        "_LONGEST_INTERVAL_US)",
+        TABLES,
+    ),
+    Mutation(
+        "data/nuscenes/sensors.py", "(points >= sizes)", "(points >= sizes[..., ::-1])", TABLES
+    ),
+    Mutation(
+        "data/nuscenes/sensors.py", "        bad[:, :-num_cameras] = False", "        pass", TABLES
+    ),
+    Mutation("data/nuscenes/sensors.py", "far = (slot >= 0) & (np", "far = (np", TABLES),
+    Mutation(
+        "data/nuscenes/sensors.py",
+        "timestamp_us[:, None]).argmin(",
+        "timestamp_us[:, None]).argmax(",
+        TABLES,
+    ),
+    Mutation("data/nuscenes/category_names.py", ", likeness=0.85)", ")", TABLES),
+    Mutation(
+        "data/nuscenes/category_names.py", "if len(absent) == len(classes):", "if absent:", TABLES
+    ),
+    # what an evaluation needs and writes
+    Mutation(
+        "evaluation/devkit_needs.py",
+        "if len(named) > 1:",
+        "if len(named) > 2:",
+        ("evaluation/test_devkit_needs.py",),
+    ),
+    Mutation(
+        "evaluation/devkit_needs.py", "        if scoring.is_official:", "        if True:", DEVKIT
+    ),
+    Mutation(
+        "evaluation/sound_boxes.py", "> MAX_BOXES_PER_SAMPLE", ">= MAX_BOXES_PER_SAMPLE", BOXES
+    ),
+    Mutation(
+        "evaluation/sound_boxes.py",
+        "int(labels.max()) < num_classes",
+        "int(labels.max()) <= num_classes",
+        BOXES,
+    ),
+    Mutation("evaluation/sound_boxes.py", "[:, 3:6] > 0).all", "[:, 3:6] > 0).any", BOXES),
+    Mutation("evaluation/summary_files.py", "len(recall) != len(precision) or ", "", RESULTS),
+    Mutation("evaluation/result_records.py", 'field == "velocity" and all', "all", RESULTS),
+    Mutation("evaluation/result_records.py", " and abs(value) < 2**63", "", RESULTS),
+    Mutation(
+        "checkpoint/settings.py",
+        "names[0] != names[1]",
+        "set(names[0]) != set(names[1])",
+        ("checkpoint/test_settings.py",),
+    ),
+    # files, texts and the end of a tool
+    Mutation(
+        "files.py",
+        "        temporary.chmod(usual_rights)\n",
+        "",
+        ("test_replacing.py", "test_writers.py"),
+    ),
+    Mutation("files.py", "errno.EDQUOT, ", "", ("test_replacing.py",)),
+    Mutation(
+        "files.py", "        _remove(temporary)\n\n", "        pass\n\n", ("test_replacing.py",)
+    ),
+    Mutation(
+        "errors.py", "        logging.Handler.handleError = handle  #", "        pass  #", ERRORS
+    ),
+    Mutation(
+        "errors.py", "error: {printable(one_line(error))}", "error: {one_line(error)}", ERRORS
+    ),
+    Mutation("errors.py", "event & select.POLLERR", "event & select.POLLOUT", ERRORS),
+    Mutation("texts.py", '.lstrip(".")', "", ("test_texts.py",)),
+    Mutation("texts.py", "len(texts) - limit} more", "len(texts)} more", ("test_texts.py",)),
+    Mutation(
+        "progress.py", "            self._said = time.monotonic()\n", "", ("test_progress.py",)
+    ),
+    Mutation(
+        "report/frames.py",
+        "if num_true_boxes < len(ranked)",
+        "if num_true_boxes <= len(ranked)",
+        ("report/test_frames.py",),
+    ),
+    Mutation(
+        "report/frames.py",
+        "is_taken = record.scene_name in others",
+        "is_taken = False",
+        ("report/test_frames.py",),
+    ),
+    # more of the memory and its geometry
+    Mutation(
+        "modeling/temporal/memory.py",
+        "torch.where(flag, value, torch.zeros_like(value))",
+        "flag * value",
+        MEMORY,
+    ),
+    Mutation(
+        "modeling/temporal/memory.py",
+        "starts[:, None, None] * start_points_m",
+        "start_points_m",
+        MEMORY,
+    ),
+    Mutation("modeling/ops/geometry.py", "    x = x.clamp(0, 1)\n", "", MEMORY),
+    Mutation(
+        "modeling/ops/geometry.py",
+        "limits[:3]) / (limits[3:] - limits[:3])",
+        "limits[:3]) / limits[3:]",
+        MEMORY,
     ),
 )

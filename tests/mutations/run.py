@@ -3,6 +3,7 @@
     python tests/mutations/run.py [--jobs 2] [--only TEXT ...] [--list]
 
 A mutation that no test notices shows what the tests do not check. The repository is not changed.
+A test that fails without the mutation has noticed nothing: it ends the run with an error.
 The status is 0 if every mutation was noticed.
 """
 
@@ -15,8 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mutations import MUTATIONS, Mutation
@@ -39,6 +40,11 @@ def main() -> None:
     stale = [m for m in chosen if source_of(ROOT, m).read_text().count(m.old) != 1]
     for mutation in stale:
         print(f"stale: {mutation.file} does not have this text once: {mutation.old!r}")
+    named = {test for mutation in chosen for test in mutation.tests}
+    absent = sorted(test for test in named if not (ROOT / "tests" / test).exists())
+    for test in absent:
+        print(f"stale: there is no tests/{test}")
+    stale += [m for m in chosen if not {*m.tests}.isdisjoint(absent)]
     if args.list or stale:
         sys.exit(1 if stale else 0)
     survivors = run_all(chosen, args.jobs)
@@ -76,11 +82,9 @@ def run_all(mutations: list[Mutation], jobs: int) -> list[Mutation]:
                 change = f"{mutation.old!r} -> {mutation.new!r}"
                 print(f"{mutation.file}: {change}: {verdict} ({seconds:.0f} s)", flush=True)
 
-    workers = [threading.Thread(target=work) for _ in range(jobs)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(jobs) as pool:
+        for worker in [pool.submit(work) for _ in range(jobs)]:
+            worker.result()  # raises its error
     return survivors
 
 
@@ -102,9 +106,25 @@ def first_failure(copy: Path, mutation: Mutation) -> str | None:
     original = source.read_text()
     source.write_text(original.replace(mutation.old, mutation.new))
     try:
-        return failing_test(copy, mutation.tests)
+        killer = failing_test(copy, mutation.tests)
     finally:
         source.write_text(original)
+    check_passes(copy, killer)
+    return killer
+
+
+PASSING: set[str] = set()  # tests that pass without a mutation; the copies share it
+
+
+def check_passes(copy: Path, killer: str | None) -> None:
+    """Raises RuntimeError if the test that noticed a mutation fails without it, too."""
+    # Without its parameters, whose text may not be a word of a command line.
+    test = "" if killer is None else killer.removeprefix("tests/").partition("[")[0]
+    if not (copy / "tests" / test.partition("::")[0]).is_file() or test in PASSING:
+        return
+    if failing_test(copy, (test,)) is not None:
+        raise RuntimeError(f"tests/{test} fails without a mutation, too: mend it first")
+    PASSING.add(test)
 
 
 def failing_test(copy: Path, tests: tuple[str, ...]) -> str | None:
