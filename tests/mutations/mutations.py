@@ -511,9 +511,12 @@ MUTATIONS = (
         "timestamp_us[:, None]).argmax(",
         TABLES,
     ),
-    Mutation("data/nuscenes/category_names.py", ", likeness=0.85)", ")", TABLES),
+    Mutation("data/nuscenes/category_names.py", ", likeness=0.85)", ")", TRAINING_CHECKS),
     Mutation(
-        "data/nuscenes/category_names.py", "if len(absent) == len(classes):", "if absent:", TABLES
+        "data/nuscenes/category_names.py",
+        "if len(absent) == len(classes):",
+        "if absent:",
+        TRAINING_CHECKS,
     ),
     # what an evaluation needs and writes
     Mutation(
