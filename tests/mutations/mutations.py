@@ -48,11 +48,7 @@ DEVKIT = ("evaluation/test_devkit_needs.py", "evaluation/test_own_data_sets.py")
 BOXES = ("evaluation/test_nuscenes_evaluator.py",)
 RESULTS = ("report/test_hostile_results.py",)
 ERRORS = ("engine/test_errors.py",)
-MEMORY = (
-    "modeling/test_exact_geometry.py",
-    "inference/test_stream.py",
-    "modeling/test_detector.py",
-)
+MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
 MUTATIONS = (
     # modeling: the detector and its head
