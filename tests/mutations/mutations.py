@@ -36,7 +36,7 @@ PREFLIGHT = ("engine/test_preflight.py",)
 RESUME = ("engine/test_resume.py", "engine/test_agreement.py")
 RUN_FOLDER = ("engine/test_run_folder.py",)
 SIGNALS = ("engine/test_signals.py",)
-HOOKS = ("engine/test_hooks.py", "engine/test_signals.py", "engine/test_resume.py")
+HOOKS = ("engine/test_hooks.py",)
 GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
 PLACE = ("engine/test_place.py", "engine/test_processes.py")
 PROCESSES = ("engine/test_processes.py",)
@@ -384,8 +384,8 @@ MUTATIONS = (
         HOOKS,
     ),
     Mutation("engine/hooks.py", "if self._saved != self._done:", "if self._saved is None:", HOOKS),
-    Mutation("engine/hooks.py", "self._watch.deferring = False", "pass", HOOKS),
-    Mutation("engine/hooks.py", "train.max_iter={done + rest}", "train.max_iter={rest}", HOOKS),
+    Mutation("engine/hooks.py", "self._watch.deferring = False", "pass", SIGNALS),
+    Mutation("engine/hooks.py", "train.max_iter={done + rest}", "train.max_iter={rest}", RESUME),
     Mutation(
         "engine/half_precision.py",
         "in (precision, eval_precision):",
