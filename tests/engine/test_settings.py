@@ -133,6 +133,7 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
         ("train.clip_grad_norm=-1", "or null for no clipping"),
         ("train.seed=null", "train.seed=null is not allowed: it must be a whole number from 0 to"),
         ("train.seed=-1", "train.seed=-1 is not allowed"),
+        ("train.seed=4294967296", "train.seed=4294967296 is not allowed.* to 4294967295"),
         ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number that is 0 or"),
         ("train.precision=bf15", "it must be one of 'float32', 'bf16', 'fp16'"),
         ("train.device=gpu", 'it must be "auto", "cpu", "cuda" or "cuda:N"'),
@@ -232,6 +233,11 @@ def test_settings_of_a_configuration_that_was_changed_in_python_are_checked() ->
     cfg.train.eval_period = -5
     with pytest.raises(ConfigError, match="train.eval_period=-5 is not allowed"):
         check_settings(cfg)
+
+
+def test_as_many_boxes_as_the_metric_takes_are_allowed() -> None:
+    cfg = load_config(str(CONFIGS / "quickstart.py"), ["model.head.max_detections=500"])
+    check_settings(cfg)
 
 
 def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
