@@ -155,6 +155,7 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
             "dataloader.train.mapper.image_aug.resize_range=[2,1]",
             "image_aug: resize_range must",
         ),
+        ("model.head.center_range=[0,0,1,1,1,1]", "six numbers in brackets, x, y, z of the lowest"),
         ("model.head.center_range=[1,1,1,0,0,0]", "six numbers in brackets, x, y, z of the lowest"),
         ("train.output_dir=${train.nothing}", "train.output_dir cannot be read: .*train.nothing"),
         ("train.output_dir=''", "train.output_dir='' is not allowed: it must be the name of a"),
