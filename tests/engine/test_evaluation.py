@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 
-from streampetr_vit.engine import build_model, evaluate, load_config
+from streampetr_vit.engine import build_model, evaluate, evaluation, load_config
 from streampetr_vit.engine.config import call
 from streampetr_vit.inference import Stream
 
@@ -69,3 +70,9 @@ def test_the_network_runs_in_the_evaluations_precision_and_the_data_in_float32(
     for batch, expected in zip(samples, scores, strict=True):
         found = sorted((b["detection_score"] for b in rounded[batch[0].sample_token]), reverse=True)
         assert set(found) <= set(expected.double().tolist())
+
+
+def test_the_last_checkpoint_is_evaluated_only_when_asked_for() -> None:
+    cfg = DictConfig({"train": {"init_checkpoint": "named.pth", "output_dir": "run"}})
+    folder = SimpleNamespace(has_checkpoint=lambda: True)
+    assert evaluation._weights(cfg, folder, resume=False) == "named.pth"

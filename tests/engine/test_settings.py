@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from streampetr_vit.engine import instantiate_model, load_config
+from streampetr_vit.engine import instantiate_model, load_config, settings
 from streampetr_vit.engine.config import ConfigError, call
 from streampetr_vit.engine.overrides import apply_overrides
 from streampetr_vit.engine.recipe import build_optimizer
@@ -133,6 +133,9 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
         ("train.clip_grad_norm=-1", "or null for no clipping"),
         ("train.seed=null", "train.seed=null is not allowed: it must be a whole number from 0 to"),
         ("train.seed=-1", "train.seed=-1 is not allowed"),
+        ("train.log_period=True", "train.log_period=True is not allowed"),
+        ("train.max_seconds=inf", "train.max_seconds=inf is not allowed"),
+        ("model.pixel_mean=[1,2]", "model.pixel_mean=.1, 2. is not allowed"),
         ("train.seed=4294967296", "train.seed=4294967296 is not allowed.* to 4294967295"),
         ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number that is 0 or"),
         ("train.precision=bf15", "it must be one of 'float32', 'bf16', 'fp16'"),
@@ -239,6 +242,14 @@ def test_settings_of_a_configuration_that_was_changed_in_python_are_checked() ->
 def test_as_many_boxes_as_the_metric_takes_are_allowed() -> None:
     cfg = load_config(str(CONFIGS / "quickstart.py"), ["model.head.max_detections=500"])
     check_settings(cfg)
+
+
+def test_ranges_hold_for_the_arguments_of_this_package_alone() -> None:
+    part = {"_target_": "torch.nn.MaxPool2d", "kernel_size": 2, "stride": 0}
+    settings._check_part("part", DictConfig(part))
+    part = {"_target_": "streampetr_vit.modeling.ops.geometry.token_centers", "stride": 0}
+    with pytest.raises(ConfigError, match="part.stride=0 is not allowed"):
+        settings._check_part("part", DictConfig(part))
 
 
 def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ SETTINGS = tuple(
         "messages_say_what_to_type",
         "what_a_constructor_raises_names_the_innermost_part",
         "home_is_written_out",
+        "ranges_hold_for_the_arguments_of_this_package_alone",
         "as_many_boxes_as_the_metric_takes_are_allowed",
         "every_setting_of_the_quick_start_takes_every_wrong_value[train]",
         "every_setting_of_the_quick_start_takes_every_wrong_value[optimizer]",
