@@ -76,3 +76,23 @@ def test_the_last_checkpoint_is_evaluated_only_when_asked_for() -> None:
     cfg = DictConfig({"train": {"init_checkpoint": "named.pth", "output_dir": "run"}})
     folder = SimpleNamespace(has_checkpoint=lambda: True)
     assert evaluation._weights(cfg, folder, resume=False) == "named.pth"
+
+
+@pytest.mark.parametrize(("at_test", "expected"), [(True, [True, False]), (False, [False])])
+def test_a_run_without_memory_is_not_repeated_for_comparison(
+    at_test: bool, expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[bool] = []
+
+    def evaluate_once(
+        cfg: DictConfig, model: object, folder: str = "", memory: bool = True
+    ) -> dict:
+        runs.append(memory)
+        return {"bbox3d": {}}
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate_once)
+    monkeypatch.setattr(evaluation, "_write_report", lambda *_: None)
+    report, train = {"memory_off": True}, {"output_dir": "run"}
+    cfg = DictConfig({"report": report, "train": train, "model": {"memory_at_test": at_test}})
+    evaluation.evaluate_and_report(cfg, torch.nn.Identity())
+    assert runs == expected
