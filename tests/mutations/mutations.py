@@ -47,7 +47,11 @@ CONFIG = ("engine/test_config.py", "configs/test_class_counts.py", "engine/test_
 PREFLIGHT = ("engine/test_preflight.py",)
 RESUME = ("engine/test_resume.py", "engine/test_agreement.py")
 RUN_FOLDER = ("engine/test_run_folder.py",)
-SIGNALS = ("engine/test_signals.py",)
+SIGNALS = (
+    "engine/test_signals.py::test_handlers_are_restored_and_only_the_main_thread_has_them",
+    "engine/test_signals.py::test_what_is_ignored_stays_ignored",
+    "engine/test_signals.py::test_a_signal_that_came_during_a_step_ends_what_follows_it",
+)
 HOOKS = ("engine/test_hooks.py",)
 GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
 PLACE = ("engine/test_place.py", "engine/test_processes.py")
@@ -396,7 +400,9 @@ MUTATIONS = (
         HOOKS,
     ),
     Mutation("engine/hooks.py", "if self._saved != self._done:", "if self._saved is None:", HOOKS),
-    Mutation("engine/hooks.py", "self._watch.deferring = False", "pass", SIGNALS),
+    Mutation(
+        "engine/hooks.py", "self._watch.deferring = False", "pass", ("engine/test_signals.py",)
+    ),
     Mutation("engine/hooks.py", "train.max_iter={done + rest}", "train.max_iter={rest}", RESUME),
     Mutation(
         "engine/half_precision.py",
