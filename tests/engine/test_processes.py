@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as mp
 
 from streampetr_vit.engine import group, processes
-from streampetr_vit.engine.failures import LostProcessError, ProcessError, user_error
+from streampetr_vit.engine.failures import LostProcessError, ProcessError, user_error, user_error
 from streampetr_vit.engine.place import Place
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.errors import InputError, one_line_errors
@@ -275,3 +275,8 @@ def test_failures_in_words(text: str, kind: type, words: str, monkeypatch) -> No
     assert type(error) is kind and words in str(error) and "\n" not in str(error)
     assert user_error(RuntimeError("shapes do not match")) is None
     assert user_error(ValueError(text)) is None
+
+
+def test_a_broken_pipe_without_other_processes_is_none_of_theirs() -> None:
+    assert not torch.distributed.is_initialized()
+    assert user_error(RuntimeError("broken pipe")) is None

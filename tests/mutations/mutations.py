@@ -452,7 +452,6 @@ MUTATIONS = (
     Mutation(
         "engine/processes.py", "rank=machine_rank * num_processes,", "rank=machine_rank,", PROCESSES
     ),
-    Mutation("engine/processes.py", "len(signals) < 2", "len(signals) < 3", PROCESSES),
     Mutation("engine/processes.py", "if status[index] != _LOST", "if status[index]", PROCESSES),
     Mutation("engine/processes.py", "(None, 0, *_ASKED_TO_END)", "(None, 0)", PROCESSES),
     Mutation(
