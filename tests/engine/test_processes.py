@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as mp
 
 from streampetr_vit.engine import group, processes
-from streampetr_vit.engine.failures import LostProcessError, ProcessError, user_error, user_error
+from streampetr_vit.engine.failures import LostProcessError, ProcessError, user_error
 from streampetr_vit.engine.place import Place
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.errors import InputError, one_line_errors
