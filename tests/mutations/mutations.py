@@ -357,7 +357,6 @@ MUTATIONS = (
     ),
     Mutation("engine/resume.py", "if start_iter > length:", "if start_iter >= length:", RESUME),
     Mutation("engine/resume.py", "comm.get_rank() + start_iter)", "comm.get_rank())", RESUME),
-    Mutation("engine/resume.py", " or os.path.getsize(path) != size:", ":", RESUME),
     Mutation(
         "engine/run_folder.py",
         '    "last_checkpoint",\n    "metrics.json",\n    "config.yaml",',
@@ -429,12 +428,6 @@ MUTATIONS = (
         "if kinds[place.rank] != kinds[-1]:",
         GROUP,
     ),
-    Mutation(
-        "engine/group.py",
-        "            if machine == place.machine:\n",
-        "            if machine == machines[0]:\n",
-        GROUP,
-    ),
     Mutation("engine/group.py", "if len(same) > 1:", "if len(same) > 2:", GROUP),
     Mutation("engine/group.py", "if local_rank >= count:", "if local_rank > count:", GROUP),
     Mutation(
@@ -459,15 +452,6 @@ MUTATIONS = (
         "(dist.is_initialized() and _LOST.search(text))",
         "_LOST.search(text)",
         PROCESSES,
-    ),
-    Mutation(
-        "data/workers.py",
-        "            signal.signal(signal.SIGTERM, before)",
-        "            pass",
-        ("data/test_workers.py",),
-    ),
-    Mutation(
-        "data/workers.py", " and received.si_pid == loader.pid", "", ("data/test_workers.py",)
     ),
     # samples and tables of strangers
     Mutation("structures/sample_checks.py", " | (np.linalg.det(turns) < 0)", "", SAMPLES),
