@@ -428,6 +428,12 @@ MUTATIONS = (
         "if kinds[place.rank] != kinds[-1]:",
         GROUP,
     ),
+    Mutation(
+        "engine/group.py",
+        "            if machine == place.machine:\n",
+        "            if machine == machines[0]:\n",
+        GROUP,
+    ),
     Mutation("engine/group.py", "if len(same) > 1:", "if len(same) > 2:", GROUP),
     Mutation("engine/group.py", "if local_rank >= count:", "if local_rank > count:", GROUP),
     Mutation(
