@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
+from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT, numbered_checkpoints
 from streampetr_vit.engine.config import call
-from streampetr_vit.engine.hooks import FINAL_CHECKPOINT, numbered_checkpoints
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.files import replacing

@@ -14,15 +14,15 @@ import importlib.util
 import inspect
 import os
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from detectron2.engine.hooks import PeriodicCheckpointer
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from streampetr_vit.engine.allowed import ANYTHING, Allowed, by_annotation, list_of
+from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.described import call
 from streampetr_vit.engine.overrides import arguments_of, target_of
@@ -30,11 +30,11 @@ from streampetr_vit.engine.setting_tables import ARGUMENTS, OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, UserError, one_line
 
 _BUILT = ("dataset_spec", "model", "optimizer", "dataloader")  # sections that are instantiated
-# Plain sections that are the arguments of something.
-_CALLS = {
+# Plain sections that are arguments of something, whose first argument the program gives.
+_CALLS: dict[str, Callable[..., Any]] = {
     "train.ddp": DistributedDataParallel,
     "train.compile": compile_parts,
-    "train.checkpointer": PeriodicCheckpointer,
+    "train.checkpointer": CheckpointHook,
 }
 _PACKAGES = {"xformers": "xformers", "flash-attn": "flash_attn"}  # of attention kernels
 
@@ -53,7 +53,7 @@ def check_settings(cfg: DictConfig) -> None:
     for path, target in _CALLS.items():
         section = OmegaConf.select(cfg, path)
         if section is not None:
-            _check_names(path, section, target)
+            _check_names(path, section, functools.partial(target, None))
     for name in ("train", "schedule", "report"):
         _check_spelling(cfg, name)
     # Not what else a recipe holds: parts that nothing builds may refer to nothing.
@@ -181,11 +181,13 @@ def _check_names(path: str, part: Mapping[Any, Any], target: Any) -> None:
     known, takes_others = arguments_of(target)
     unknown = [str(key) for key in part if key != "_target_" and key not in known]
     if unknown and not takes_others:
-        name = getattr(target, "__qualname__", str(target))
+        name = getattr(getattr(target, "func", target), "__qualname__", str(target))
+        fix = "Take it out of the recipe"
+        if "_target_" in part:
+            fix = f"Give the part whole, '{path}={{_target_:...,...}}', or change the recipe"
         raise ConfigError(
             f"{path} has {', '.join(unknown)}, which {name} does not take; it takes "
-            f"{', '.join(known)}. Give the part whole, '{path}={{_target_:...,...}}', or change "
-            "the recipe"
+            f"{', '.join(known)}. {fix}"
         )
 
 

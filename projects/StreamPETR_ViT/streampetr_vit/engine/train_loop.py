@@ -23,13 +23,13 @@ from torch import nn
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.building import build_model
+from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.half_precision import check_half_precisions
 from streampetr_vit.engine.hooks import (
     BatchHook,
-    CheckpointHook,
     LogHook,
     ScheduleHook,
     StopHook,
