@@ -73,7 +73,9 @@ def test_an_evaluation_leaves_the_record_of_the_training(
     run_tool(tmp_path, "--resume", "train.max_iter=6")
 
 
-def test_an_evaluation_elsewhere_writes_where_it_is_told(tmp_path: Path) -> None:
+def test_an_evaluation_elsewhere_writes_where_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run_tool(tmp_path / "run", "train.max_iter=4")
     weights = f"train.init_checkpoint={tmp_path / 'run' / 'model_final.pth'}"
     for _ in range(2):  # an evaluation of its own is no training
@@ -82,6 +84,12 @@ def test_an_evaluation_elsewhere_writes_where_it_is_told(tmp_path: Path) -> None
     cfg = load_config(CONFIG, [f"train.output_dir={tmp_path / 'run'}"])
     evaluate_only(cfg, resume=True)
     assert cfg.train.output_dir == str(tmp_path / "run")  # the caller's configuration stays
+    # The record says what was evaluated, so that its config.yaml evaluates the same again.
+    recorded = tmp_path / "run" / "evaluation" / "config.yaml"
+    cfg = load_config(str(recorded), (), ["toy_task"])
+    assert cfg.train.init_checkpoint == str(tmp_path / "run" / "model_final.pth")
+    evaluate_only(cfg, resume=True)
+    assert "evaluation has no last_checkpoint: train.init_checkpoint=" in caplog.text
 
 
 def test_a_second_training_keeps_the_first_ones_records(tmp_path: Path) -> None:

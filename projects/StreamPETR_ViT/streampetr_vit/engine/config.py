@@ -5,7 +5,6 @@ A .py file is code and runs as such. A .yaml file, such as the config.yaml of a 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import traceback
@@ -25,6 +24,7 @@ from streampetr_vit.engine.targets import check_targets, missing_package
 from streampetr_vit.engine.yaml_file import read_yaml
 from streampetr_vit.errors import ConfigError, one_line
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.texts import nearest
 
 __all__ = [
     "ConfigError",
@@ -129,6 +129,6 @@ def _missing_file(path: str) -> str:
     folder = Path(path).parent
     beside = sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []
     # Without a similar name, some of what is there shows whether the folder is the right one.
-    near = difflib.get_close_matches(Path(path).name, beside, n=3, cutoff=0.5) or beside[:10]
+    near = nearest(Path(path).name, beside, likeness=0.5) or beside[:10]
     hint = f"that folder has: {', '.join(near)}" if near else f"no configurations in {folder}"
     return f"configuration {path!r} does not exist (current folder: {os.getcwd()}); {hint}"

@@ -22,7 +22,7 @@ import torch.multiprocessing as mp
 from streampetr_vit.engine import group
 from streampetr_vit.engine.failures import LostProcessError, ProcessError, failures_in_words
 from streampetr_vit.engine.place import Place, check_machines, place_of_launcher
-from streampetr_vit.engine.signals import passed_on
+from streampetr_vit.engine.signals import passing_on_signals
 from streampetr_vit.errors import InputError, UserError
 
 Main = Callable[..., None]
@@ -70,14 +70,8 @@ def launch(
         return
     dist_url = None if dist_url == "auto" else dist_url  # detectron2's word for a free port
     check_machines(num_machines, machine_rank, dist_url)
-    if num_processes < 0:
-        raise InputError(f"--num-gpus {num_processes}: give the number of GPUs, or 0 for the CPU")
+    _check_gpus(num_processes, use_gpu)
     num_processes = max(num_processes, 1)
-    if use_gpu and num_processes > torch.cuda.device_count():
-        raise InputError(
-            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
-            "that many or fewer, or --num-gpus 0 for the CPU"
-        )
     if num_processes * num_machines == 1:
         with failures_in_words():
             main(*args)
@@ -104,6 +98,16 @@ def launch(
             _child, (first, use_gpu, main, args, folder), nprocs=num_processes, join=False
         )
         _wait(context.processes, Path(folder))
+
+
+def _check_gpus(num_processes: int, use_gpu: bool) -> None:
+    if num_processes < 0:
+        raise InputError(f"--num-gpus {num_processes}: give the number of GPUs, or 0 for the CPU")
+    if use_gpu and num_processes > torch.cuda.device_count():
+        raise InputError(
+            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
+            "that many or fewer, or --num-gpus 0 for the CPU"
+        )
 
 
 def _run(place: Place, use_gpu: bool, main: Main, args: tuple[Any, ...]) -> None:
@@ -145,7 +149,7 @@ def _child(
 
 def _wait(processes: Sequence[BaseProcess], folder: Path) -> None:
     """Waits for all; a while after the first that fails, ends the others and says why."""
-    with passed_on() as signals:
+    with passing_on_signals() as signals:
         running = list(processes)
         # A second signal: the user does not want to wait for the end of a step.
         while running and len(signals) < 2 and not any(map(_failed, processes)):

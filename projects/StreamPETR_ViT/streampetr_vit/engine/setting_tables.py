@@ -23,6 +23,8 @@ from streampetr_vit.engine.compile import MODES
 from streampetr_vit.modeling.ops.precision import DTYPES
 
 _PRECISION = one_of(*DTYPES)
+_NOT_EMPTY = r"(?s).*\S.*"
+_NAME = matching(_NOT_EMPTY, "a text that is not empty")
 # Settings of the plain sections, and what every configuration has.
 SETTINGS: dict[str, Allowed] = {
     "model": DESCRIBED,
@@ -42,7 +44,7 @@ SETTINGS: dict[str, Allowed] = {
     "schedule.end_factor": SHARE,
     "schedule.lr_batch": whole(1) | null("a rate that is not scaled"),
     "train": SECTION,
-    "train.output_dir": matching(r"(?s).*\S.*", "the name of a folder"),
+    "train.output_dir": matching(_NOT_EMPTY, "the name of a folder"),
     "train.init_checkpoint": Allowed('a file, or "" for random weights', (TEXT | null("")).holds),
     "train.init_allow_wrong_shape": FLAG,
     "train.init_allow_partial": FLAG,
@@ -79,7 +81,6 @@ SETTINGS: dict[str, Allowed] = {
     "synthetic": SECTION,
     "synthetic.preset": TEXT,
 }
-_NAME = matching(r"(?s).*\S.*", "a text that is not empty")
 _DATASET = {
     "root": _NAME,
     "version": _NAME,

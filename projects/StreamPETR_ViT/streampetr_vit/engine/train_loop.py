@@ -27,7 +27,7 @@ from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
-from streampetr_vit.engine.half_precision import check_half_precisions
+from streampetr_vit.engine.half_precision import check_half_precision
 from streampetr_vit.engine.hooks import (
     BatchHook,
     LogHook,
@@ -82,7 +82,7 @@ def _train(
     cfg: DictConfig, resume: bool, more_hooks: Sequence[HookBase], watch: SignalWatch
 ) -> Metrics:
     model = build_model(cfg)
-    check_half_precisions(model, cfg.train.precision, cfg.train.eval_precision)
+    check_half_precision(model, cfg.train.precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
@@ -96,13 +96,7 @@ def _train(
         stop_asked=lambda: watch.received is not None,
     )
     check_training(cfg, model, optimizer, recipe)
-    checkpointer = SafeCheckpointer(
-        model,  # not the wrapped one: names in the file carry no "module." prefix
-        cfg.train.output_dir,
-        trainer=trainer,
-        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
-        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
-    )
+    checkpointer = _checkpointer(cfg, model, trainer)
     checkpoints = _checkpoint_hook(cfg, recipe, checkpointer)
     save_now = None if checkpoints is None else checkpoints.save_now
     results: Metrics = {}
@@ -161,6 +155,16 @@ def _evaluate(
             raise type(error)(f"evaluation failed: {error}; {advice}") from error
         logger.error("evaluation failed; %s", advice)
         raise
+
+
+def _checkpointer(cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer) -> SafeCheckpointer:
+    return SafeCheckpointer(
+        model,  # not the wrapped one: names in the file carry no "module." prefix
+        cfg.train.output_dir,
+        trainer=trainer,
+        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
+        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
+    )
 
 
 def _schedule_hook(cfg: DictConfig, trainer: StreamingTrainer) -> ScheduleHook:

@@ -53,7 +53,7 @@ class StreamingTrainer(TrainerBase):
         precision: str = "float32",
         clip_grad_norm: float | None = 35.0,
         max_consecutive_skips: int = 50,
-        stop_asked: Callable[[], bool] = bool,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.data_loader = model.train(), optimizer, data_loader

@@ -26,11 +26,8 @@ from streampetr_vit.structures import (
     Sample,
     packed_to,
 )
-from streampetr_vit.structures.sample_checks import check_batch
+from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_batch
 from streampetr_vit.structures.tensors import move_tensor, tensors_of
-
-# The memory is of the last seconds. Twenty frames a second in milliseconds are 50 "seconds" apart.
-_LONGEST_GAP_S = 30
 
 
 @dataclass(frozen=True)
@@ -197,10 +194,10 @@ def _check_order(scene: str, time_s: float, last_time_s: float) -> None:
             f"frames of scene {scene} are out of order: timestamp_s {time_s:.6f} comes after "
             f"{last_time_s:.6f}; sort the frames by time, or {anew}"
         )
-    if time_s - last_time_s > _LONGEST_GAP_S:
+    if time_s - last_time_s > LONGEST_GAP_S:
         raise InputError(
             f"timestamp_s goes from {last_time_s:.6f} to {time_s:.6f} within scene {scene}, by "
-            f"more than {_LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after "
+            f"more than {LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after "
             f"a pause, name another scene_token or {anew}"
         )
 
