@@ -92,12 +92,7 @@ def launch(
             f"to {group.START_TIMEOUT}",
             flush=True,
         )
-    with tempfile.TemporaryDirectory(prefix="streampetr_vit_") as folder:
-        # Not mp.spawn: of a process that fails it shows a traceback of its own.
-        context = mp.start_processes(
-            _child, (first, use_gpu, main, args, folder), nprocs=num_processes, join=False
-        )
-        _wait(context.processes, Path(folder))
+    _start_and_wait(num_processes, first, use_gpu, main, args)
 
 
 def _check_gpus(num_processes: int, use_gpu: bool) -> None:
@@ -108,6 +103,18 @@ def _check_gpus(num_processes: int, use_gpu: bool) -> None:
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
             "that many or fewer, or --num-gpus 0 for the CPU"
         )
+
+
+def _start_and_wait(
+    num_processes: int, first: Place, use_gpu: bool, main: Main, args: tuple[Any, ...]
+) -> None:
+    """Starts the processes of this machine, the first of them at `first`."""
+    with tempfile.TemporaryDirectory(prefix="streampetr_vit_") as folder:
+        # Not mp.spawn: of a process that fails it shows a traceback of its own.
+        context = mp.start_processes(
+            _child, (first, use_gpu, main, args, folder), nprocs=num_processes, join=False
+        )
+        _wait(context.processes, Path(folder))
 
 
 def _run(place: Place, use_gpu: bool, main: Main, args: tuple[Any, ...]) -> None:

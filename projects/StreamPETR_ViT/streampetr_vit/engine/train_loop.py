@@ -103,9 +103,7 @@ def _train(
 
     def evaluate_now() -> Metrics:
         results.clear()
-        with watch.at_once():
-            results.update(_evaluate(cfg, model, save_now))
-            wait_for_main()  # rank 0 scores and reports alone
+        results.update(_evaluate(cfg, model, save_now, watch))
         return results
 
     # A checkpoint restores the state of the hooks that are there when it is loaded.
@@ -136,11 +134,18 @@ def _train(
 
 
 def _evaluate(
-    cfg: DictConfig, model: nn.Module, save_now: Callable[[], str | None] | None
+    cfg: DictConfig,
+    model: nn.Module,
+    save_now: Callable[[], str | None] | None,
+    watch: SignalWatch,
 ) -> Metrics:
     """Evaluates; where that fails or is interrupted, the steps so far are saved first."""
     try:
-        return evaluate_and_report(cfg, model)
+        # Inside: a signal that came after `StopHook` looked ends the program here.
+        with watch.at_once():
+            results = evaluate_and_report(cfg, model)
+            wait_for_main()  # rank 0 scores and reports alone
+        return results
     except BaseException as error:
         path = None if save_now is None else save_now()
         if not isinstance(error, Exception):
