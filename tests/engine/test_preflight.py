@@ -174,7 +174,7 @@ def test_more_boxes_than_the_devkit_takes(recipe: DictConfig) -> None:
     torch.save({"model": {}}, weights)
     recipe.train.init_checkpoint = weights
     for work in (train, evaluate_only):
-        with pytest.raises(ConfigError, match="model.head.max_detections=600 .* at most 500"):
+        with pytest.raises(InputError, match="model.head.max_detections=600: .* at most 500"):
             work(recipe)
 
 
