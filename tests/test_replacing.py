@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from streampetr_vit.errors import OutputError
 from streampetr_vit.files import replacing
 
 
@@ -25,6 +27,22 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
         assert [entry.name for entry in tmp_path.iterdir()] == before
         path.write_text("old")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "free some space there"),
+        (errno.EDQUOT, "free some space there"),
+        (errno.EACCES, "check the folder and its rights"),
+    ],
+)
+def test_what_cannot_be_written_comes_with_the_way_out(
+    tmp_path: Path, number: int, fix: str
+) -> None:
+    message = f"cannot write .*file.json.*; {fix}"
+    with pytest.raises(OutputError, match=message), replacing(tmp_path / "file.json"):
+        raise OSError(number, os.strerror(number))
 
 
 def test_the_new_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:

@@ -108,12 +108,20 @@ def _other_offsets(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> 
     columns["box_offsets"] = columns["box_offsets"][::-1]
 
 
+def _falling_offsets(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    columns["box_offsets"][[1, 2]] = columns["box_offsets"][[2, 1]]
+
+
 def _other_scenes(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     columns["scene_of_frame"] = columns["scene_of_frame"][::-1]
 
 
 def _far_category(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     columns["gt_category"] = columns["gt_category"] + 1000
+
+
+def _next_category(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    columns["gt_category"][0] = len(json.loads(metadata["categories"]))
 
 
 def _odd_categories(columns: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -129,7 +137,7 @@ PLANTED = [
     _other_offsets,
     _other_scenes,
 ]
-PLANTED += [_far_category, _odd_categories]
+PLANTED += [_falling_offsets, _far_category, _next_category, _odd_categories]
 
 
 @pytest.mark.parametrize("change", PLANTED, ids=lambda change: change.__name__)
@@ -242,6 +250,19 @@ def test_values_of_the_wrong_kind(
     with pytest.raises(TableError, match=message) as error:
         _load(tmp_path, _set(table, token, field, value))
     assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("token", "field", "value"),
+    [
+        ("scene-0061-CAM_BACK", "camera_intrinsic", [[125, 0, 159], [0, 125, 89], [0, 0, 1]]),
+        ("scene-0061-RADAR_FRONT", "translation", [1500, 0, 0]),  # no sensor of the detector
+    ],
+)
+def test_values_at_the_border_of_the_allowed(
+    tmp_path: Path, token: str, field: str, value: list
+) -> None:
+    assert len(_load(tmp_path, _set("calibrated_sensor", token, field, value)))
 
 
 @pytest.mark.parametrize(("factor", "advice"), [(1e-6, "1e\\+06"), (1e-3, "1000"), (1e3, "0.001")])

@@ -132,6 +132,9 @@ def test_categories_that_a_class_may_lack_are_no_warning(
 ) -> None:
     load_records(handmade_root, VERSION)  # has vehicle.bus.rigid and no vehicle.bus.bendy
     assert "bendy" not in caplog.text
+    # "animal" is in the tables, and is not near enough.
+    load_records(handmade_root, VERSION, spec=_spec({"car": ["vehicle.car", "animal.dog"]}))
+    assert "animal" not in caplog.text
 
 
 def test_class_names_2d_are_checked_before_training(handmade_root: Path) -> None:

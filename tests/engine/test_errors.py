@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -45,6 +46,20 @@ def test_user_errors_end_the_program_with_one_line(
         tool()
     assert stop.value.code == "some_tool.py: error: what is wrong; how to mend it"
     assert issubclass(kind, built_in)
+
+
+def test_a_terminal_obeys_no_name_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["tool.py"])
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise InputError("picture a\x1b[2Jb.jpg\nis broken")
+    assert stop.value.code == "tool.py: error: picture a\\x1b[2Jb.jpg is broken"
+
+
+def test_the_errors_of_logging_are_as_before_when_a_tool_has_ended() -> None:
+    before = logging.Handler.handleError
+    with one_line_errors():
+        assert logging.Handler.handleError is not before
+    assert logging.Handler.handleError is before
 
 
 @pytest.mark.parametrize("built_in", sorted(set(BUILT_IN.values()), key=str))

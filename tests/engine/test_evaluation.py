@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
 
-from streampetr_vit.engine import build_model, evaluate, load_config
+from streampetr_vit.engine import build_model, evaluate, evaluation, load_config
 from streampetr_vit.engine.config import call
 from streampetr_vit.inference import Stream
 
@@ -69,3 +70,29 @@ def test_the_network_runs_in_the_evaluations_precision_and_the_data_in_float32(
     for batch, expected in zip(samples, scores, strict=True):
         found = sorted((b["detection_score"] for b in rounded[batch[0].sample_token]), reverse=True)
         assert set(found) <= set(expected.double().tolist())
+
+
+def test_the_last_checkpoint_is_evaluated_only_when_asked_for() -> None:
+    cfg = DictConfig({"train": {"init_checkpoint": "named.pth", "output_dir": "run"}})
+    folder = SimpleNamespace(has_checkpoint=lambda: True)
+    assert evaluation._weights(cfg, folder, resume=False) == "named.pth"
+
+
+@pytest.mark.parametrize(("at_test", "expected"), [(True, [True, False]), (False, [False])])
+def test_a_run_without_memory_is_not_repeated_for_comparison(
+    at_test: bool, expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[bool] = []
+
+    def evaluate_once(
+        cfg: DictConfig, model: object, folder: str = "", memory: bool = True
+    ) -> dict:
+        runs.append(memory)
+        return {"bbox3d": {}}
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate_once)
+    monkeypatch.setattr(evaluation, "_write_report", lambda *_: None)
+    report, train = {"memory_off": True}, {"output_dir": "run"}
+    cfg = DictConfig({"report": report, "train": train, "model": {"memory_at_test": at_test}})
+    evaluation.evaluate_and_report(cfg, torch.nn.Identity())
+    assert runs == expected

@@ -180,6 +180,21 @@ def test_the_last_step_is_saved_once_when_asked_for(tmp_path: Path) -> None:
     assert hook.save_now() == str(final) and final.stat().st_mtime_ns == before
 
 
+def test_a_step_after_the_last_checkpoint_is_saved_when_asked_for(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    hook, asked = CheckpointHook(checkpointer, period=2), []
+
+    class Asks(HookBase):
+        def after_step(self) -> None:
+            if self.trainer.iter == 2:
+                asked.append(hook.save_now())
+
+    trainer.register_hooks([hook, Asks()])
+    trainer.train(0, 6)
+    assert asked == [str(tmp_path / "model_0000002.pth")] and Path(asked[0]).is_file()
+
+
 def test_the_end_of_the_time_is_said(caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer()
     hook = ScheduleHook(lambda it, progress: 1.0, trainer.optimizer, 10, FakeClock(2.5))

@@ -173,6 +173,10 @@ def test_more_boxes_than_the_devkit_takes(recipe: DictConfig) -> None:
     weights = f"{recipe.train.output_dir}.pth"
     torch.save({"model": {}}, weights)
     recipe.train.init_checkpoint = weights
+    evaluator = call(recipe.dataloader.evaluator)
+    evaluator.check([], 500)
+    with pytest.raises(InputError, match="max_detections=501"):
+        evaluator.check([], 501)
     for work in (train, evaluate_only):
         with pytest.raises(InputError, match="model.head.max_detections=600: .* at most 500"):
             work(recipe)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import resource
 from pathlib import Path
 
@@ -13,8 +15,15 @@ from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser
 
 from streampetr_vit.engine import evaluate_only, load_config, setup, train
-from streampetr_vit.engine.run_folder import config_text, end_last_line, save_config, set_aside
+from streampetr_vit.engine.run_folder import (
+    _RunLog,
+    config_text,
+    end_last_line,
+    save_config,
+    set_aside,
+)
 from streampetr_vit.errors import OutputError
+from streampetr_vit.logs import log_once
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -35,6 +44,7 @@ def test_two_runs_in_one_process_keep_their_logs_apart(tmp_path: Path) -> None:
         cfg = load_config(CONFIG, ["train.max_iter=4", f"train.output_dir={folder}"])
         setup(cfg)
         logging.getLogger("detectron2.somewhere").info("in %s", folder.name)
+        log_once(logging.getLogger("streampetr_vit"), logging.WARNING, "once in each log")
         train(cfg)
         if folder is first:
             before = content(first)
@@ -42,10 +52,19 @@ def test_two_runs_in_one_process_keep_their_logs_apart(tmp_path: Path) -> None:
     assert "in first" in (first / "log.txt").read_text()
     log = (second / "log.txt").read_text()
     assert "in second" in log and "in first" not in log
+    for folder in (first, second):
+        assert (folder / "log.txt").read_text().count("once in each log") == 1
     setup(load_config(CONFIG, [f"train.output_dir={first}"]))
     logging.getLogger("streampetr_vit").info("once more")
     assert (first / "log.txt").read_text().count("once more") == 1
     assert (second / "log.txt").read_text() == log
+
+
+def test_the_log_of_an_earlier_run_is_closed(tmp_path: Path) -> None:
+    setup(load_config(CONFIG, [f"train.output_dir={tmp_path / 'first'}"]))
+    logs = [h for h in logging.getLogger("streampetr_vit").handlers if isinstance(h, _RunLog)]
+    setup(load_config(CONFIG, [f"train.output_dir={tmp_path / 'second'}"]))
+    assert [log.stream for log in logs] == [None]
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -120,6 +139,25 @@ def test_a_start_that_fails_leaves_the_records_where_they_are(tmp_path: Path) ->
             run_tool(tmp_path, *words)
     after = {name: data for name, data in content(tmp_path).items() if name != "log.txt"}
     assert after == before
+
+
+def test_what_is_half_set_aside_cannot_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("last_checkpoint", "metrics.json", "config.yaml", "model_final.pth"):
+        (tmp_path / name).write_text(name)
+    replace, moved = os.replace, []
+
+    def replace_one(source: Path, target: Path) -> None:
+        if moved:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        moved.append(source.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_one)
+    with pytest.raises(OutputError, match="cannot write .*earlier_1.*free some space"):
+        set_aside(str(tmp_path))
+    assert moved == ["last_checkpoint"]
 
 
 def test_nothing_else_is_set_aside(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from streampetr_vit.engine import instantiate_model, load_config
+from streampetr_vit.engine import instantiate_model, load_config, settings
 from streampetr_vit.engine.config import ConfigError, call
 from streampetr_vit.engine.overrides import apply_overrides
 from streampetr_vit.engine.recipe import build_optimizer
@@ -138,6 +138,10 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
             "optimizer.lr='abc' is not allowed: it must be a number that is 0 or more",
         ),
         (f"optimizer.lr=-1{'0' * 400}", "optimizer.lr=-1000.* is not allowed: it must be a number"),
+        ("train.log_period=True", "train.log_period=True is not allowed"),
+        ("train.max_seconds=inf", "train.max_seconds=inf is not allowed"),
+        ("model.pixel_mean=[1,2]", "model.pixel_mean=.1, 2. is not allowed"),
+        ("train.seed=4294967296", "train.seed=4294967296 is not allowed.* to 4294967295"),
         ("train.precision=bf15", "it must be one of 'float32', 'bf16', 'fp16'"),
         ("train.device=gpu", 'it must be "auto", "cpu", "cuda" or "cuda:N"'),
         ("train.max_iter=nan", "train.max_iter=nan is not allowed: it must be a whole number, 1"),
@@ -157,6 +161,7 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
             "dataloader.train.mapper.image_aug.resize_range=[2,1]",
             "image_aug: resize_range must",
         ),
+        ("model.head.center_range=[0,0,1,1,1,1]", "six numbers in brackets, x, y, z of the lowest"),
         ("model.head.center_range=[1,1,1,0,0,0]", "six numbers in brackets, x, y, z of the lowest"),
         ("train.output_dir=${train.nothing}", "train.output_dir cannot be read: .*train.nothing"),
         ("train.output_dir=''", "train.output_dir='' is not allowed: it must be the name of a"),
@@ -246,6 +251,19 @@ def test_settings_of_a_configuration_that_was_changed_in_python_are_checked() ->
     cfg.train.eval_period = -5
     with pytest.raises(ConfigError, match="train.eval_period=-5 is not allowed"):
         check_settings(cfg)
+
+
+def test_as_many_boxes_as_the_metric_takes_are_allowed() -> None:
+    cfg = load_config(str(CONFIGS / "quickstart.py"), ["model.head.max_detections=500"])
+    check_settings(cfg)
+
+
+def test_ranges_hold_for_the_arguments_of_this_package_alone() -> None:
+    part = {"_target_": "torch.nn.MaxPool2d", "kernel_size": 2, "stride": 0}
+    settings._check_part("part", DictConfig(part))
+    part = {"_target_": "streampetr_vit.modeling.ops.geometry.token_centers", "stride": 0}
+    with pytest.raises(ConfigError, match="part.stride=0 is not allowed"):
+        settings._check_part("part", DictConfig(part))
 
 
 def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:

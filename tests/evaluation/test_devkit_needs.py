@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hand_made_nuscenes import VERSION, write_tables
 
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import UserError
 from streampetr_vit.evaluation import NuScenesEvaluator
+from streampetr_vit.evaluation.devkit_needs import check_devkit
+from streampetr_vit.evaluation.scoring import Scoring
 
 SCENE = "scene-0003"
 Rows = list[dict[str, Any]]
@@ -79,6 +84,13 @@ def test_attributes_that_the_metric_does_not_take(root: Path) -> None:
     refused(root, "has the attribute 'flying', which the official metric does not know")
     change(root, "sample_annotation", give("nowhere"))
     refused(root, "attribute_tokens of record .* has 'nowhere', which is not in")
+
+
+def test_attributes_of_an_own_data_set_may_have_any_name(root: Path) -> None:
+    change(root, "attribute", lambda rows: rows.append({"token": "x", "name": "flying"}))
+    change(root, "sample_annotation", lambda rows: rows[0].update(attribute_tokens=["x"]))
+    own = replace(Scoring.of(NUSCENES), is_official=False)
+    check_devkit(load_records(root, VERSION), own)
 
 
 def test_a_count_of_points_that_is_no_whole_number(root: Path) -> None:

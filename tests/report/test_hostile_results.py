@@ -173,6 +173,7 @@ BAD_RECORDS = [
     {"translation": [1, 2]},
     {"translation": "abc"},
     {"translation": [1, 2, NAN]},
+    {"translation": [NAN, NAN, NAN]},
     {"translation": [1, 2, math.inf]},
     {"translation": [1, 2, HUGE]},
     {"translation": [1, 2, 1e300]},
