@@ -63,7 +63,10 @@ def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
     """
     folder = Path(checkpointer.save_dir)
     if checkpointer.has_checkpoint():
-        path = checkpointer.get_checkpoint_file()
+        try:
+            path = checkpointer.get_checkpoint_file()
+        except UnicodeDecodeError:
+            path = str(folder / "(no text)")
         if not os.path.isfile(path):
             names = [file.name for file in sorted(folder.glob("model_*.pth"))]
             raise CheckpointError(
