@@ -133,10 +133,13 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
         ("train.clip_grad_norm=-1", "or null for no clipping"),
         ("train.seed=null", "train.seed=null is not allowed: it must be a whole number from 0 to"),
         ("train.seed=-1", "train.seed=-1 is not allowed"),
-        ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number above 0"),
+        ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number that is 0"),
         ("train.precision=bf15", "it must be one of 'float32', 'bf16', 'fp16'"),
         ("train.device=gpu", 'it must be "auto", "cpu", "cuda" or "cuda:N"'),
-        ("train.max_iter=nan", "train.max_iter=nan is not allowed: it must be a whole number, 1"),
+        (
+            "train.max_iter=nan",
+            "train.max_iter=nan is not allowed: it must be a whole number from 1",
+        ),
         ("model.head.max_detections=600", "at most 500 boxes for a frame; set 500 or less"),
         ("model.head=null", "model.head=null is not allowed: it must be a dict with _target_"),
         ("model.head.decoder=5", "model.head.decoder=5 is not allowed: it must be a dict with"),
@@ -243,3 +246,12 @@ def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cfg.dataloader.evaluator.output_dir == "/home/me/out/inference"
     assert cfg.train.init_checkpoint == "/home/me/in put.pth"
     assert cfg.dataloader.test.dataset.root == "~/data"  # the catalog writes it out
+
+
+@pytest.mark.parametrize("key", ["train.max_iter", "train.num_threads", "train.seed"])
+def test_a_number_that_is_far_too_big_is_refused(key: str) -> None:
+    assert "a whole number from" in refused([f"{key}=100000000000000000000"])
+
+
+def test_more_processes_than_a_machine_bears_are_refused() -> None:
+    assert "a whole number from 0 to 256" in refused(["dataloader.train.num_workers=100000"])

@@ -197,9 +197,7 @@ def _check_state(path: str, absent: list[str]) -> None:
         )
 
 
-def _check_numbers(
-    path: str, weights: Mapping[str, Tensor], model: Mapping[str, Tensor]
-) -> None:
+def _check_numbers(path: str, weights: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
     """Refuses numbers of another kind than the model's, which copying would change, and NaN."""
     for name, value in weights.items():
         kinds = _FLOATS if model[name].is_floating_point() else _WHOLE
