@@ -87,7 +87,8 @@ def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
         raise CheckpointError(
             f"--resume: {folder} has no last_checkpoint; earlier runs are in "
             f"{', '.join(map(str, earlier[-3:]))}. To continue one of them: --resume "
-            f"{as_override('train.output_dir', str(earlier[-1]))}. To start anew, leave out --resume"
+            f"{as_override('train.output_dir', str(earlier[-1]))}. To start anew, leave "
+            "out --resume"
         )
     logger.warning("nothing to resume in %s: starting anew", folder)
     return None
