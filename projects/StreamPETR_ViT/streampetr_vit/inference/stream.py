@@ -31,6 +31,8 @@ from streampetr_vit.structures.tensors import move_tensor, tensors_of
 
 # The memory is of the last seconds. Twenty frames a second in milliseconds are 50 "seconds" apart.
 _LONGEST_GAP_S = 30
+# No car is as fast, and no correction of a position as large.
+_FASTEST_MPS, _JUMP_M = 150.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Stream:
     def reset(self) -> None:
         """Forgets everything, as if no frame had been seen."""
         self.memory: TemporalMemory | None = None  # after the last frame
-        self._position: list[tuple[str, float]] = []  # (scene token, seconds) of each row
+        # Of each row: scene token, seconds, the lidar's place in the global frame in metres.
+        self._position: list[tuple[str, float, Tensor]] = []
         self.forget_rig()
 
     def forget_rig(self) -> None:
@@ -108,7 +111,10 @@ class Stream:
                 mode.
         """
         samples = check_batch(samples)
-        position = [(s.scene_token, float(s.timestamp_s)) for s in samples]
+        position = [
+            (s.scene_token, float(s.timestamp_s), s.lidar_to_global[:3, 3].double())
+            for s in samples
+        ]
         continues = self._continues(position)
         if not all(continues):
             # A new scene may come with another calibration, or after the weights were changed.
@@ -132,9 +138,14 @@ class Stream:
             Detections on the device; their `unpad` waits for them. Later frames do not change them.
 
         Raises:
-            InputError: the detector is in training mode.
+            InputError: it is no Frame, or the detector is in training mode.
         """
         detector = self._detector
+        if not isinstance(frame, Frame):
+            raise InputError(
+                f"push takes a Frame, not a {type(frame).__name__}: Frame.collate([sample]); or "
+                "call the stream, stream([sample])"
+            )
         if detector.training:
             raise InputError("the detector is in training mode: call detector.eval() first")
         memory, rows = self.memory, len(frame.timestamp_s)
@@ -177,15 +188,17 @@ class Stream:
             self._known = known = _KnownRig(frame.rig, copies, size, code)
         return known.code
 
-    def _continues(self, position: list[tuple[str, float]]) -> list[bool]:
+    def _continues(self, position: list[tuple[str, float, Tensor]]) -> list[bool]:
         """For each row, whether it goes on in the scene of the call before."""
         if len(position) != len(self._position):
             return [False] * len(position)
         flags = []
-        for (scene, time), (last_scene, last_time) in zip(position, self._position, strict=True):
-            if self._remembers and scene == last_scene:
-                _check_order(scene, time, last_time)
-            flags.append(scene == last_scene)
+        for now, last in zip(position, self._position, strict=True):
+            scene, time, place = now
+            if self._remembers and scene == last[0]:
+                _check_order(scene, time, last[1])
+                _check_way(scene, time - last[1], float((place - last[2]).norm()))
+            flags.append(scene == last[0])
         return flags
 
 
@@ -202,6 +215,16 @@ def _check_order(scene: str, time_s: float, last_time_s: float) -> None:
             f"timestamp_s goes from {last_time_s:.6f} to {time_s:.6f} within scene {scene}, by "
             f"more than {_LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after "
             f"a pause, name another scene_token or {anew}"
+        )
+
+
+def _check_way(scene: str, passed_s: float, way_m: float) -> None:
+    """Raises InputError if a car cannot have gone so far: the memory would be put elsewhere."""
+    if way_m > _JUMP_M + _FASTEST_MPS * passed_s:
+        raise InputError(
+            f"lidar_to_global moves by {way_m:.0f} m in {passed_s:.2f} s within scene {scene}: "
+            "give the pose of the car in metres, as a map from lidar to global (not its inverse), "
+            "in one global frame for a scene; for another one, name another scene_token"
         )
 
 
