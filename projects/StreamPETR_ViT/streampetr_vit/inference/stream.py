@@ -5,6 +5,7 @@ Shape letters: B streams, each of its own scene.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,8 @@ from streampetr_vit.structures import (
 )
 from streampetr_vit.structures.sample_checks import check_batch
 from streampetr_vit.structures.tensors import move_tensor, tensors_of
+
+logger = logging.getLogger(__name__)
 
 # The memory is of the last seconds. Twenty frames a second in milliseconds are 50 "seconds" apart.
 _LONGEST_GAP_S = 30
@@ -197,7 +200,7 @@ class Stream:
             scene, time, place = now
             if self._remembers and scene == last[0]:
                 _check_order(scene, time, last[1])
-                _check_way(scene, time - last[1], float((place - last[2]).norm()))
+                _warn_of_jump(scene, time - last[1], float((place - last[2]).norm()))
             flags.append(scene == last[0])
         return flags
 
@@ -218,13 +221,17 @@ def _check_order(scene: str, time_s: float, last_time_s: float) -> None:
         )
 
 
-def _check_way(scene: str, passed_s: float, way_m: float) -> None:
-    """Raises InputError if a car cannot have gone so far: the memory would be put elsewhere."""
+def _warn_of_jump(scene: str, passed_s: float, way_m: float) -> None:
+    """Says so if a car cannot have gone so far: the memory lies elsewhere then."""
+    # No error: one bad position in a table must not end an evaluation in its middle.
     if way_m > _JUMP_M + _FASTEST_MPS * passed_s:
-        raise InputError(
-            f"lidar_to_global moves by {way_m:.0f} m in {passed_s:.2f} s within scene {scene}: "
-            "give the pose of the car in metres, as a map from lidar to global (not its inverse), "
-            "in one global frame for a scene; for another one, name another scene_token"
+        logger.warning(
+            "lidar_to_global moves by %.0f m in %.2f s within scene %s, so what was seen before is "
+            "lost: give the pose in metres, as a map from lidar to global (not its inverse), in "
+            "one global frame for a scene; for another one, name another scene_token",
+            way_m,
+            passed_s,
+            scene,
         )
 
 
