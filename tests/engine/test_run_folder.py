@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import shlex
 from pathlib import Path
 
 import lazyconfig_train_net
@@ -17,6 +18,7 @@ from detectron2.engine import default_argument_parser
 from streampetr_vit.engine import evaluate_only, load_config, setup, train
 from streampetr_vit.engine.run_folder import (
     _RunLog,
+    command,
     config_text,
     end_last_line,
     save_config,
@@ -211,3 +213,13 @@ def test_a_full_disk_leaves_the_old_configuration(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "folder", ["output/run-1", "a b", "out/\u00f6 \u65e5\u672c", "it's", "a,b", "$HOME", "x=[1]"]
+)
+def test_advice_can_be_typed_as_it_is_printed(folder: str) -> None:
+    typed = shlex.split(command(folder, "--resume"))
+    assert typed[2:5] == ["--config-file", f"{folder}/config.yaml", "--resume"]
+    cfg = load_config(str(ROOT / "configs" / "quickstart.py"), typed[5:])
+    assert cfg.train.output_dir == folder

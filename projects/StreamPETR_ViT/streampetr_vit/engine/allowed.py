@@ -44,10 +44,13 @@ def null(meaning: str) -> Allowed:
     return Allowed(f"null for {meaning}" if meaning else "null", lambda value: value is None)
 
 
-def whole(least: int | None = None) -> Allowed:
-    """A whole number."""
+def whole(least: int | None = None, most: int | None = None) -> Allowed:
+    """A whole number between two ends; `most` needs `least`."""
     text = "a whole number" if least is None else f"a whole number, {least} or more"
-    return Allowed(text, lambda value: _is_whole(value) and (least is None or value >= least))
+    if most is not None:
+        text = f"a whole number from {least} to {most}"
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    return Allowed(text, lambda value: _is_whole(value) and low <= value <= high)
 
 
 def number(text: str = "", holds: Callable[[float], bool] = lambda value: True) -> Allowed:

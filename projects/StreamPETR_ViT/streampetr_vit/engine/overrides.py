@@ -65,8 +65,9 @@ def check_override(cfg: DictConfig, override: str) -> Override:
         text = parsed.value()
     except HydraException as error:
         raise ConfigError(
-            f"override {override!r} is malformed: write path.key=value (quote values that hold "
-            f"spaces, commas or brackets). {one_line(error)}"
+            f"override {override!r} is malformed: write path.key=value, and \"path.key='value'\" "
+            "where the value holds commas, brackets, accents or other special signs. "
+            f"{one_line(error)}"
         ) from error
     if text in ("None", "none"):  # hydra reads a string
         raise ConfigError(f"override {override!r} sets the text {text!r}; for no value write null")

@@ -38,7 +38,7 @@ from streampetr_vit.engine.hooks import (
 from streampetr_vit.engine.preflight import check_training
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.resume import resume_or_start
-from streampetr_vit.engine.run_folder import command, end_last_line, save_config
+from streampetr_vit.engine.run_folder import as_override, command, end_last_line, save_config
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.errors import UserError
@@ -151,7 +151,8 @@ def _evaluate(
         if not isinstance(error, Exception):
             raise
         folder = cfg.train.output_dir
-        weights = f"train.init_checkpoint={path or os.path.join(folder, 'model_final.pth')}"
+        file = path or os.path.join(folder, "model_final.pth")
+        weights = as_override("train.init_checkpoint", file)
         advice = (
             "the training so far is saved. To evaluate it again: "
             f"{command(folder, '--eval-only')} {weights}"

@@ -82,6 +82,8 @@ def _types(sample: Sample) -> str | None:
         value = getattr(sample, name)
         if not isinstance(value, Tensor):
             return f"{name} is a {type(value).__name__}: make a torch.Tensor of it"
+        if name == "images" and value.is_meta:
+            return f"{name} is on the meta device, without data: give a tensor with numbers"
         if name != "images" and value.device.type != "cpu":
             return f"{name} is on {value.device}: leave samples on the CPU, the stream moves them"
     if sample.continues_stream.shape != () or sample.continues_stream.dtype != torch.bool:
@@ -118,7 +120,7 @@ def _shapes(sample: Sample) -> str | None:
     for name in (*_CAMERA_MATRICES, *_POSES):
         value = getattr(sample, name)
         wanted = (cameras, 4, 4) if name in _CAMERA_MATRICES else (4, 4)
-        if tuple(value.shape) == wanted and value.is_floating_point():
+        if tuple(value.shape) == wanted and value.dtype in (torch.float32, torch.float64):
             continue
         fix = f"give {wanted} of float32 or float64"
         if value.shape[-2:] == (3, 3):
