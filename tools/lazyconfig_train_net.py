@@ -54,8 +54,8 @@ one machine a free port is found, and any number of runs can go on beside each o
 @one_line_errors(OmegaConfBaseException)
 def main(args: argparse.Namespace) -> None:
     """One process of the job."""
-    # Each process reads the configuration: only the command line is sent to it. One that
-    # detectron2's own parser has read is without --trust.
+    # Each process reads the configuration: only the command line is sent to it. A caller that uses
+    # detectron2's own parser has no --trust.
     cfg = load_config(args.config_file, args.opts, getattr(args, "trust", ()))
     if args.num_gpus == 0:
         cfg.train.device = "cpu"

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.engine import load_config, setup, train
+from streampetr_vit.engine.config import call
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
 from streampetr_vit.modeling.ops.precision import half_precision_of
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     summary = Path(cfg.dataloader.evaluator.output_dir, "metrics_summary.json")
     if summary.is_file():
         print(f"\n{printed_table(json.loads(summary.read_text()))}\n")
-    records = open_dataset(cfg.dataloader.test.dataset, instantiate(cfg.dataset_spec))
+    records = open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
     for note in [*cfg.report.notes, *synthetic_notes(records)]:
         print(note)
     total = time.monotonic() - start

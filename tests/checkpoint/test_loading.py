@@ -303,3 +303,52 @@ def test_report_names_what_is_left_out_and_why() -> None:
     report = KeyReport.compare({name: torch.zeros(1) for name in names}, {})
     assert report.unused == ("other.x",)
     assert {names[0] for names in report.left_out.values()} == set(names[:3])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [(torch.complex64, "complex64"), (torch.int64, "int64"), (torch.float8_e4m3fn, "float8_e4m3")],
+)
+def test_numbers_of_another_kind_are_an_error(
+    tmp_path: Path, trained: TwoParts, dtype: torch.dtype, name: str
+) -> None:
+    state = {key: value.to(dtype) for key, value in trained.state_dict().items()}
+    path = save(tmp_path / "w.pth", state)
+    with pytest.raises(CheckpointError, match=rf"weight holds {name}.*, the model's is float32"):
+        SafeCheckpointer(TwoParts()).load(path)
+
+
+def test_half_precision_files_load(tmp_path: Path, trained: TwoParts) -> None:
+    path = save(tmp_path / "w.pth", {k: v.bfloat16() for k, v in trained.state_dict().items()})
+    model = TwoParts()
+    SafeCheckpointer(model).load(path)
+    assert torch.allclose(model.head["box"].weight, trained.head["box"].weight, atol=1e-2)
+
+
+def test_a_resumed_checkpoint_is_checked_for_nan_too(tmp_path: Path, trained: TwoParts) -> None:
+    with torch.no_grad():
+        trained.head["box"].weight.fill_(float("nan"))
+    SafeCheckpointer(trained, str(tmp_path)).save("model_final")
+    with pytest.raises(CheckpointError, match="NaN or infinite.*earlier checkpoint"):
+        SafeCheckpointer(TwoParts(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_a_folder_is_said_to_be_one(tmp_path: Path, trained: TwoParts) -> None:
+    with pytest.raises(CheckpointError, match="is a folder: give a file; no checkpoint is in it"):
+        SafeCheckpointer(TwoParts()).load(str(tmp_path))
+    SafeCheckpointer(trained, str(tmp_path)).save("model_final")
+    with pytest.raises(CheckpointError, match="files in it: model_final.pth"):
+        SafeCheckpointer(TwoParts()).load(str(tmp_path))
+
+
+def test_an_address_that_cannot_be_fetched_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, trained: TwoParts
+) -> None:
+    checkpointer = SafeCheckpointer(trained)
+
+    def fails(path: str) -> str:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", fails)
+    with pytest.raises(CheckpointError, match="cannot be fetched.*service not known.*pass its pa"):
+        checkpointer.load("https://example.org/w.pth")

@@ -124,12 +124,17 @@ def test_notes_of_a_split_are_logged_once(
         ({"split": {"a": 1}}, "must be a name or a list of scene names"),
         ({"split": ["scene-0061", 7]}, "has 7, which is no name of a scene"),
         ({"split": [["scene-0061"]]}, "which is no name of a scene"),
-        ({"name": None}, "has name=None; it must be a text"),
+        ({"name": 5}, "has name=5; it must be a text"),
     ],
 )
-def test_descriptions_of_the_wrong_type(tmp_path: Path, values: dict, message: str) -> None:
+def test_descriptions_of_the_wrong_type(handmade_root: Path, values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        dataset_name({"root": tmp_path, "version": "v1.0-mini", **values})
+        open_dataset({"root": handmade_root, "version": "v1.0-mini", **values})
+
+
+def test_a_name_that_is_null_is_made_up(tmp_path: Path) -> None:
+    described = {"root": tmp_path, "version": "v1.0-mini"}
+    assert dataset_name({**described, "name": None}) == dataset_name(described)
 
 
 def test_a_version_is_no_path(handmade_root: Path) -> None:

@@ -13,6 +13,7 @@ from streampetr_vit.engine.config import ConfigError, call, check_override, load
 from streampetr_vit.engine.overrides import apply_overrides
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def test_overrides_are_applied() -> None:
@@ -129,3 +130,35 @@ def test_a_shorter_list_replaces() -> None:
     spec = load_config(QUICKSTART, words).dataset_spec
     assert spec.cameras == ["CAM_FRONT"]
     assert spec.classes == [{"name": "car", "categories": ["vehicle.car"]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.yaml",
+            b"model: 1\noptimizer: 1\nschedule: 1\ntrain: 1\ndataloader: 1\n",
+            "model=1 is not",
+        ),
+        ("b.py", b"\xad\xfe\x00", "b.py is no Python file"),
+        ("c.yaml", b"train:\n  seed: 1\n  seed: 2\n", "c.yaml, line 3.*key 'seed' is there twice"),
+    ],
+)
+def test_a_file_that_is_no_configuration(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(tmp_path / name))
+
+
+def test_a_folder_is_no_configuration() -> None:
+    with pytest.raises(ConfigError, match="configs' is a folder: give a file.*quickstart.py"):
+        load_config(str(CONFIGS))
+
+
+def test_a_value_with_accents_is_told_to_be_quoted() -> None:
+    with pytest.raises(ConfigError, match="\"path.key='value'\" where the value holds.*accents"):
+        load_config(str(CONFIGS / "quickstart.py"), ["train.output_dir=\u00f6"])
+    cfg = load_config(str(CONFIGS / "quickstart.py"), ["train.output_dir='\u00f6'"])
+    assert cfg.train.output_dir == "\u00f6"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from omegaconf import DictConfig
 from toy_task import ToyEvaluator
 
 from streampetr_vit.engine import evaluation, load_config, setup, train
+from streampetr_vit.engine.hooks import StopHook
+from streampetr_vit.engine.signals import Interrupted
 from streampetr_vit.errors import InputError, OutputError
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -82,6 +85,18 @@ def test_an_evaluation_on_the_way_that_fails_saves_the_steps_so_far(
 
     monkeypatch.setattr(ToyEvaluator, "evaluate", evaluate)
     with pytest.raises(InputError, match=r"init_checkpoint=.*model_0000001.pth"):
+        train(toy(tmp_path, "train.eval_period=2"))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_a_signal_between_the_step_and_its_evaluation_does_not_lose_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def comes_late(hook: StopHook) -> None:
+        hook._watch.received = signal.SIGTERM  # after the hook has looked
+
+    monkeypatch.setattr(StopHook, "after_step", comes_late)
+    with pytest.raises(Interrupted):
         train(toy(tmp_path, "train.eval_period=2"))
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
 

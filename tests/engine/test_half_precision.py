@@ -9,11 +9,10 @@ import torch
 from tiny_detector import make_detector, make_sample
 
 from streampetr_vit.engine import load_config, train
-from streampetr_vit.engine.half_precision import check_half_precisions
+from streampetr_vit.engine.half_precision import check_half_precision
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
-from streampetr_vit.modeling.ops import precision
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,25 +24,16 @@ def decoder(attention: str) -> TemporalDecoder:
 @pytest.mark.parametrize("trained", ["bf16", "float32"])
 def test_fp16_attention_needs_loss_scaling(trained: str) -> None:
     with pytest.raises(InputError, match="cross_attention_precision=fp16 needs train.precision=fp"):
-        check_half_precisions(decoder("fp16"), trained, "float32")
-    check_half_precisions(decoder("fp16"), "fp16", "float32")
+        check_half_precision(decoder("fp16"), trained)
+    check_half_precision(decoder("fp16"), "fp16")
     for other in ("float32", "bf16"):
-        check_half_precisions(decoder(other), trained, "fp16")
+        check_half_precision(decoder(other), trained)
 
 
 def test_bf16_attention_needs_a_device_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streampetr_vit.engine.half_precision.half_precision_of", lambda _: "fp16")
     with pytest.raises(InputError, match="cross_attention_precision=bf16: this GPU has no bfloat"):
-        check_half_precisions(decoder("bf16"), "fp16", "fp16")
-
-
-def test_the_precision_of_evaluation_is_checked_before_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As on a GPU without bfloat16, where the first evaluation would fail after hours."""
-    monkeypatch.setattr(precision, "half_precision_of", lambda _: "fp16")
-    with pytest.raises(InputError, match="precision 'bf16': this GPU has no bfloat16"):
-        check_half_precisions(decoder("float32"), "fp16", "bf16")
+        check_half_precision(decoder("bf16"), "fp16")
 
 
 def test_training_asks_before_it_reads_data() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.config import LazyCall
 from omegaconf import DictConfig
 from toy_task import ToyDetector, ToyEvaluator
 
@@ -21,6 +22,7 @@ from streampetr_vit.engine.preflight import (
     checkpoint_bytes,
 )
 from streampetr_vit.errors import ConfigError, InputError, MissingFileError, OutputError
+from streampetr_vit.modeling.ops import precision
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -72,8 +74,12 @@ def test_a_test_loader_that_cannot_be_built(
 
 def test_without_an_evaluator_nothing_of_evaluation_is_checked(tmp_path: Path) -> None:
     cfg = toy(tmp_path, "dataloader.evaluator=null")
-    cfg.dataloader.test = {"_target_": "builtins.open", "file": str(tmp_path / "absent")}
+    cfg.dataloader.test = LazyCall(_no_test_set)()
     assert train(cfg) == {}
+
+
+def _no_test_set(**_: object) -> None:
+    raise AssertionError("the test set was opened")
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path, no_step: None) -> None:
@@ -88,7 +94,7 @@ def test_a_disk_that_is_too_small_for_the_checkpoints(
     tmp_path: Path, no_step: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(1000, 0, 1000))
-    message = r"has 1000 bytes free, and the checkpoints of this run need \d+: 2 files of \d+"
+    message = r"has 1e-06 GB free, and the checkpoints of this run \(2 files of .* may need"
     fails(toy(tmp_path), OutputError, message)
 
 
@@ -96,7 +102,7 @@ def test_how_many_checkpoints_are_counted(tmp_path: Path, monkeypatch: pytest.Mo
     """Those that stay, model_final.pth, and the one that is being written."""
     free = 4999
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(9999, 0, free))
-    with pytest.raises(OutputError, match="need 5000: 5 files of 1000 .3 by"):
+    with pytest.raises(OutputError, match="5 files of 1e-06 GB: 3 by .* may need 5e-06 GB"):
         check_checkpoint_space(tmp_path, size=1000, numbered=3)
     check_checkpoint_space(tmp_path, size=1000, numbered=2)
     # What is there already will be replaced.
@@ -104,7 +110,9 @@ def test_how_many_checkpoints_are_counted(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / name).write_bytes(bytes(1000))
     check_checkpoint_space(tmp_path, size=1000, numbered=3)
     free = 999
-    with pytest.raises(OutputError, match="need 1000: 2 files"):  # one is always written anew
+    with pytest.raises(
+        OutputError, match="2 files of .* may need 1e-06 GB"
+    ):  # one is always written anew
         check_checkpoint_space(tmp_path, size=1000, numbered=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, 0))  # unknown
     check_checkpoint_space(tmp_path, size=1000, numbered=3)
@@ -170,7 +178,7 @@ def test_more_boxes_than_the_devkit_takes(recipe: DictConfig) -> None:
     with pytest.raises(InputError, match="max_detections=501"):
         evaluator.check([], 501)
     for work in (train, evaluate_only):
-        with pytest.raises(ConfigError, match="model.head.max_detections=600 .* at most 500"):
+        with pytest.raises(InputError, match="model.head.max_detections=600: .* at most 500"):
             work(recipe)
 
 
@@ -195,6 +203,15 @@ def test_a_precision_of_evaluation_that_is_unknown(tmp_path: Path, no_step: None
     cfg = toy(tmp_path)
     cfg.train.eval_precision = "fp8"
     fails(cfg, ConfigError, "train.eval_precision='fp8' is not allowed")
+
+
+def test_a_precision_of_evaluation_that_the_gpu_lacks(
+    tmp_path: Path, no_step: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first evaluation would fail after hours."""
+    monkeypatch.setattr(precision, "half_precision_of", lambda _: "fp16")
+    message = "precision 'bf16': this GPU has no bfloat16"
+    fails(toy(tmp_path, "train.eval_precision=bf16"), InputError, message)
 
 
 @pytest.mark.parametrize(("world_size", "tokens"), [(2, 6), (4, 8)])

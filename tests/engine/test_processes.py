@@ -236,7 +236,7 @@ def test_processes_that_end_well(waited) -> None:
 
 
 def test_a_signal_is_passed_on(waited, monkeypatch) -> None:
-    passing = processes.passed_on
+    passing = processes.passing_on_signals
 
     @contextlib.contextmanager
     def signalled():
@@ -244,7 +244,7 @@ def test_a_signal_is_passed_on(waited, monkeypatch) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             yield signals
 
-    monkeypatch.setattr(processes, "passed_on", signalled)
+    monkeypatch.setattr(processes, "passing_on_signals", signalled)
     monkeypatch.setattr(processes, "_GRACE_S", 30.0)  # they end before, by the signal
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:

@@ -89,3 +89,8 @@ class Blocks(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+
+
+def test_more_iterations_than_the_curves_can_count_are_refused() -> None:
+    with pytest.raises(InputError, match="more than 2147483647: lower schedule.epochs"):
+        Recipe.derive(6, 1, 1, epochs=1e30)

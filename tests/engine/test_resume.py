@@ -188,3 +188,55 @@ def test_what_a_start_may_lack_is_the_configurations_choice(tmp_path: Path, capl
     trained = start(tmp_path, other, "train.init_allow_wrong_shape=True")
     assert torch.equal(trained["backbone.net.weight"], whole["backbone.net.weight"])
     assert trained["head.1.bias"].shape == (1,)
+
+
+def _first_moments(state: dict[str, Any]) -> list[torch.Tensor]:
+    return [entry["exp_avg"] for entry in state["trainer"]["optimizer"]["state"].values()]
+
+
+def _damage_hooks(state: dict[str, Any]) -> None:
+    state["trainer"]["hooks"] = 5
+
+
+def _damage_iteration(state: dict[str, Any]) -> None:
+    state["trainer"]["iteration"] = -5
+
+
+def _damage_all(state: dict[str, Any]) -> None:
+    state["trainer"] = {}
+
+
+def _damage_moments(state: dict[str, Any]) -> None:
+    for moment in _first_moments(state):
+        moment.fill_(float("nan"))
+
+
+def _damage_shapes(state: dict[str, Any]) -> None:
+    for entry in state["trainer"]["optimizer"]["state"].values():
+        entry["exp_avg"] = entry["exp_avg"].flatten()[:0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_damage_hooks, "state of the trainer is damaged.*AttributeError.*earlier checkpoint"),
+        (_damage_iteration, "iteration is -5, no whole number"),
+        (_damage_all, "state of the trainer is damaged.*KeyError"),
+        (_damage_moments, "exp_avg of tensor 0 holds NaN.*earlier checkpoint"),
+        (_damage_shapes, r"exp_avg of tensor 0 is \(0,\) in the checkpoint.*another order"),
+    ],
+)
+def test_a_damaged_state_of_training_is_one_line(tmp_path: Path, damage: Any, message: str) -> None:
+    run_tool(tmp_path, "train.max_iter=2")
+    state = final(tmp_path)
+    damage(state)
+    torch.save(state, tmp_path / "model_final.pth")
+    with pytest.raises(SystemExit, match=message):
+        run_tool(tmp_path, "--resume", "train.max_iter=4")
+
+
+def test_a_last_checkpoint_that_is_no_text(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=2")
+    (tmp_path / "last_checkpoint").write_bytes(b"\x9a\xff")
+    with pytest.raises(SystemExit, match=r"write the name of a checkpoint.*model_final.pth"):
+        run_tool(tmp_path, "--resume", "train.max_iter=4")

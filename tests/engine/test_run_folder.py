@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import shlex
 from pathlib import Path
 
 import lazyconfig_train_net
@@ -17,6 +18,7 @@ from detectron2.engine import default_argument_parser
 from streampetr_vit.engine import evaluate_only, load_config, setup, train
 from streampetr_vit.engine.run_folder import (
     _RunLog,
+    command,
     config_text,
     end_last_line,
     save_config,
@@ -92,7 +94,9 @@ def test_an_evaluation_leaves_the_record_of_the_training(
     run_tool(tmp_path, "--resume", "train.max_iter=6")
 
 
-def test_an_evaluation_elsewhere_writes_where_it_is_told(tmp_path: Path) -> None:
+def test_an_evaluation_elsewhere_writes_where_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run_tool(tmp_path / "run", "train.max_iter=4")
     weights = f"train.init_checkpoint={tmp_path / 'run' / 'model_final.pth'}"
     for _ in range(2):  # an evaluation of its own is no training
@@ -101,6 +105,12 @@ def test_an_evaluation_elsewhere_writes_where_it_is_told(tmp_path: Path) -> None
     cfg = load_config(CONFIG, [f"train.output_dir={tmp_path / 'run'}"])
     evaluate_only(cfg, resume=True)
     assert cfg.train.output_dir == str(tmp_path / "run")  # the caller's configuration stays
+    # The record says what was evaluated, so that its config.yaml evaluates the same again.
+    recorded = tmp_path / "run" / "evaluation" / "config.yaml"
+    cfg = load_config(str(recorded), (), ["toy_task"])
+    assert cfg.train.init_checkpoint == str(tmp_path / "run" / "model_final.pth")
+    evaluate_only(cfg, resume=True)
+    assert "evaluation has no last_checkpoint: train.init_checkpoint=" in caplog.text
 
 
 def test_a_second_training_keeps_the_first_ones_records(tmp_path: Path) -> None:
@@ -203,3 +213,13 @@ def test_a_full_disk_leaves_the_old_configuration(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "folder", ["output/run-1", "a b", "out/\u00f6 \u65e5\u672c", "it's", "a,b", "$HOME", "x=[1]"]
+)
+def test_advice_can_be_typed_as_it_is_printed(folder: str) -> None:
+    typed = shlex.split(command(folder, "--resume"))
+    assert typed[2:5] == ["--config-file", f"{folder}/config.yaml", "--resume"]
+    cfg = load_config(str(ROOT / "configs" / "quickstart.py"), typed[5:])
+    assert cfg.train.output_dir == folder

@@ -133,15 +133,21 @@ def refused(overrides: list[str], recipe: str = "quickstart") -> str:
         ("train.clip_grad_norm=-1", "or null for no clipping"),
         ("train.seed=null", "train.seed=null is not allowed: it must be a whole number from 0 to"),
         ("train.seed=-1", "train.seed=-1 is not allowed"),
+        (
+            "optimizer.lr=abc",
+            "optimizer.lr='abc' is not allowed: it must be a number that is 0",
+        ),
+        (f"optimizer.lr=-1{'0' * 400}", "optimizer.lr=-1000.* is not allowed: it must be a number"),
         ("train.log_period=True", "train.log_period=True is not allowed"),
         ("train.max_seconds=inf", "train.max_seconds=inf is not allowed"),
         ("model.pixel_mean=[1,2]", "model.pixel_mean=.1, 2. is not allowed"),
         ("train.seed=4294967296", "train.seed=4294967296 is not allowed.* to 4294967295"),
-        ("optimizer.lr=abc", "optimizer.lr='abc' is not allowed: it must be a number that is 0 or"),
         ("train.precision=bf15", "it must be one of 'float32', 'bf16', 'fp16'"),
         ("train.device=gpu", 'it must be "auto", "cpu", "cuda" or "cuda:N"'),
-        ("train.max_iter=nan", "train.max_iter=nan is not allowed: it must be a whole number, 1"),
-        ("model.head.max_detections=600", "at most 500 boxes for a frame; set 500 or less"),
+        (
+            "train.max_iter=nan",
+            "train.max_iter=nan is not allowed: it must be a whole number from 1",
+        ),
         ("model.head=null", "model.head=null is not allowed: it must be a dict with _target_"),
         ("model.head.decoder=5", "model.head.decoder=5 is not allowed: it must be a dict with"),
         ("optimizer._target_=torch.optim.SGD", "optimizer has betas, which SGD does not take; it"),
@@ -201,9 +207,20 @@ def test_a_misspelt_setting_of_a_recipe_is_not_ignored() -> None:
     with pytest.raises(ConfigError, match="train.max_itr is read by nothing.*mean train.max_iter"):
         check_settings(cfg)
     del cfg.train["max_itr"]
-    cfg.train.checkpointer.every = 5
-    with pytest.raises(ConfigError, match="train.checkpointer has every, which .* does not take"):
-        check_settings(cfg)
+    # Arguments of detectron2's own checkpointer, and those that the program itself gives.
+    for section, key in (
+        ("checkpointer", "every"),
+        ("checkpointer", "max_iter"),
+        ("checkpointer", "checkpointer"),
+        ("ddp", "module"),
+        ("compile", "model"),
+    ):
+        cfg.train[section][key] = 5
+        with pytest.raises(
+            ConfigError, match=f"train.{section} has {key}, which .* not take.*Take it out"
+        ):
+            check_settings(cfg)
+        del cfg.train[section][key]
 
 
 def test_a_fault_in_a_library_that_a_recipe_calls_keeps_its_traceback(
@@ -261,3 +278,12 @@ def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cfg.dataloader.evaluator.output_dir == "/home/me/out/inference"
     assert cfg.train.init_checkpoint == "/home/me/in put.pth"
     assert cfg.dataloader.test.dataset.root == "~/data"  # the catalog writes it out
+
+
+@pytest.mark.parametrize("key", ["train.max_iter", "train.num_threads", "train.seed"])
+def test_a_number_that_is_far_too_big_is_refused(key: str) -> None:
+    assert "a whole number from" in refused([f"{key}=100000000000000000000"])
+
+
+def test_more_processes_than_a_machine_bears_are_refused() -> None:
+    assert "a whole number from 0 to 256" in refused(["dataloader.train.num_workers=100000"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -391,3 +392,24 @@ def test_a_code_of_another_size_is_refused() -> None:
     code = detector.head.encode_rig(frame.rig, (32, 32))
     with pytest.raises(ValueError, match=r"tokens\) \(1, 24\), the features are of \(1, 48\)"):
         detector.detect(frame, detector.empty_memory(1), code)
+
+
+def test_push_takes_frames() -> None:
+    with pytest.raises(InputError, match=r"push takes a Frame, not a Sample: Frame.collate"):
+        Stream(make_detector().eval()).push(make_sample(0))  # type: ignore[arg-type]
+
+
+def test_a_car_that_jumps_within_a_scene_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = make_sample(0), make_sample(1)
+    far = second.lidar_to_global.clone().double()
+    far[0, 3] += 1500
+    jumped = replace(second, lidar_to_global=far, global_to_lidar=torch.linalg.inv(far))
+    stream = Stream(make_detector().eval())
+    stream([first])
+    stream([second])
+    assert not caplog.records
+    stream([jumped])
+    (record,) = caplog.records
+    assert re.search(r"moves by 15\d\d m in .*not its inverse.*scene_token", record.getMessage())
+    stream([replace(first, scene_token="another")])
+    assert len(caplog.records) == 1

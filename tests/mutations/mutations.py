@@ -317,7 +317,6 @@ MUTATIONS = (
     Mutation(
         "engine/settings.py", "if own and key in ARGUMENTS:", "if key in ARGUMENTS:", SETTINGS
     ),
-    Mutation("engine/settings.py", "and count > 500:", "and count >= 500:", SETTINGS),
     Mutation("engine/settings.py", "-entry[0].count(", "entry[0].count(", SETTINGS),
     Mutation(
         "engine/settings.py",
@@ -331,10 +330,10 @@ MUTATIONS = (
         "isinstance(value, int)",
         SETTINGS,
     ),
-    Mutation("engine/allowed.py", " and math.isfinite(value)", "", SETTINGS),
+    Mutation("engine/allowed.py", " and abs(value) < math.inf", "", SETTINGS),
     Mutation("engine/allowed.py", "and length in (None, len(value))", "", SETTINGS),
     Mutation("engine/setting_tables.py", "all(low < high", "any(low < high", SETTINGS),
-    Mutation("engine/setting_tables.py", "value < 2**32", "value <= 2**32", SETTINGS),
+    Mutation("engine/setting_tables.py", "whole(0, 2**32 - 1)", "whole(0, 2**32)", SETTINGS),
     Mutation(
         "engine/yaml_file.py",
         '"${" in _PLAIN_TEXT.sub("", text)',
@@ -351,6 +350,18 @@ MUTATIONS = (
     Mutation("engine/described.py", '("head", "image_head")', '("head",)', CONFIG),
     # a run: what it needs, where it starts, how it ends
     Mutation("engine/preflight.py", "files = numbered + 2", "files = numbered + 1", PREFLIGHT),
+    Mutation(
+        "evaluation/nuscenes_evaluator.py",
+        "max_detections > MAX_BOXES_PER_SAMPLE",
+        "max_detections < MAX_BOXES_PER_SAMPLE",
+        PREFLIGHT,
+    ),
+    Mutation(
+        "engine/preflight.py",
+        "autocast(cfg.train.eval_precision",
+        "autocast(cfg.train.precision",
+        PREFLIGHT,
+    ),
     Mutation("engine/preflight.py", "moments = 2 if", "moments = 1 if", PREFLIGHT),
     Mutation(
         "engine/preflight.py", "max(files * size - there, size)", "files * size - there", PREFLIGHT
@@ -371,11 +382,11 @@ MUTATIONS = (
         RUN_FOLDER,
     ),
     Mutation("engine/run_folder.py", "    forget_logged()", "    None", RUN_FOLDER),
-    Mutation("engine/signals.py", "if before is not signal.SIG_IGN:", "if True:", SIGNALS),
+    Mutation("engine/signals.py", "if old is not signal.SIG_IGN}", "if True}", SIGNALS),
     Mutation(
         "engine/signals.py", "            self.deferring = before", "            pass", SIGNALS
     ),
-    Mutation("engine/signals.py", "SIG_DFL if before is None else before", "SIG_DFL", SIGNALS),
+    Mutation("engine/signals.py", "SIG_DFL if old is None else old", "SIG_DFL", SIGNALS),
     Mutation("engine/signals.py", "< _SAME_SIGNAL_S", "> _SAME_SIGNAL_S", SIGNALS),
     Mutation(
         "engine/agreement.py",
@@ -384,31 +395,30 @@ MUTATIONS = (
         ("engine/test_agreement.py",),
     ),
     Mutation(
-        "engine/hooks.py",
+        "engine/checkpoint_hook.py",
         "(self.trainer.iter + 1) % self._period",
         "self.trainer.iter % self._period",
         HOOKS,
     ),
     Mutation(
-        "engine/hooks.py", "files[: -self._max_to_keep]", "files[: 1 - self._max_to_keep]", HOOKS
+        "engine/checkpoint_hook.py",
+        "files[: -self._max_to_keep]",
+        "files[: 1 - self._max_to_keep]",
+        HOOKS,
     ),
     Mutation(
-        "engine/hooks.py",
+        "engine/checkpoint_hook.py",
         "            if path.name != last:\n                path",
         "            if True:\n                path",
         HOOKS,
     ),
-    Mutation("engine/hooks.py", "if self._saved != self._done:", "if self._saved is None:", HOOKS),
     Mutation(
-        "engine/hooks.py", "self._watch.deferring = False", "pass", ("engine/test_signals.py",)
+        "engine/checkpoint_hook.py",
+        "if self._saved != self._done:",
+        "if self._saved is None:",
+        HOOKS,
     ),
     Mutation("engine/hooks.py", "train.max_iter={done + rest}", "train.max_iter={rest}", RESUME),
-    Mutation(
-        "engine/half_precision.py",
-        "in (precision, eval_precision):",
-        "in (precision,):",
-        ("engine/test_half_precision.py",),
-    ),
     Mutation(
         "engine/evaluation.py",
         "resume and checkpointer.has_checkpoint()",
@@ -487,9 +497,9 @@ MUTATIONS = (
     Mutation(
         "data/nuscenes/picture_files.py", 'has_drive or "\\\\" in name or', "has_drive or", TABLES
     ),
-    Mutation("data/nuscenes/layout.py", " or (lengths < 0).any()", "", CACHE),
+    Mutation("data/nuscenes/cache_layout.py", " or (lengths < 0).any()", "", CACHE),
     Mutation(
-        "data/nuscenes/layout.py",
+        "data/nuscenes/cache_layout.py",
         "category.max() < len(categories)",
         "category.max() <= len(categories)",
         CACHE,

@@ -170,6 +170,11 @@ BAD: dict[str, tuple[Callable[[], Sample], str]] = {
     "whole seconds": (seconds(1, torch.int64), r"timestamp_s is \(\) of int64: give \(\) of float"),
     "a list of times": (changed("timestamp_s", lambda x: x[None]), r"timestamp_s is \(1,\) of"),
 }
+BAD["half precision"] = (
+    changed("intrinsics", lambda x: x.half()),
+    r"intrinsics is .* of float16: give .* of float32 or float64",
+)
+BAD["no data"] = (changed("images", lambda x: x.to("meta")), "images is on the meta device")
 for _name in (
     "intrinsics",
     "lidar_to_camera",

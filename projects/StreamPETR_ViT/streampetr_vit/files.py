@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -63,6 +64,27 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> OutputError:
         fix = "check the folder and its rights, or choose another folder"
     reason = error.strerror or str(error) or type(error).__name__
     return OutputError(f"cannot write {os.fspath(path)!r}: {reason}; {fix}")
+
+
+def check_space(folder: str | os.PathLike[str], needed: int, contents: str, fix: str) -> None:
+    """Compares the free space of a folder's disk with what will be written.
+
+    Args:
+        folder: that exists.
+        needed: bytes.
+        contents: what may need them, for the message.
+        fix: what to do if no space can be freed.
+
+    Raises:
+        OutputError: there is not enough.
+    """
+    usage = shutil.disk_usage(folder)
+    # Some network file systems tell nothing.
+    if usage.total > 0 and usage.free < needed:
+        raise OutputError(
+            f"{os.fspath(folder)} has {usage.free / 1e9:.3g} GB free, and {contents} may need "
+            f"{needed / 1e9:.3g} GB: free some space, or {fix}"
+        )
 
 
 def _remove(temporary: Path) -> None:

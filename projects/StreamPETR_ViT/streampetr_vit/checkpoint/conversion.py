@@ -102,11 +102,7 @@ def convert(
     source = _checked_source(weights, source, target, path)
     tensors, unused = tensors_by_our_names(weights, source, only)
     if not tensors:
-        part = f" with a part {only!r}" if only else ""
-        raise CheckpointError(
-            f"{path} is not {FORMATS[source]}{part}: none of its tensors ({examples(weights)}) is "
-            "of such a file; use --from auto, or name another format"
-        )
+        raise _of_another_format(weights, source, only, path)
     of_model, state = ({}, {}) if model is None else (settings_of(model), model.state_dict())
     changed = resized_to_fit(tensors, state) if source == "eva02-cls" else {}
     resized = [(n, tuple(tensors[n].shape), tuple(new.shape)) for n, new in changed.items()]
@@ -144,6 +140,16 @@ def _checked_source(names: Iterable[str], source: str, target: str, path: str) -
     if target == "streampetr" and source in ("streampetr", "repdetr3d", "seed-remapped"):
         raise InputError(f"{path} has the reference's names already (--from {source})")
     return source
+
+
+def _of_another_format(
+    names: Iterable[str], source: str, only: str | None, path: str
+) -> CheckpointError:
+    part = f" with a part {only!r}" if only else ""
+    return CheckpointError(
+        f"{path} is not {FORMATS[source]}{part}: none of its tensors ({examples(names)}) is of "
+        "such a file; use --from auto, or name another format"
+    )
 
 
 def _check_size(path: str, found: Mapping[str, str], allow_other_size: bool) -> None:

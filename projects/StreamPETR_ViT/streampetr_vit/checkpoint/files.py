@@ -29,6 +29,7 @@ from streampetr_vit.files import replacing
 AUTHOR = "streampetr_vit"
 # The entry that holds what `checkpoint.settings` knows of a detector.
 SETTINGS = "settings"
+_ENDINGS = (".pth", ".pt", ".safetensors")
 
 
 class StandIn:
@@ -83,6 +84,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> di
         CheckpointError: missing, unreadable or refused file, or one that does not hold a dict.
     """
     path = os.fspath(path)
+    if os.path.isdir(path):
+        found = sorted(file.name for file in Path(path).iterdir() if file.suffix in _ENDINGS)
+        there = f"files in it: {', '.join(found[:10])}" if found else "no checkpoint is in it"
+        raise CheckpointError(f"checkpoint {path!r} is a folder: give a file; {there}")
     if not os.path.isfile(path):
         raise CheckpointError(
             f"checkpoint {path!r} does not exist (current folder: {os.getcwd()}); correct "
@@ -204,7 +209,7 @@ class _WatchedFile:
 
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raises InputError unless a checkpoint can have this name."""
-    if not os.fspath(path).endswith((".pth", ".pt", ".safetensors")):
+    if not os.fspath(path).endswith(_ENDINGS):
         raise InputError(f"output {os.fspath(path)!r} must end with .pth, .pt or .safetensors")
 
 

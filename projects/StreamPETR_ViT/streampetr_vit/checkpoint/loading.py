@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_tor
 from streampetr_vit.checkpoint.fit import KeyReport, groups
 from streampetr_vit.checkpoint.formats import weights_of
 from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
-from streampetr_vit.errors import CheckpointError
+from streampetr_vit.errors import CheckpointError, UserError, one_line
 from streampetr_vit.files import replacing
 
 __all__ = ["CheckpointError", "SafeCheckpointer", "read_checkpoint"]
 
 logger = logging.getLogger(__name__)
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -97,7 +101,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return self._load(path, list(self.checkpointables), resuming=True)
 
     def _load(self, path: str, names: list[str], resuming: bool = False) -> dict[str, Any]:
-        path = self.path_manager.get_local_path(path)
+        path = self._local_path(path)
         # Weights are copied into the model. The state of an optimiser is not: it must not depend
         # on a file that training may overwrite.
         content = read_checkpoint(path, lazily=not names)
@@ -111,8 +115,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._check_settings(path, rest.get(SETTINGS), self._require_all or resuming)
         if resuming:
             _check_state(path, [name for name in names if name not in rest])
-        else:
-            _check_finite(path, matched)
+        _check_numbers(path, matched, model)
         level = logging.WARNING if report.missing or report.unused else logging.INFO
         logger.log(level, "checkpoint %s: %s", path, report.summary())
         # The model's own values stand for what is missing: the report has named it, and
@@ -120,8 +123,19 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.model.load_state_dict({**model, **matched})
         for name in names:
             if name in rest:
-                self.checkpointables[name].load_state_dict(rest.pop(name))
+                with _damaged_state(path, name):
+                    self.checkpointables[name].load_state_dict(rest.pop(name))
         return rest
+
+    def _local_path(self, path: str) -> str:
+        """The file of a path; that of an address on the network is fetched once."""
+        try:
+            return str(self.path_manager.get_local_path(path))
+        except Exception as error:  # what the network can raise is not listed anywhere
+            raise CheckpointError(
+                f"checkpoint {path!r} cannot be fetched ({one_line(error)}): check the address and "
+                "the network, or download the file and pass its path"
+            ) from error
 
     def _check_names(
         self, path: str, report: KeyReport, weights: Mapping[str, Tensor], needs_all: bool
@@ -183,13 +197,41 @@ def _check_state(path: str, absent: list[str]) -> None:
         )
 
 
-def _check_finite(path: str, weights: Mapping[str, Tensor]) -> None:
+def _check_numbers(path: str, weights: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
+    """Refuses numbers of another kind than the model's, which copying would change, and NaN."""
     for name, value in weights.items():
+        kinds = _FLOATS if model[name].is_floating_point() else _WHOLE
+        if value.dtype not in kinds:
+            raise CheckpointError(
+                f"{path}: {name} holds {_name(value.dtype)}, the model's is "
+                f"{_name(model[name].dtype)}; a quantised or converted file cannot be loaded. Take "
+                "the file that it was made from"
+            )
         if not torch.isfinite(value).all():
             raise CheckpointError(
                 f"{path}: {name} holds NaN or infinite numbers; the training that wrote it had "
                 "diverged, or the file is damaged. Take an earlier checkpoint"
             )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@contextmanager
+def _damaged_state(path: str, name: str) -> Iterator[None]:
+    """Says in one line that the state of a training is not what this package has written."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the file may hold anything in any place
+        raise CheckpointError(
+            f"{path} cannot be resumed from: its state of the {name} is damaged, or of another "
+            f"program ({type(error).__name__}: {one_line(error)}). Resume from an earlier "
+            "checkpoint; or start a new training from its weights, with train.init_checkpoint and "
+            "without --resume"
+        ) from error
 
 
 def _what_to_do(path: str, names: Iterable[str]) -> str:

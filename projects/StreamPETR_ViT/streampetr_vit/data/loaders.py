@@ -14,7 +14,7 @@ from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.streaming_sampler import StreamItem
 from streampetr_vit.data.window_sampler import Window
-from streampetr_vit.errors import UserError
+from streampetr_vit.errors import UserError, one_line
 from streampetr_vit.structures import Sample
 
 _LOG = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ class SampleLoader:
         try:
             yield from self._loader
         except UserError as error:
-            # From a worker process the message comes behind the traceback in that process.
-            name = type(error).__name__
-            raise type(error)(str(error).rpartition(f"{name}: ")[2].strip()) from error
+            raise type(error)(one_line(error)) from error  # of a worker, without its traceback
 
 
 class EvaluationLoader(SampleLoader):

@@ -109,8 +109,8 @@ def _dropped(counts: BoxCounts, mapper: NuScenesMapper) -> list[str]:
     if of_no_class:
         categories = [f"{name} {n}" for name, n in counts.of_no_class.items()]
         rules.append(
-            f"{of_no_class} are of categories that no class takes: {', '.join(categories[:20])}"
-            f"{' ...' if len(categories) > 20 else ''} (dataset_spec.classes names the categories)"
+            f"{of_no_class} are of categories that no class takes: {name_list(categories)} "
+            "(dataset_spec.classes names the categories)"
         )
     without_points = int(counts.without_points.sum())
     if without_points:

@@ -52,13 +52,13 @@ def worker_context() -> BaseContext:
     context.set_forkserver_preload(["streampetr_vit.data.build"])
     # Ended by a cluster's SIGTERM to all processes, it would end its workers. It inherits this, and
     # so do all processes that this program lets it start.
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if here else None
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may set it
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if is_main else None
     try:
         forkserver.ensure_running()
     finally:
-        if here:
-            signal.signal(signal.SIGTERM, before)
+        if is_main:  # None stands for a handler that was not set from Python
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return context
 
 

@@ -44,17 +44,18 @@ def null(meaning: str) -> Allowed:
     return Allowed(f"null for {meaning}" if meaning else "null", lambda value: value is None)
 
 
-def whole(least: int | None = None) -> Allowed:
-    """A whole number."""
+def whole(least: int | None = None, most: int | None = None) -> Allowed:
+    """A whole number between two ends; `most` needs `least`."""
     text = "a whole number" if least is None else f"a whole number, {least} or more"
-    return Allowed(text, lambda value: _is_whole(value) and (least is None or value >= least))
+    if most is not None:
+        text = f"a whole number from {least} to {most}"
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    return Allowed(text, lambda value: _is_whole(value) and low <= value <= high)
 
 
 def number(text: str = "", holds: Callable[[float], bool] = lambda value: True) -> Allowed:
     """A finite number for which a condition holds; `text` says which."""
-    return Allowed(
-        f"a number {text}".rstrip(), lambda value: _is_number(value) and holds(float(value))
-    )
+    return Allowed(f"a number {text}".rstrip(), lambda value: _is_number(value) and holds(value))
 
 
 ABOVE_0 = number("above 0", lambda value: value > 0)
@@ -148,4 +149,5 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return (_is_whole(value) or isinstance(value, float)) and math.isfinite(value)
+    # Not math.isfinite, which fails for a whole number of 400 digits.
+    return (_is_whole(value) or isinstance(value, float)) and abs(value) < math.inf

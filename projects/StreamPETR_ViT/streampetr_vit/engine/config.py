@@ -5,7 +5,6 @@ A .py file is code and runs as such. A .yaml file, such as the config.yaml of a 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import traceback
@@ -25,6 +24,7 @@ from streampetr_vit.engine.targets import check_targets, missing_package
 from streampetr_vit.engine.yaml_file import read_yaml
 from streampetr_vit.errors import ConfigError, one_line
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.texts import nearest
 
 __all__ = [
     "ConfigError",
@@ -71,8 +71,9 @@ def load_config(
         )
     if "dataset_spec" not in cfg:  # earlier versions had none and knew nuScenes only
         cfg.dataset_spec = LazyCall(DatasetSpec)(**NUSCENES.plain())
+        loaders = cfg.dataloader if isinstance(cfg.dataloader, DictConfig) else {}
         for part in ("train", "test", "evaluator"):
-            node = cfg.dataloader.get(part)
+            node = loaders.get(part)
             if isinstance(node, DictConfig) and "spec" in keys_of(node):
                 node.spec = "${dataset_spec}"  # so that an override of it reaches all parts
     apply_overrides(cfg, overrides)
@@ -99,6 +100,8 @@ def _run_recipe(path: str) -> DictConfig:
     except SyntaxError as error:
         cause = error.__cause__ or error
         raise ConfigError(f"{error.msg} {one_line(cause)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no Python file: {one_line(error)}") from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         # What LazyConfig runs is the recipe; in other files the error is not the recipe's.
@@ -126,9 +129,12 @@ def load_spec(path: str | None, trusted: Sequence[str] = ()) -> DatasetSpec:
 
 
 def _missing_file(path: str) -> str:
-    folder = Path(path).parent
+    is_folder = Path(path).is_dir()
+    folder = Path(path) if is_folder else Path(path).parent
     beside = sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []
     # Without a similar name, some of what is there shows whether the folder is the right one.
-    near = difflib.get_close_matches(Path(path).name, beside, n=3, cutoff=0.5) or beside[:10]
+    near = nearest(Path(path).name, beside, likeness=0.5) or beside[:10]
     hint = f"that folder has: {', '.join(near)}" if near else f"no configurations in {folder}"
+    if is_folder:
+        return f"configuration {path!r} is a folder: give a file; {hint}"
     return f"configuration {path!r} does not exist (current folder: {os.getcwd()}); {hint}"

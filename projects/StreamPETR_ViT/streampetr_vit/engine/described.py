@@ -24,8 +24,8 @@ def call(described: DictConfig, **arguments: Any) -> Any:
         InputError: it cannot be made of these settings; names the section and what its constructor
             says.
     """
-    # Only a constructor runs here, with values that a user has chosen: whatever it raises, the
-    # user learns which section and what is wrong with it.
+    # What runs here is a constructor, or opens a data set, with values that a user has chosen:
+    # whatever it raises, the user learns which section and what is wrong with it.
     try:
         # A copy: such arguments (a model, say) are no values of a configuration.
         return instantiate(dict(described) | arguments)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
@@ -128,7 +127,7 @@ def _write_report(cfg: DictConfig, main_run: str, other_runs: dict[str, Path]) -
         cfg.dataloader.test.dataset,
         cfg.report.title,
         inference=cfg.dataloader.evaluator.output_dir,
-        spec=instantiate(cfg.dataset_spec),
+        spec=call(cfg.dataset_spec),
         notes=[*cfg.report.notes, *_differences_from_published(cfg)],
         main_run=main_run,
         other_runs=other_runs,
@@ -181,6 +180,7 @@ def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
         checkpointer = SafeCheckpointer(model, cfg.train.output_dir, require_all=True)
         path = on_rank_0(lambda: _weights(cfg, checkpointer, resume))
         cfg = with_output_dir(cfg, on_rank_0(lambda: evaluation_folder(cfg)))
+        cfg.train.init_checkpoint = path  # so that config.yaml says what was evaluated
         check_evaluation(cfg, model)
         on_all_ranks(lambda: checkpointer.load(path))
         on_rank_0(lambda: save_config(cfg, cfg.train.output_dir))
@@ -191,6 +191,12 @@ def _weights(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) -> s
     """The file that an evaluation alone takes."""
     to_resume = resume and checkpointer.has_checkpoint()
     path = last_checkpoint(checkpointer) if to_resume else cfg.train.init_checkpoint
+    if resume and not to_resume and path:
+        logger.warning(
+            "%s has no last_checkpoint: train.init_checkpoint=%s is evaluated",
+            cfg.train.output_dir,
+            path,
+        )
     if not path:
         raise CheckpointError(
             "--eval-only has no weights: train.init_checkpoint is empty, and there is no last "

@@ -39,7 +39,7 @@ def user_error(error: BaseException) -> UserError | None:
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         return ProcessError(
-            f"out of GPU memory ({_first_sentences(text)}). Lower dataloader.train.lanes_per_rank, "
+            f"out of GPU memory ({_first_line(text)}). Lower dataloader.train.lanes_per_rank, "
             "or set model.backbone.net.use_act_checkpoint=True; see docs/train.md, Memory and speed"
         )
     if not isinstance(error, RuntimeError):
@@ -47,20 +47,20 @@ def user_error(error: BaseException) -> UserError | None:
     worker = _WORKER.search(text)
     if worker:
         return ProcessError(
-            f"a loading process ended: {_first_sentences(worker[1])}. Killed often means that "
+            f"a loading process ended: {_first_line(worker[1])}. Killed often means that "
             "memory ran out, and a bus error that /dev/shm is too small (docker: --shm-size=8g): "
-            "lower dataloader.train.num_workers, or 0 to load in the training process. A script of "
-            'your own needs `if __name__ == "__main__":` around what it does'
+            "lower dataloader.train.num_workers, or set it to 0 to load in the training process. A "
+            'script of your own needs `if __name__ == "__main__":` around what it does'
         )
     if "can't allocate memory" in text:  # of torch's CPU allocator
         return ProcessError(
-            f"out of memory ({_first_sentences(text)}). Lower dataloader.train.lanes_per_rank or "
+            f"out of memory ({_first_line(text)}). Lower dataloader.train.lanes_per_rank or "
             "dataloader.train.num_workers"
         )
     if isinstance(error, dist.DistError) or (dist.is_initialized() and _LOST.search(text)):
         return LostProcessError(
             "another process of this run ended, or no longer answers "
-            f"({_first_sentences(text).partition('. ')[0]}). "
+            f"({_first_line(text).partition('. ')[0]}). "
             "If it printed no error of its own, look at the end of its log.txt.rankN"
         )
     return None
@@ -78,7 +78,7 @@ def failures_in_words() -> Iterator[None]:
         raise known from error
 
 
-def _first_sentences(text: str) -> str:
+def _first_line(text: str) -> str:
     """The first line, without gloo's place in its source, of at most 200 characters."""
     line = re.sub(r"^\[[^\]]*\] *", "", text.strip().splitlines()[0]) if text.strip() else "no text"
     return (line if len(line) <= 200 else f"{line[:197]}...").rstrip(". ")

@@ -92,11 +92,8 @@ def _meet(place: Place) -> dist.Store:
             return dist.TCPStore("127.0.0.1", place.port, is_master=False, timeout=START_TIMEOUT)
         meeting = dist.rendezvous(place.url, place.rank, place.world_size, timeout=START_TIMEOUT)
         return next(meeting)[0]
-    except (
-        RuntimeError,
-        ValueError,
-        AssertionError,
-    ) as error:  # torch asserts that there is a host
+    # torch asserts that there is a host.
+    except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(_why_not_met(place, str(error))) from error
 
 

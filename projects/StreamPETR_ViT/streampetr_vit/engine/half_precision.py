@@ -7,25 +7,23 @@ from torch import nn
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.decoder.attention import MultiHeadAttention
-from streampetr_vit.modeling.ops.precision import autocast, half_precision_of
+from streampetr_vit.modeling.ops.precision import half_precision_of
 
 _SETTING = "model.head.decoder.cross_attention_precision"
 
 
-def check_half_precisions(model: nn.Module, precision: str, eval_precision: str) -> None:
-    """Checks that a model can be trained and evaluated in the precisions that were set.
+def check_half_precision(model: nn.Module, precision: str) -> None:
+    """Checks that a model can be trained in the precisions that were set.
 
     Args:
         model: on its device.
-        precision, eval_precision: of the configuration's train.
+        precision: train.precision of the configuration.
 
     Raises:
         InputError: the attention is in fp16 without loss scaling, or something is in a bfloat16
             that the device does not have.
     """
     device_type = next(model.parameters()).device.type
-    for name in (precision, eval_precision):
-        autocast(name, device_type)  # now, and not at the first evaluation
     dtypes = {part.dtype for part in model.modules() if isinstance(part, MultiHeadAttention)}
     # Gradients below 6e-8 are 0 in float16. Loss scaling, which lifts them, comes with fp16 only.
     if torch.float16 in dtypes and precision != "fp16":

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,16 +15,12 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.engine.distributed import broadcast_float
+from streampetr_vit.engine.distributed import broadcast_float, wait_for_main
 from streampetr_vit.engine.signals import Interrupted, SignalWatch, name_of
 from streampetr_vit.errors import InputError
 from streampetr_vit.files import cannot_write
 
 logger = logging.getLogger(__name__)
-
-FINAL_CHECKPOINT = "model_final"
-_NUMBERED = re.compile(r"model_\d{7,}\.pth")
 
 # (iteration, progress in 0..1) -> factor on each group's learning rate
 Schedule = Callable[[int, float], float]
@@ -44,9 +38,6 @@ class ScheduleHook(HookBase):
         max_seconds: wall time after which training ends, time before a resume included; None for no
             limit. A run with a limit is not reproducible.
         clock: gives seconds; tests replace it.
-
-    Raises:
-        InputError: the limit is not positive.
     """
 
     def __init__(
@@ -56,10 +47,6 @@ class ScheduleHook(HookBase):
         max_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if max_seconds is not None and max_seconds <= 0:
-            raise InputError(
-                f"train.max_seconds={max_seconds}: give a number above 0, or null for no limit"
-            )
         self._schedule, self._optimizer = schedule, optimizer
         self._max_seconds, self._clock = max_seconds, clock
         # Taken from the configuration and not restored: a changed rate acts after a resume, too.
@@ -116,79 +103,6 @@ class ScheduleHook(HookBase):
 
     def _out_of_time(self) -> bool:
         return self._max_seconds is not None and self.elapsed_s >= self._max_seconds
-
-
-class CheckpointHook(HookBase):
-    """Saves model_NNNNNNN.pth every period, and model_final.pth after the last step.
-
-    Args:
-        checkpointer: that writes them; what it saves holds the iteration that was just done.
-        period: iterations from one to the next.
-        max_to_keep: numbered files that stay in the folder, those of earlier starts included; None
-            for all. model_final.pth does not count.
-
-    Raises:
-        InputError: a number below 1.
-    """
-
-    def __init__(
-        self, checkpointer: SafeCheckpointer, period: int, max_to_keep: int | None = None
-    ) -> None:
-        for name, value in (("period", period), ("max_to_keep", max_to_keep)):
-            if value is not None and value < 1:
-                raise InputError(
-                    f"train.checkpointer.{name}={value}: give a number of at least 1, or null"
-                )
-        self._checkpointer, self._period, self._max_to_keep = checkpointer, period, max_to_keep
-        self._done: int | None = None  # the last step that is complete
-        self._saved: int | None = None  # the step of the last checkpoint
-
-    def after_step(self) -> None:
-        """Saves if it is time to."""
-        self._done = self.trainer.iter
-        if (self.trainer.iter + 1) % self._period == 0:
-            self._save(checkpoint_name(self.trainer.iter))
-            self._remove_old()
-        # max_iter is read now: `ScheduleHook` may have lowered it.
-        if self.trainer.iter >= self.trainer.max_iter - 1:
-            self._save(FINAL_CHECKPOINT)
-
-    def save_now(self) -> str | None:
-        """Saves the last complete step, unless that is done; the newest checkpoint's path.
-
-        To be called between two steps. None if there was no step.
-        """
-        if self._done is None:
-            return None
-        if self._saved != self._done:
-            self._save(checkpoint_name(self._done))
-        return self._checkpointer.get_checkpoint_file()
-
-    def _save(self, name: str) -> None:
-        self._checkpointer.save(name, iteration=self._done)
-        self._saved = self._done
-
-    def _remove_old(self) -> None:
-        """Removes the oldest numbered files. Not before the new one is whole."""
-        if self._max_to_keep is None:
-            return
-        files = numbered_checkpoints(self._checkpointer.save_dir)
-        last = os.path.basename(self._checkpointer.get_checkpoint_file())
-        for path in files[: -self._max_to_keep]:
-            if path.name != last:
-                path.unlink(missing_ok=True)
-
-
-def checkpoint_name(iteration: int) -> str:
-    """Name of the checkpoint of a step, without its ending."""
-    return f"model_{iteration:07d}"
-
-
-def numbered_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints of single steps in a folder, in the order in which they were written."""
-    files = [path for path in Path(folder).iterdir() if _NUMBERED.fullmatch(path.name)]
-    # By time and not by number: a run that went back to an earlier checkpoint counts anew from it.
-    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 class LogHook(hooks.PeriodicWriter):
@@ -255,7 +169,7 @@ class StopHook(HookBase):
         number = self._watch.received or signal.SIGTERM  # of a rank that got none itself
         path = None if self._save is None else self._save()
         # A rank that ends earlier has the launcher end this one, which may still be writing.
-        comm.synchronize()
+        wait_for_main()
         saved = f", saved as {path}" if path else ""
         what = f"{name_of(number)}: training stopped after iteration {self.trainer.iter}{saved}"
         raise Interrupted(number, f"{what}. {self._advice}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.engine.moved import KEYS
 from streampetr_vit.errors import ConfigError, one_line
+from streampetr_vit.texts import nearest
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
@@ -65,8 +65,9 @@ def check_override(cfg: DictConfig, override: str) -> Override:
         text = parsed.value()
     except HydraException as error:
         raise ConfigError(
-            f"override {override!r} is malformed: write path.key=value (quote values that hold "
-            f"spaces, commas or brackets). {one_line(error)}"
+            f"override {override!r} is malformed: write path.key=value, and \"path.key='value'\" "
+            "where the value holds commas, brackets, accents or other special signs. "
+            f"{one_line(error)}"
         ) from error
     if text in ("None", "none"):  # hydra reads a string
         raise ConfigError(f"override {override!r} sets the text {text!r}; for no value write null")
@@ -165,7 +166,7 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
         return f"override {override!r}: this key is gone; set {moved} instead, which all parts read"
     if not allowed:
         return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
-    near = difflib.get_close_matches(part, allowed, n=3, cutoff=0.5)
+    near = nearest(part, allowed, likeness=0.5)
     paths = [".".join((*parents, name)) for name in near]
     hint = f"did you mean {' or '.join(paths)}? " if near else ""
     # "_target_" can be set, but is no setting that a user looks for.

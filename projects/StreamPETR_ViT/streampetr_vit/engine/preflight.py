@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
+from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT, numbered_checkpoints
 from streampetr_vit.engine.config import call
-from streampetr_vit.engine.hooks import FINAL_CHECKPOINT, numbered_checkpoints
 from streampetr_vit.engine.recipe import Recipe
-from streampetr_vit.errors import InputError, OutputError
-from streampetr_vit.files import replacing
+from streampetr_vit.errors import InputError
+from streampetr_vit.files import check_space, replacing
 from streampetr_vit.modeling.ops.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -121,16 +120,13 @@ def check_checkpoint_space(folder: Path, size: int, numbered: int) -> None:
     files = numbered + 2
     paths = [*numbered_checkpoints(folder), folder / f"{FINAL_CHECKPOINT}.pth"]
     there = sum(path.stat().st_size for path in paths if path.is_file())
-    needed, usage = max(files * size - there, size), shutil.disk_usage(folder)
-    # Some network file systems tell nothing.
-    if usage.total > 0 and usage.free < needed:
-        raise OutputError(
-            f"{folder} has {usage.free} bytes free, and the checkpoints of this run need {needed}: "
-            f"{files} files of {size} ({numbered} by train.checkpointer.period and max_to_keep, "
-            "model_final.pth, and one that is being written). Free some space, set "
-            "train.output_dir to a folder on another disk, or lower "
-            "train.checkpointer.max_to_keep"
-        )
+    check_space(
+        folder,
+        max(files * size - there, size),
+        f"the checkpoints of this run ({files} files of {size / 1e9:.3g} GB: {numbered} by "
+        "train.checkpointer.period and max_to_keep, model_final.pth, one being written)",
+        "set train.output_dir to a folder on another disk, or lower train.checkpointer.max_to_keep",
+    )
 
 
 def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

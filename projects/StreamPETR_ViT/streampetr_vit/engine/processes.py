@@ -22,7 +22,7 @@ import torch.multiprocessing as mp
 from streampetr_vit.engine import group
 from streampetr_vit.engine.failures import LostProcessError, ProcessError, failures_in_words
 from streampetr_vit.engine.place import Place, check_machines, place_of_launcher
-from streampetr_vit.engine.signals import passed_on
+from streampetr_vit.engine.signals import passing_on_signals
 from streampetr_vit.errors import InputError, UserError
 
 Main = Callable[..., None]
@@ -70,14 +70,8 @@ def launch(
         return
     dist_url = None if dist_url == "auto" else dist_url  # detectron2's word for a free port
     check_machines(num_machines, machine_rank, dist_url)
-    if num_processes < 0:
-        raise InputError(f"--num-gpus {num_processes}: give the number of GPUs, or 0 for the CPU")
+    _check_gpus(num_processes, use_gpu)
     num_processes = max(num_processes, 1)
-    if use_gpu and num_processes > torch.cuda.device_count():
-        raise InputError(
-            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
-            "that many or fewer, or --num-gpus 0 for the CPU"
-        )
     if num_processes * num_machines == 1:
         with failures_in_words():
             main(*args)
@@ -98,6 +92,23 @@ def launch(
             f"to {group.START_TIMEOUT}",
             flush=True,
         )
+    _start_and_wait(num_processes, first, use_gpu, main, args)
+
+
+def _check_gpus(num_processes: int, use_gpu: bool) -> None:
+    if num_processes < 0:
+        raise InputError(f"--num-gpus {num_processes}: give the number of GPUs, or 0 for the CPU")
+    if use_gpu and num_processes > torch.cuda.device_count():
+        raise InputError(
+            f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}: pass "
+            "that many or fewer, or --num-gpus 0 for the CPU"
+        )
+
+
+def _start_and_wait(
+    num_processes: int, first: Place, use_gpu: bool, main: Main, args: tuple[Any, ...]
+) -> None:
+    """Starts the processes of this machine, the first of them at `first`."""
     with tempfile.TemporaryDirectory(prefix="streampetr_vit_") as folder:
         # Not mp.spawn: of a process that fails it shows a traceback of its own.
         context = mp.start_processes(
@@ -145,7 +156,7 @@ def _child(
 
 def _wait(processes: Sequence[BaseProcess], folder: Path) -> None:
     """Waits for all; a while after the first that fails, ends the others and says why."""
-    with passed_on() as signals:
+    with passing_on_signals() as signals:
         running = list(processes)
         # A second signal: the user does not want to wait for the end of a step.
         while running and len(signals) < 2 and not any(map(_failed, processes)):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from streampetr_vit.engine.config import call
+from streampetr_vit.engine.setting_tables import MOST_ITERS
 from streampetr_vit.errors import InputError
 from streampetr_vit.solver import batch_lr_factor, iterations_per_epoch
 from streampetr_vit.solver.schedule import PUBLISHED_LR
@@ -44,6 +45,10 @@ class Recipe:
             raise InputError(
                 f"{total} iterations: raise schedule.epochs ({epochs:g}) or train.max_iter "
                 f"({'null' if max_iter is None else max_iter})"
+            )
+        if total > MOST_ITERS:
+            raise InputError(
+                f"{total} iterations are more than {MOST_ITERS}: lower schedule.epochs ({epochs:g})"
             )
         return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total, lr_batch, unit)
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.recipe import Recipe
-from streampetr_vit.engine.run_folder import EARLIER, set_aside
+from streampetr_vit.engine.run_folder import EARLIER, as_override, set_aside
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.errors import CheckpointError, InputError
 
@@ -63,7 +63,10 @@ def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
     """
     folder = Path(checkpointer.save_dir)
     if checkpointer.has_checkpoint():
-        path = checkpointer.get_checkpoint_file()
+        try:
+            path = checkpointer.get_checkpoint_file()
+        except UnicodeDecodeError:
+            path = str(folder / "(no text)")
         if not os.path.isfile(path):
             names = [file.name for file in sorted(folder.glob("model_*.pth"))]
             raise CheckpointError(
@@ -84,7 +87,8 @@ def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
         raise CheckpointError(
             f"--resume: {folder} has no last_checkpoint; earlier runs are in "
             f"{', '.join(map(str, earlier[-3:]))}. To continue one of them: --resume "
-            f"train.output_dir={earlier[-1]}. To start anew, leave out --resume"
+            f"{as_override('train.output_dir', str(earlier[-1]))}. To start anew, leave "
+            "out --resume"
         )
     logger.warning("nothing to resume in %s: starting anew", folder)
     return None

@@ -6,6 +6,8 @@ import argparse
 import copy
 import logging
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -195,8 +197,16 @@ def end_last_line(path: str | os.PathLike[str]) -> None:
 
 def command(folder: str, *options: str) -> str:
     """The command that works on with a run's folder and its config.yaml."""
-    words = ["python tools/lazyconfig_train_net.py", f"--config-file {folder}/config.yaml"]
+    config = shlex.quote(os.path.join(folder, "config.yaml"))
+    words = ["python tools/lazyconfig_train_net.py", f"--config-file {config}"]
     if comm.get_world_size() > 1:
         words.append(f"--num-gpus {comm.get_local_size()}")
     # The folder may have been moved since its config.yaml was written.
-    return " ".join([*words, *options, f"train.output_dir={folder}"])
+    return " ".join([*words, *options, as_override("train.output_dir", folder)])
+
+
+def as_override(key: str, text: str) -> str:
+    """`key=text` as it is typed in a shell, with the quotes that overrides need."""
+    if re.fullmatch(r"[\w./:+-]+", text, re.ASCII) is None:
+        text = "'" + text.replace("'", "\\'") + "'"
+    return shlex.quote(f"{key}={text}")

@@ -22,7 +22,10 @@ from streampetr_vit.engine.allowed import (
 from streampetr_vit.engine.compile import MODES
 from streampetr_vit.modeling.ops.precision import DTYPES
 
+MOST_ITERS = 2**31 - 1  # the writers of curves take no more
 _PRECISION = one_of(*DTYPES)
+_NOT_EMPTY = r"(?s).*\S.*"
+_NAME = matching(_NOT_EMPTY, "a text that is not empty")
 # Settings of the plain sections, and what every configuration has.
 SETTINGS: dict[str, Allowed] = {
     "model": DESCRIBED,
@@ -42,14 +45,14 @@ SETTINGS: dict[str, Allowed] = {
     "schedule.end_factor": SHARE,
     "schedule.lr_batch": whole(1) | null("a rate that is not scaled"),
     "train": SECTION,
-    "train.output_dir": matching(r"(?s).*\S.*", "the name of a folder"),
+    "train.output_dir": matching(_NOT_EMPTY, "the name of a folder"),
     "train.init_checkpoint": Allowed('a file, or "" for random weights', (TEXT | null("")).holds),
     "train.init_allow_wrong_shape": FLAG,
     "train.init_allow_partial": FLAG,
     "train.device": matching(r"auto|cpu|cuda(:\d+)?", '"auto", "cpu", "cuda" or "cuda:N"'),
     "train.precision": _PRECISION,
     "train.eval_precision": _PRECISION,
-    "train.max_iter": whole(1) | null("as many as schedule.epochs asks for"),
+    "train.max_iter": whole(1, MOST_ITERS) | null("as many as schedule.epochs asks for"),
     "train.auto_scale": FLAG,
     "train.max_seconds": ABOVE_0 | null("no limit"),
     "train.clip_grad_norm": ABOVE_0 | null("no clipping"),
@@ -59,11 +62,8 @@ SETTINGS: dict[str, Allowed] = {
     "train.checkpointer.max_to_keep": whole(1) | null("all"),
     "train.eval_period": whole(0),
     "train.log_period": whole(1),
-    "train.seed": Allowed(
-        "a whole number from 0 to 4294967295",
-        lambda value: whole(0).holds(value) and value < 2**32,
-    ),
-    "train.num_threads": whole(1) | null("torch's choice"),
+    "train.seed": whole(0, 2**32 - 1),
+    "train.num_threads": whole(1, 1024) | null("torch's choice"),
     "train.compile": SECTION | null("none"),
     "train.compile.backbone": FLAG,
     "train.compile.decoder": FLAG,
@@ -79,7 +79,6 @@ SETTINGS: dict[str, Allowed] = {
     "synthetic": SECTION,
     "synthetic.preset": TEXT,
 }
-_NAME = matching(r"(?s).*\S.*", "a text that is not empty")
 _DATASET = {
     "root": _NAME,
     "version": _NAME,
@@ -115,7 +114,8 @@ ARGUMENTS: dict[str, Allowed] = {
     **dict.fromkeys(("lanes_per_rank", "sequence_split", "sequence_length"), _COUNT),
     **dict.fromkeys(("window_length", "prefetch_factor"), _COUNT),
     **dict.fromkeys(("num_propagated", "memory_length", "num_remembered", "groups"), whole(0)),
-    **dict.fromkeys(("num_workers", "window_drop", "square_pad", "window_size"), whole(0)),
+    "num_workers": whole(0, 256),  # each is a process: thousands bring a machine to a stop
+    **dict.fromkeys(("window_drop", "square_pad", "window_size"), whole(0)),
     **dict.fromkeys(("seed", "start_iteration", "global_window_size"), whole(0)),
     **dict.fromkeys(("dropout", "feedforward_dropout", "flip_probability"), SHARE),
     **dict.fromkeys(("probability", "score_threshold"), SHARE),

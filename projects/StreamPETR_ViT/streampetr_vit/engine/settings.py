@@ -8,33 +8,33 @@ has the ranges.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import inspect
 import os
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from detectron2.engine.hooks import PeriodicCheckpointer
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from streampetr_vit.engine.allowed import ANYTHING, Allowed, by_annotation, list_of
+from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.described import call
 from streampetr_vit.engine.overrides import arguments_of, target_of
 from streampetr_vit.engine.setting_tables import ARGUMENTS, OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, UserError, one_line
+from streampetr_vit.texts import nearest, shown
 
 _BUILT = ("dataset_spec", "model", "optimizer", "dataloader")  # sections that are instantiated
-# Plain sections that are the arguments of something.
-_CALLS = {
+# Plain sections that are arguments of something, whose first argument the program gives.
+_CALLS: dict[str, Callable[..., Any]] = {
     "train.ddp": DistributedDataParallel,
     "train.compile": compile_parts,
-    "train.checkpointer": PeriodicCheckpointer,
+    "train.checkpointer": CheckpointHook,
 }
 _PACKAGES = {"xformers": "xformers", "flash-attn": "flash_attn"}  # of attention kernels
 
@@ -53,14 +53,13 @@ def check_settings(cfg: DictConfig) -> None:
     for path, target in _CALLS.items():
         section = OmegaConf.select(cfg, path)
         if section is not None:
-            _check_names(path, section, target)
+            _check_names(path, section, functools.partial(target, None))
     for name in ("train", "schedule", "report"):
         _check_spelling(cfg, name)
     # Not what else a recipe holds: parts that nothing builds may refer to nothing.
     parts = [part for name in _BUILT for part in _described(cfg.get(name), name)]
     for path, part in parts:
         _check_part(path, part)
-    _check_detections(cfg)
     # Inner ones first, so that the error names the innermost.
     for path, part in sorted(parts, key=lambda entry: -entry[0].count(".")):
         target = target_of(part)
@@ -85,7 +84,7 @@ def _check_spelling(cfg: DictConfig, section: str) -> None:
     # Other keys may be a recipe's own.
     known = [path.split(".")[1] for path in SETTINGS if path.startswith(f"{section}.")]
     for key in cfg.get(section) or ():
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)
+        near = nearest(str(key), known, likeness=0.8)
         if near and key not in known:
             raise ConfigError(
                 f"{section}.{key} is read by nothing: did you mean {section}.{near[0]}? Rename it "
@@ -105,8 +104,7 @@ def _shown(value: Any) -> str:
         return "null"
     if isinstance(value, (DictConfig, ListConfig)):
         value = OmegaConf.to_container(value, resolve=False)
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return shown(value, 100)
 
 
 def _value(node: DictConfig, key: str, where: str) -> Any:
@@ -181,11 +179,13 @@ def _check_names(path: str, part: Mapping[Any, Any], target: Any) -> None:
     known, takes_others = arguments_of(target)
     unknown = [str(key) for key in part if key != "_target_" and key not in known]
     if unknown and not takes_others:
-        name = getattr(target, "__qualname__", str(target))
+        name = getattr(getattr(target, "func", target), "__qualname__", str(target))
+        fix = "Take it out of the recipe"
+        if "_target_" in part:
+            fix = f"Give the part whole, '{path}={{_target_:...,...}}', or change the recipe"
         raise ConfigError(
             f"{path} has {', '.join(unknown)}, which {name} does not take; it takes "
-            f"{', '.join(known)}. Give the part whole, '{path}={{_target_:...,...}}', or change "
-            "the recipe"
+            f"{', '.join(known)}. {fix}"
         )
 
 
@@ -211,19 +211,6 @@ def _check_package(path: str, value: Any) -> None:
         raise ConfigError(
             f"{path}={value!r} needs the package {package}, which is not installed: pip install "
             f"{value}, or set {path}=True for the quickest kernel that is there"
-        )
-
-
-def _check_detections(cfg: DictConfig) -> None:
-    """The devkit refuses more than 500 boxes for a frame, after all of them were computed."""
-    count = OmegaConf.select(cfg, "model.head.max_detections")
-    evaluator = cfg.dataloader.get("evaluator")
-    if not isinstance(count, int) or evaluator is None:
-        return
-    if getattr(target_of(evaluator), "__name__", "") == "NuScenesEvaluator" and count > 500:
-        raise ConfigError(
-            f"model.head.max_detections={count} is not allowed: the nuScenes metric takes at most "
-            "500 boxes for a frame; set 500 or less, or dataloader.evaluator=null"
         )
 
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -49,23 +49,14 @@ class SignalWatch:
         self.received: int | None = None
         self.deferring = False
         self._received_s = 0.0
-        self._before: dict[int, Any] = {}
+        self._receiving = _received_by(self._handle)
 
     def __enter__(self) -> SignalWatch:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                before = signal.getsignal(number)
-                # A background job of a shell ignores SIGINT, and must go on doing so.
-                if before is not signal.SIG_IGN:
-                    self._before[number] = before
-                    signal.signal(number, self._handle)
+        self._receiving.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, before in self._before.items():
-            # None stands for a handler that was not set from Python.
-            signal.signal(number, signal.SIG_DFL if before is None else before)
-        self._before = {}
+    def __exit__(self, *error: Any) -> None:
+        self._receiving.__exit__(*error)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -92,11 +83,14 @@ class SignalWatch:
 
 
 @contextmanager
-def passed_on() -> Iterator[list[int]]:
+def passing_on_signals() -> Iterator[list[int]]:
     """Passes SIGTERM and SIGINT on to the processes that this one has started, and lives on.
 
     For a block that only waits for others: without it a SIGTERM to this process alone would leave
-    them running. It yields a list of the signals that came.
+    them running.
+
+    Yields:
+        The signals that came so far.
     """
     received: list[int] = []
 
@@ -107,16 +101,25 @@ def passed_on() -> Iterator[list[int]]:
                 with suppress(ProcessLookupError):  # it has ended meanwhile
                     os.kill(process.pid, number)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    is_main = threading.current_thread() is threading.main_thread()
-    own = {n: b for n, b in before.items() if is_main and b is not signal.SIG_IGN}
-    for number in own:
-        signal.signal(number, pass_on)
-    try:
+    with _received_by(pass_on):
         yield received
+
+
+@contextmanager
+def _received_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Gives a function the signals inside the block, if that is in the main thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS if is_main}
+    # A background job of a shell ignores SIGINT, and must go on doing so.
+    before = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
     finally:
-        for number, handler in own.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number, old in before.items():
+            # None stands for a handler that was not set from Python.
+            signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
 def name_of(number: int) -> str:

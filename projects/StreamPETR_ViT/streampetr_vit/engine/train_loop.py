@@ -23,13 +23,13 @@ from torch import nn
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.building import build_model
+from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
-from streampetr_vit.engine.half_precision import check_half_precisions
+from streampetr_vit.engine.half_precision import check_half_precision
 from streampetr_vit.engine.hooks import (
     BatchHook,
-    CheckpointHook,
     LogHook,
     ScheduleHook,
     StopHook,
@@ -38,7 +38,7 @@ from streampetr_vit.engine.hooks import (
 from streampetr_vit.engine.preflight import check_training
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.resume import resume_or_start
-from streampetr_vit.engine.run_folder import command, end_last_line, save_config
+from streampetr_vit.engine.run_folder import as_override, command, end_last_line, save_config
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.errors import UserError
@@ -82,7 +82,7 @@ def _train(
     cfg: DictConfig, resume: bool, more_hooks: Sequence[HookBase], watch: SignalWatch
 ) -> Metrics:
     model = build_model(cfg)
-    check_half_precisions(model, cfg.train.precision, cfg.train.eval_precision)
+    check_half_precision(model, cfg.train.precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
@@ -96,22 +96,14 @@ def _train(
         stop_asked=lambda: watch.received is not None,
     )
     check_training(cfg, model, optimizer, recipe)
-    checkpointer = SafeCheckpointer(
-        model,  # not the wrapped one: names in the file carry no "module." prefix
-        cfg.train.output_dir,
-        trainer=trainer,
-        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
-        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
-    )
+    checkpointer = _checkpointer(cfg, model, trainer)
     checkpoints = _checkpoint_hook(cfg, recipe, checkpointer)
     save_now = None if checkpoints is None else checkpoints.save_now
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
         results.clear()
-        with watch.at_once():
-            results.update(_evaluate(cfg, model, save_now))
-            wait_for_main()  # rank 0 scores and reports alone
+        results.update(_evaluate(cfg, model, save_now, watch))
         return results
 
     # A checkpoint restores the state of the hooks that are there when it is loaded.
@@ -142,17 +134,25 @@ def _train(
 
 
 def _evaluate(
-    cfg: DictConfig, model: nn.Module, save_now: Callable[[], str | None] | None
+    cfg: DictConfig,
+    model: nn.Module,
+    save_now: Callable[[], str | None] | None,
+    watch: SignalWatch,
 ) -> Metrics:
     """Evaluates; where that fails or is interrupted, the steps so far are saved first."""
     try:
-        return evaluate_and_report(cfg, model)
+        # Inside: a signal that came after `StopHook` looked ends the program here.
+        with watch.at_once():
+            results = evaluate_and_report(cfg, model)
+            wait_for_main()  # rank 0 scores and reports alone
+        return results
     except BaseException as error:
         path = None if save_now is None else save_now()
         if not isinstance(error, Exception):
             raise
         folder = cfg.train.output_dir
-        weights = f"train.init_checkpoint={path or os.path.join(folder, 'model_final.pth')}"
+        file = path or os.path.join(folder, "model_final.pth")
+        weights = as_override("train.init_checkpoint", file)
         advice = (
             "the training so far is saved. To evaluate it again: "
             f"{command(folder, '--eval-only')} {weights}"
@@ -161,6 +161,16 @@ def _evaluate(
             raise type(error)(f"evaluation failed: {error}; {advice}") from error
         logger.error("evaluation failed; %s", advice)
         raise
+
+
+def _checkpointer(cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer) -> SafeCheckpointer:
+    return SafeCheckpointer(
+        model,  # not the wrapped one: names in the file carry no "module." prefix
+        cfg.train.output_dir,
+        trainer=trainer,
+        allow_wrong_shape=cfg.train.init_allow_wrong_shape,
+        allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
+    )
 
 
 def _schedule_hook(cfg: DictConfig, trainer: StreamingTrainer) -> ScheduleHook:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from streampetr_vit.engine.distributed import reduce_mean
 from streampetr_vit.engine.failures import user_error
-from streampetr_vit.errors import InputError, UserError
+from streampetr_vit.errors import CheckpointError, InputError, UserError
 from streampetr_vit.modeling.ops.precision import autocast
 
 logger = logging.getLogger(__name__)
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as their tensor
 
 
 class NonFiniteTrainingError(UserError, FloatingPointError):
@@ -53,7 +55,7 @@ class StreamingTrainer(TrainerBase):
         precision: str = "float32",
         clip_grad_norm: float | None = 35.0,
         max_consecutive_skips: int = 50,
-        stop_asked: Callable[[], bool] = bool,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.data_loader = model.train(), optimizer, data_loader
@@ -175,7 +177,14 @@ class StreamingTrainer(TrainerBase):
 
         Raises:
             InputError: the optimiser's groups differ from the checkpoint's.
+            CheckpointError: a number that no training can have written.
         """
+        iteration = state_dict["iteration"]
+        if not isinstance(iteration, int) or iteration < 0:
+            raise CheckpointError(
+                f"cannot resume: the checkpoint's iteration is {iteration!r}, no whole number: it "
+                "is damaged. Resume from an earlier one"
+            )
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(_with_settings_of(self.optimizer, state_dict["optimizer"]))
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
@@ -215,9 +224,35 @@ def _with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
             "Resume with the model and optimizer.params of the checkpoint; or start a new training "
             "from its weights, with train.init_checkpoint and without --resume"
         )
+    _check_moments(saved, groups)
     pairs = zip(old_groups, groups, strict=True)
     merged = [{**group, "params": old["params"]} for old, group in pairs]
     return {**saved, "param_groups": merged}
+
+
+def _check_moments(saved: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Refuses moments of other tensors, or with NaN, which would reach the weights in one step."""
+    places = [place for group in saved["param_groups"] for place in group["params"]]
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    for place, parameter in zip(places, parameters, strict=True):
+        moments = {k: v for k, v in saved["state"].get(place, {}).items() if k in _MOMENTS}
+        for name, value in moments.items():
+            if value is None:  # a momentum before the first step
+                continue
+            if value.shape != parameter.shape:
+                raise CheckpointError(
+                    f"cannot resume: the optimiser's {name} of tensor {place} is "
+                    f"{tuple(value.shape)} in the checkpoint, its tensor {tuple(parameter.shape)}: "
+                    "the tensors were in another order. Resume with the optimizer.params of the "
+                    "checkpoint; or start a new training from its weights, with "
+                    "train.init_checkpoint and without --resume"
+                )
+            if not torch.isfinite(value).all():
+                raise CheckpointError(
+                    f"cannot resume: the optimiser's {name} of tensor {place} holds NaN or "
+                    "infinite numbers. Resume from an earlier checkpoint; or start a new training "
+                    "from its weights, with train.init_checkpoint and without --resume"
+                )
 
 
 def _total(losses: Any) -> Tensor:

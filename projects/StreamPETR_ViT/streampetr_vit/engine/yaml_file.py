@@ -25,6 +25,18 @@ _MAX_VALUES, _MAX_DEPTH = 100_000, 50
 class _PlainLoader(yaml.SafeLoader):
     """YAML's own types, tuples as detectron2 writes them, and 1e-3 as a number."""
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A dict; a key that is there twice is an error, for one of its values would be lost."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", yaml.SafeLoader.construct_yaml_seq)
 _PlainLoader.add_implicit_resolver(  # YAML 1.1 takes 1e-3, without a dot, for a text

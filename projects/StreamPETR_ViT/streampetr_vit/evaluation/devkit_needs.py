@@ -11,18 +11,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from streampetr_vit.data.nuscenes.build_records import TABLES
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.tables import Rows, TableError, TableFolder
 from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.evaluation.scoring import OFFICIAL_ATTRIBUTES, Scoring
 
-# Those that data.nuscenes.build_records does not read.
-_MORE_TABLES = ("attribute", "visibility", "log", "map")
-_ALL_TABLES = (
-    *_MORE_TABLES,
-    *("category", "instance", "sensor", "calibrated_sensor", "ego_pose", "scene", "sample"),
-    *("sample_data", "sample_annotation"),
-)
+_MORE_TABLES = ("attribute", "visibility", "log", "map")  # beside those of the record cache
 # Read as a whole in a second; nuScenes' own, of 1.2 million records, is right and is larger.
 _SMALL_BYTES = 64 * 2**20
 _WAY_OUT = "or train without evaluation: dataloader.evaluator=null"
@@ -38,7 +33,7 @@ def check_devkit(records: FrameRecords, scoring: Scoring) -> None:
     """
     _check_import()
     folder = TableFolder(records.root / records.version)
-    for table in _ALL_TABLES:
+    for table in (*_MORE_TABLES, *TABLES):
         if not folder.path(table).is_file():
             raise MissingFileError(
                 f"table {folder.path(table)} is missing: the official metric needs it. Extract the "

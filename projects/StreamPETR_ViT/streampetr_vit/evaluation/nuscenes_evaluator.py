@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +12,20 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from streampetr_vit.data.nuscenes.catalog import open_dataset
-from streampetr_vit.errors import InputError, OutputError
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.devkit_needs import check_devkit
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
 from streampetr_vit.evaluation.result_format import (
     BYTES_PER_BOX,
-    MAX_BOXES_PER_SAMPLE,
     GlobalBoxes,
     to_global_boxes,
     write_results,
 )
+from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
+from streampetr_vit.files import check_space
 from streampetr_vit.structures import DatasetSpec, Detections, Pose, Sample
 
 RESULTS_FILE = "results_nusc.json"
@@ -102,14 +102,13 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def _check_space(self, max_detections: int) -> None:
         folder = next(path for path in self._output_dir.absolute().parents if path.is_dir())
-        usage = shutil.disk_usage(folder)
-        needed = len(self._records) * max_detections * BYTES_PER_BOX
-        if usage.total > 0 and usage.free < needed:  # some network file systems tell nothing
-            raise OutputError(
-                f"{folder} has {usage.free} bytes free, and {RESULTS_FILE} may need {needed}: "
-                f"{len(self._records)} samples of {max_detections} boxes. Free some space, or set "
-                "dataloader.evaluator.output_dir to a folder on another disk"
-            )
+        samples = len(self._records)
+        check_space(
+            folder,
+            samples * max_detections * BYTES_PER_BOX,
+            f"{RESULTS_FILE} ({samples} samples of {max_detections} boxes)",
+            "set dataloader.evaluator.output_dir to a folder on another disk",
+        )
 
     def process(
         self,
@@ -170,10 +169,8 @@ class NuScenesEvaluator(DatasetEvaluator):
             summary = evaluate_results(path, self._records, self._output_dir)
         except Exception as error:
             # The devkit refuses its input with these, the last one bare.
-            if (
-                not isinstance(error, (AssertionError, LookupError))
-                and type(error) is not Exception
-            ):
+            refuses = isinstance(error, (AssertionError, LookupError)) or type(error) is Exception
+            if not refuses:
                 raise
             raise InputError(
                 f"the nuScenes devkit cannot score {path} ({type(error).__name__}: {error}). The "

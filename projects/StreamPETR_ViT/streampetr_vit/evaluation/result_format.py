@@ -20,21 +20,11 @@ from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE, check_records
+from streampetr_vit.evaluation.result_records import check_records
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.json_files import read_json
 from streampetr_vit.structures import DatasetSpec, Detections, Pose
-
-__all__ = [
-    "BYTES_PER_BOX",
-    "MAX_BOXES_PER_SAMPLE",
-    "GlobalBoxes",
-    "detections_from_records",
-    "read_results",
-    "to_global_boxes",
-    "write_results",
-]
 
 FloatArray = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.result_format import MAX_BOXES_PER_SAMPLE
+from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE
 from streampetr_vit.structures import Detections
 
 # Of the boxes of a sample. Early in a training the size of a box or two of 300 overflows or

@@ -5,6 +5,7 @@ Shape letters: B streams, each of its own scene.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,11 +27,13 @@ from streampetr_vit.structures import (
     Sample,
     packed_to,
 )
-from streampetr_vit.structures.sample_checks import check_batch
+from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_batch
 from streampetr_vit.structures.tensors import move_tensor, tensors_of
 
-# The memory is of the last seconds. Twenty frames a second in milliseconds are 50 "seconds" apart.
-_LONGEST_GAP_S = 30
+logger = logging.getLogger(__name__)
+
+# No car is as fast, and no correction of a position as large.
+_FASTEST_MPS, _JUMP_M = 150.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class Stream:
     def reset(self) -> None:
         """Forgets everything, as if no frame had been seen."""
         self.memory: TemporalMemory | None = None  # after the last frame
-        self._position: list[tuple[str, float]] = []  # (scene token, seconds) of each row
+        # Of each row: scene token, seconds, the lidar's place in the global frame in metres.
+        self._position: list[tuple[str, float, Tensor]] = []
         self.forget_rig()
 
     def forget_rig(self) -> None:
@@ -108,7 +112,10 @@ class Stream:
                 mode.
         """
         samples = check_batch(samples)
-        position = [(s.scene_token, float(s.timestamp_s)) for s in samples]
+        position = [
+            (s.scene_token, float(s.timestamp_s), s.lidar_to_global[:3, 3].double())
+            for s in samples
+        ]
         continues = self._continues(position)
         if not all(continues):
             # A new scene may come with another calibration, or after the weights were changed.
@@ -132,9 +139,14 @@ class Stream:
             Detections on the device; their `unpad` waits for them. Later frames do not change them.
 
         Raises:
-            InputError: the detector is in training mode.
+            InputError: it is no Frame, or the detector is in training mode.
         """
         detector = self._detector
+        if not isinstance(frame, Frame):
+            raise InputError(
+                f"push takes a Frame, not a {type(frame).__name__}: Frame.collate([sample]); or "
+                "call the stream, stream([sample])"
+            )
         if detector.training:
             raise InputError("the detector is in training mode: call detector.eval() first")
         memory, rows = self.memory, len(frame.timestamp_s)
@@ -177,15 +189,17 @@ class Stream:
             self._known = known = _KnownRig(frame.rig, copies, size, code)
         return known.code
 
-    def _continues(self, position: list[tuple[str, float]]) -> list[bool]:
+    def _continues(self, position: list[tuple[str, float, Tensor]]) -> list[bool]:
         """For each row, whether it goes on in the scene of the call before."""
         if len(position) != len(self._position):
             return [False] * len(position)
         flags = []
-        for (scene, time), (last_scene, last_time) in zip(position, self._position, strict=True):
-            if self._remembers and scene == last_scene:
-                _check_order(scene, time, last_time)
-            flags.append(scene == last_scene)
+        for now, last in zip(position, self._position, strict=True):
+            scene, time, place = now
+            if self._remembers and scene == last[0]:
+                _check_order(scene, time, last[1])
+                _warn_of_jump(scene, time - last[1], float((place - last[2]).norm()))
+            flags.append(scene == last[0])
         return flags
 
 
@@ -197,11 +211,25 @@ def _check_order(scene: str, time_s: float, last_time_s: float) -> None:
             f"frames of scene {scene} are out of order: timestamp_s {time_s:.6f} comes after "
             f"{last_time_s:.6f}; sort the frames by time, or {anew}"
         )
-    if time_s - last_time_s > _LONGEST_GAP_S:
+    if time_s - last_time_s > LONGEST_GAP_S:
         raise InputError(
             f"timestamp_s goes from {last_time_s:.6f} to {time_s:.6f} within scene {scene}, by "
-            f"more than {_LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after "
+            f"more than {LONGEST_GAP_S} s: give seconds, not milliseconds or microseconds; after "
             f"a pause, name another scene_token or {anew}"
+        )
+
+
+def _warn_of_jump(scene: str, passed_s: float, way_m: float) -> None:
+    """Says so if a car cannot have gone so far: the memory lies elsewhere then."""
+    # No error: one bad position in a table must not end an evaluation in its middle.
+    if way_m > _JUMP_M + _FASTEST_MPS * passed_s:
+        logger.warning(
+            "lidar_to_global moves by %.0f m in %.2f s within scene %s, so what was seen before is "
+            "lost: give the pose in metres, as a map from lidar to global (not its inverse), in "
+            "one global frame for a scene; for another one, name another scene_token",
+            way_m,
+            passed_s,
+            scene,
         )
 
 

@@ -19,9 +19,13 @@ _CAMERA_MATRICES = ("intrinsics", "lidar_to_camera", "lidar_to_image")
 _POSES = ("lidar_to_global", "global_to_lidar")
 _TENSORS = ("images", *_CAMERA_MATRICES, *_POSES, "timestamp_s", "continues_stream")
 
+# The memory of a stream is of the last seconds. Twenty frames a second, with times in
+# milliseconds, would be 50 "seconds" apart.
+LONGEST_GAP_S = 30
+FARTHEST_SENSOR_M = 100.0  # from the vehicle's origin, or from its lidar; no car is longer
+
 _LAST_ROW = (0.0, 0.0, 0.0, 1.0)
 _CLOSE = 1e-3  # of rotations, whose entries are at most 1: calibrations have 4 digits or more
-_FARTHEST_CAMERA_M = 100.0  # no car is longer
 _FARTHEST_FLOAT32_M = 1e5  # there float32 is rounded to 8 mm
 _LATEST_S = 1e11  # in the year 5138; milliseconds since the epoch are later
 _LEAST_FOCAL = 0.02  # of the picture's side: it would see 177 degrees
@@ -78,6 +82,8 @@ def _types(sample: Sample) -> str | None:
         value = getattr(sample, name)
         if not isinstance(value, Tensor):
             return f"{name} is a {type(value).__name__}: make a torch.Tensor of it"
+        if name == "images" and value.is_meta:
+            return f"{name} is on the meta device, without data: give a tensor with numbers"
         if name != "images" and value.device.type != "cpu":
             return f"{name} is on {value.device}: leave samples on the CPU, the stream moves them"
     if sample.continues_stream.shape != () or sample.continues_stream.dtype != torch.bool:
@@ -114,7 +120,7 @@ def _shapes(sample: Sample) -> str | None:
     for name in (*_CAMERA_MATRICES, *_POSES):
         value = getattr(sample, name)
         wanted = (cameras, 4, 4) if name in _CAMERA_MATRICES else (4, 4)
-        if tuple(value.shape) == wanted and value.is_floating_point():
+        if tuple(value.shape) == wanted and value.dtype in (torch.float32, torch.float64):
             continue
         fix = f"give {wanted} of float32 or float64"
         if value.shape[-2:] == (3, 3):
@@ -182,7 +188,7 @@ def _cameras(sample: Sample) -> str | None:
             "intrinsics"
         )
     distance = np.linalg.norm(to_camera[:, :3, 3], axis=1)
-    if distance.max() > _FARTHEST_CAMERA_M:
+    if distance.max() > FARTHEST_SENSOR_M:
         camera = int(distance.argmax())
         return (
             f"lidar_to_camera of camera {camera} has a translation of {distance[camera]:.0f} m: "

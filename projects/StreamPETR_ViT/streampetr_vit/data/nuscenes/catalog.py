@@ -119,9 +119,8 @@ def _named_once(names: Sequence[str], where: str) -> list[str]:
     if not once:
         raise InputError(f"{where} is empty; name at least one scene, or leave split out for all")
     if len(once) < len(names):
-        message = (
-            f"{where} names {len(names) - len(once)} scenes more than once: each is taken once"
-        )
+        twice = len(names) - len(once)
+        message = f"{where} names {twice} scenes more than once: each is taken once"
         log_once(_LOG, logging.WARNING, message)
     return once
 
@@ -131,19 +130,13 @@ def _own_splits(folder: Path) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     splits = read_json(path)
-    wrong = (
-        [s for s in splits.values() if not _is_list(s)] if isinstance(splits, dict) else [splits]
-    )
-    if wrong:
+    entries = splits.values() if isinstance(splits, dict) else [None]
+    if not all(isinstance(names, list) for names in entries):
         raise InputError(
             f'{path} must be a JSON object {{"split name": ["scene name", ...]}}; it has '
-            f"{shown(wrong[0])}"
+            f"{shown(splits)}"
         )
     return splits
-
-
-def _is_list(split: Any) -> bool:
-    return isinstance(split, list) and all(isinstance(name, str) for name in split)
 
 
 def register_nuscenes(
@@ -241,26 +234,30 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
         )
     _check_types(values)
     split = values.get("split")
-    label = split if isinstance(split, str) else "all" if split is None else "_".join(split)
+    label = (
+        split if isinstance(split, str) else "all" if split is None else "_".join(map(str, split))
+    )
     default = f"{Path(values['root']).expanduser().absolute()}:{values['version']}:{label}"
     if spec != NUSCENES:  # another reading of the tables is another data set
         default += f":{hashlib.sha256(repr(spec).encode()).hexdigest()[:8]}"
-    name = values.pop("name", default)
+    name = values.pop("name", None) or default
     register_nuscenes(name, **values, spec=spec)
     return name
 
 
 def _check_types(described: Mapping[str, Any]) -> None:
     """Raises an InputError unless each value of a description can be what it stands for."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "root": (str, os.PathLike),
+        "version": (str,),
+        "split": (str, Sequence, type(None)),
+        "name": (str, type(None)),
+        "cache_dir": (str, os.PathLike, type(None)),
+    }
     for key, value in described.items():
-        is_text = isinstance(value, (str, os.PathLike) if key in ("root", "cache_dir") else str)
-        may_be_none = key in ("split", "cache_dir")
-        names = not isinstance(value, Mapping) and isinstance(value, Sequence) and key == "split"
-        if not (is_text or (value is None and may_be_none) or names):
+        if not isinstance(value, kinds[key]):
             kind = "a name or a list of scene names" if key == "split" else "a text"
             raise InputError(f"a data set description has {key}={shown(value)}; it must be {kind}")
-    if isinstance(described.get("split"), Sequence) and not isinstance(described["split"], str):
-        _named_once(described["split"], "split of a data set description")
 
 
 for _name, (_version, _split) in _OFFICIAL.items():

@@ -19,10 +19,11 @@ from streampetr_vit.data.nuscenes.tables import (
     index_by_token,
     lookup,
 )
+from streampetr_vit.structures.sample_checks import LONGEST_GAP_S
 from streampetr_vit.texts import shown
 
 # Between them lies the usual time from key frame to key frame; outside, the unit is another one.
-_SHORTEST_INTERVAL_US, _LONGEST_INTERVAL_US = 2_000, 30_000_000
+_SHORTEST_INTERVAL_US, _LONGEST_INTERVAL_US = 2_000, LONGEST_GAP_S * 1_000_000
 _LONGEST_SIDE_M = 1000.0
 
 
@@ -92,7 +93,7 @@ def read_samples(tables: TableFolder) -> Samples:
         before, after = (tokens[row] for row in order[int(gap.argmax()) :][:2])
         raise TableError(
             f"{samples.path}: samples {before!r} and {after!r} of one scene are more than "
-            f"{_LONGEST_INTERVAL_US / 1e6:g} s apart; begin another scene after the pause"
+            f"{LONGEST_GAP_S} s apart; begin another scene after the pause"
         )
     return Samples(
         tokens=[tokens[row] for row in order],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from streampetr_vit.data.nuscenes.cache import as_strings, map_arrays
-from streampetr_vit.data.nuscenes.layout import check_layout
+from streampetr_vit.data.nuscenes.cache_layout import check_layout
 from streampetr_vit.data.nuscenes.picture_files import picture_path
 from streampetr_vit.errors import InputError
 from streampetr_vit.logs import log_once

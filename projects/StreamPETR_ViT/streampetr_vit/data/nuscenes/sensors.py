@@ -16,13 +16,13 @@ from streampetr_vit.data.nuscenes.columns import Samples
 from streampetr_vit.data.nuscenes.picture_files import is_below_root
 from streampetr_vit.data.nuscenes.tables import Rows, TableError, TableFolder
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.structures.sample_checks import FARTHEST_SENSOR_M
 from streampetr_vit.texts import name_list, shown
 
 # Of a picture that the tables may promise: what decodes to more is no picture of a camera.
 _MOST_PIXELS = 10**8
 # Between a sample and its pictures; nuScenes has less than 0.1 s.
 _LONGEST_DELAY_US = 60_000_000
-_FARTHEST_SENSOR_M = 100.0  # no vehicle is longer
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def _read_calibrations(
     intrinsics = np.zeros((len(records), 3, 3))
     intrinsics[is_camera] = _intrinsics(records.where(is_camera))
     poses = records.poses()
-    far = (slot >= 0) & (np.abs(poses[:, :3]) > _FARTHEST_SENSOR_M).any(axis=1)
-    rule = f"it must be metres from the vehicle's origin, at most {_FARTHEST_SENSOR_M:g}"
+    far = (slot >= 0) & (np.abs(poses[:, :3]) > FARTHEST_SENSOR_M).any(axis=1)
+    rule = f"it must be metres from the vehicle's origin, at most {FARTHEST_SENSOR_M:g}"
     records.refuse(far, "translation", rule)
     return _Calibrations(records.index(), slot, poses, intrinsics)
 
