@@ -211,7 +211,10 @@ def test_report_of_own_classes(tmp_path: Path) -> None:
     for true in truth:
         evaluator.process([true.sample()], [{"detections": true.visible()}])
     evaluator.evaluate()
+    # A recipe that was made for the quick start, on these data.
+    (tmp_path / "config.yaml").write_text("synthetic: {preset: quickstart}\ntrain: {seed: 3}\n")
     report = report_from_run(tmp_path, dataset, "Own", spec=spec)
+    assert "seed: 3" in render_report(report) and "synthetic" not in render_report(report).lower()
     (group,) = report.picture_groups
     (picture,) = group.pictures.values()
     assert picture.std() > 10

@@ -72,10 +72,11 @@ def report_from_run(
     # The main run first: the page's tiles, curves and pictures are its.
     folders = {main_run: inference, **(other_runs or {})}
     runs = {name: _summary(name, Path(folder)) for name, folder in folders.items()}
+    about_data = synthetic_notes(records)
     return ReportInput(
         title=title,
         subtitle=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
-        notes=[*notes, *synthetic_notes(records)],
+        notes=[*notes, *about_data],
         # What was run goes above the numbers, what it ran on to the end of the page.
         facts=_facts(records, scalars),
         runs=runs,
@@ -84,9 +85,16 @@ def report_from_run(
         picture_groups=draw_groups(
             records, read_results(inference / RESULTS_FILE), score_threshold, range_m
         ),
-        config_text=config.read_text() if config.is_file() else "",
+        config_text=_settings(config, is_synthetic=bool(about_data)) if config.is_file() else "",
         environment=environment(),
     )
+
+
+def _settings(config: Path, is_synthetic: bool) -> str:
+    """The text of config.yaml, without the section of a data set that was not used."""
+    lines = config.read_text().splitlines(keepends=True)
+    # What tools/quickstart.py would make: on other data it would tell of the wrong ones.
+    return "".join(line for line in lines if is_synthetic or not line.startswith("synthetic:"))
 
 
 def synthetic_notes(records: FrameRecords) -> list[str]:
