@@ -31,7 +31,7 @@ STRUCTURES = ("structures", "modeling", "data")
 # Of the rooms below, only the files that are about what is changed.
 # Not its tests that try every value of every recipe, which take a minute.
 SETTINGS = tuple(
-    f"engine/test_settings.py::test_{name}"
+    f"engine/test_setting_checks.py::test_{name}"
     for name in (
         "messages_say_what_to_type",
         "what_a_constructor_raises_names_the_innermost_part",
