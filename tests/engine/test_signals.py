@@ -92,13 +92,19 @@ def test_a_signal_ends_training_with_a_checkpoint(
     assert f"training from iteration {last + 1} to {last + 3}" in (run / "log.txt").read_text()
 
 
+def two_ranks(start: Callable[..., subprocess.Popen[str]], run: Path) -> subprocess.Popen[str]:
+    """A training in two processes that has taken some steps."""
+    rendezvous = f"--dist-url=file://{run.parent}/rendezvous"
+    process = start("--num-gpus=2", rendezvous, *SLOW, "dataloader.train.lanes_per_rank=2")
+    wait_for(run / "metrics.json", '"iteration": 3,')
+    return process
+
+
 def test_a_signal_to_the_launcher_alone_stops_all_ranks_at_one_step(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    rendezvous = f"--dist-url=file://{tmp_path}/rendezvous"
-    process = start("--num-gpus=2", rendezvous, *SLOW, "dataloader.train.lanes_per_rank=2")
-    wait_for(run / "metrics.json", '"iteration": 3,')
+    process = two_ranks(start, run)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
     text = (tmp_path / "printed").read_text()
@@ -115,9 +121,7 @@ def test_a_signal_to_one_rank_stops_all(
 ) -> None:
     """Rank 1 alone is told to end, as by a scheduler that takes its machine back."""
     run = tmp_path / "run"
-    rendezvous = f"--dist-url=file://{tmp_path}/rendezvous"
-    process = start("--num-gpus=2", rendezvous, *SLOW, "dataloader.train.lanes_per_rank=2")
-    wait_for(run / "metrics.json", '"iteration": 3,')
+    process = two_ranks(start, run)
     of_ranks = [int(pid) for pid in _children(process.pid) if b"spawn_main" in _command(int(pid))]
     os.kill(max(of_ranks), signal.SIGTERM)  # the younger one is rank 1
     assert process.wait(60) == 143

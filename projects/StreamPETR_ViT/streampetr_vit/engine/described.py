@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,8 +15,16 @@ from torch import nn
 from streampetr_vit.checkpoint.settings import CLASS_NAMES
 from streampetr_vit.errors import InputError, UserError, one_line
 
-# It would say "Error when instantiating ...!" beside the error itself.
-logging.getLogger("detectron2.config.instantiate").disabled = True
+
+@contextmanager
+def _without_its_log() -> Iterator[None]:
+    """Silences detectron2's "Error when instantiating ...!", which stands beside the error."""
+    logger = logging.getLogger("detectron2.config.instantiate")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def call(described: DictConfig, **arguments: Any) -> Any:
@@ -27,8 +37,9 @@ def call(described: DictConfig, **arguments: Any) -> Any:
     # What runs here is a constructor, or opens a data set, with values that a user has chosen:
     # whatever it raises, the user learns which section and what is wrong with it.
     try:
-        # A copy: such arguments (a model, say) are no values of a configuration.
-        return instantiate(dict(described) | arguments)
+        with _without_its_log():
+            # A copy: such arguments (a model, say) are no values of a configuration.
+            return instantiate(dict(described) | arguments)
     except UserError:
         raise
     except Exception as error:
@@ -50,7 +61,7 @@ def _failing_part(node: Any) -> str | None:
             return found
         if isinstance(child, DictConfig) and not child._is_none() and "_target_" in child:
             try:
-                with torch.device("meta"):  # quick, and without memory
+                with _without_its_log(), torch.device("meta"):  # quick, and without memory
                     instantiate(child)
             except Exception:
                 return child._get_full_key("")
