@@ -34,8 +34,16 @@ train = dict(
     # Steps in a row with NaN or infinite losses or gradients after which training fails. Such
     # steps never change the weights.
     max_consecutive_skips=50,
-    # Iterations between checkpoints (None: one epoch), and how many to keep beside model_final.
-    checkpointer=dict(period=None, max_to_keep=1),
+    # Batches of one step, one after the other in the streams; their gradients are averaged. A step
+    # then has as many frames as lanes x processes x accumulate.
+    accumulate=1,
+    # Iterations between checkpoints (None: one epoch), and how many to keep beside model_final: with
+    # two, there is one before a damaged one. background: a thread writes a copy of everything in
+    # host memory; False needs no copy, and the step waits.
+    checkpointer=dict(period=None, max_to_keep=2, background=True),
+    # True allows --resume with other lanes (processes, accumulate) or another memory: then all
+    # streams begin anew, and epochs and learning rate go on.
+    restart_streams=False,
     # Iterations between evaluations; 0 evaluates only at the end.
     eval_period=0,
     # Iterations between lines of the log.

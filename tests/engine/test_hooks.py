@@ -13,7 +13,8 @@ from toy_task import ToyDetector, build_toy_train_loader
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.distributed import training_module
-from streampetr_vit.engine.hooks import ScheduleHook, StreamStateHook
+from streampetr_vit.engine.hooks import ScheduleHook
+from streampetr_vit.engine.stream_hooks import StreamStateHook
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.errors import OutputError
 from streampetr_vit.solver import backbone_lr_groups

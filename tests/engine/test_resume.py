@@ -27,6 +27,12 @@ def final(output: Path) -> dict[str, Any]:
     return torch.load(output / "model_final.pth", weights_only=True)
 
 
+def rewrite(output: Path, content: dict[str, Any]) -> None:
+    """Puts another final checkpoint into a folder, on purpose: without its checksum."""
+    torch.save(content, output / "model_final.pth")
+    (output / "checkpoints.sha256").unlink()
+
+
 def test_settings_of_the_optimiser_are_those_of_the_configuration(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=4")
     before = final(tmp_path)["trainer"]["optimizer"]
@@ -64,7 +70,7 @@ def test_a_resumed_run_does_not_draw_the_first_steps_noise_again(
 
 def test_weights_alone_cannot_be_resumed_from(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=2")
-    torch.save({"model": final(tmp_path)["model"]}, tmp_path / "model_final.pth")
+    rewrite(tmp_path, {"model": final(tmp_path)["model"]})
     with pytest.raises(SystemExit, match=r"weights only, no state of the trainer.*without --resum"):
         run_tool(tmp_path, "--resume", "train.max_iter=4")
     run_tool(tmp_path, f"train.init_checkpoint={tmp_path / 'model_final.pth'}", "train.max_iter=2")
@@ -121,18 +127,27 @@ def test_resume_does_not_start_anew_beside_checkpoints(tmp_path: Path) -> None:
 def test_another_batch_needs_a_word(tmp_path: Path, caplog) -> None:
     """16 iterations of 4 lanes are an epoch; with 2 lanes, an epoch has 32."""
     run_tool(tmp_path, "train.max_iter=16")
-    words = ("--resume", "dataloader.train.lanes_per_rank=2")
+    words = ("--resume", "dataloader.train.lanes_per_rank=2", "train.max_iter=null")
     message = (
-        r"trained with 4 lanes in all processes, this run has 2: 16 iterations were 1 epochs, and "
-        r"count as 0.5 here.* lanes times processes is 4; or pass train.max_iter=48"
+        r"trained with 4 lanes in all processes, this run has 2 lanes in all processes. To go on "
+        r"exactly, .* lanes times processes is 4, and train.accumulate=1; or pass "
+        r"train.restart_streams=True.* epoch 1"
     )
     with pytest.raises(SystemExit, match=message):
         run_tool(tmp_path, *words)
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
-    run_tool(tmp_path, *words, "train.max_iter=48")
+    run_tool(tmp_path, *words, "train.restart_streams=True")
     log = (tmp_path / "log.txt").read_text()
-    assert "here; training ends at train.max_iter=48" in log
+    assert "begin anew at epoch 1, and training ends after 48 iterations" in log
     assert "training from iteration 16 to 48" in log
+
+
+def test_another_batch_is_a_warning_where_iterations_were_asked_for(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=16")
+    run_tool(tmp_path, "--resume", "dataloader.train.lanes_per_rank=2", "train.max_iter=20")
+    log = (tmp_path / "log.txt").read_text()
+    assert "this run has 2 lanes in all processes; the streams begin anew at epoch 1" in log
+    assert "training from iteration 16 to 20" in log
 
 
 def test_a_null_evaluator_evaluates_nothing(tmp_path: Path) -> None:
@@ -230,7 +245,7 @@ def test_a_damaged_state_of_training_is_one_line(tmp_path: Path, damage: Any, me
     run_tool(tmp_path, "train.max_iter=2")
     state = final(tmp_path)
     damage(state)
-    torch.save(state, tmp_path / "model_final.pth")
+    rewrite(tmp_path, state)
     with pytest.raises(SystemExit, match=message):
         run_tool(tmp_path, "--resume", "train.max_iter=4")
 

@@ -35,17 +35,18 @@ def metrics(output: Path) -> list[dict[str, float]]:
 
 
 def test_a_run_leaves_what_users_of_detectron2_expect(tmp_path: Path, caplog) -> None:
-    run_tool(tmp_path)
+    run_tool(tmp_path, "schedule.epochs=3")
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint"} <= names
     assert "config.yaml.pkl" not in names
-    assert "model_0000031.pth" in names and "model_0000015.pth" not in names  # max_to_keep
+    assert {"model_0000047.pth", "model_0000031.pth", "checkpoints.sha256"} <= names
+    assert "model_0000015.pth" not in names  # max_to_keep
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
     log = (tmp_path / "log.txt").read_text()
     assert "batch          4 frames = 4 lanes x 1 processes" in log
-    assert "epochs         2 of 16 iterations" in log
+    assert "epochs         3 of 16 iterations" in log
     assert "learning rates backbone 0.002, head 0.02" in log
     assert "lr scale       x1: 4 frames per step, optimizer.lr is for 4" in log
     assert "kernels        attention none; fused AdamW; torch " in log
@@ -53,7 +54,7 @@ def test_a_run_leaves_what_users_of_detectron2_expect(tmp_path: Path, caplog) ->
 
     rows = metrics(tmp_path)
     training = [row for row in rows if "total_loss" in row]
-    assert [row["iteration"] for row in training] == list(range(3, 32, 4))
+    assert [row["iteration"] for row in training] == list(range(3, 48, 4))
     expected = {"lr", "grad_norm", "skipped_steps", "data_time", "loss_square", "loss_abs"}
     assert expected <= set(training[-1])
     assert training[-1]["total_loss"] < training[0]["total_loss"]

@@ -34,6 +34,9 @@ class ToyDetector(nn.Module):
     def forward(self, samples: list[Sample]) -> list[Sample]:
         return [{"predicted": value} for value in self.predict(samples)]
 
+    def empty_memory(self, batch: int) -> Tensor:
+        return torch.zeros(batch)
+
     def losses(
         self, samples: list[Sample], memory: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:

@@ -6,6 +6,7 @@ calls a few known ones only, and refuses a file that asks for anything else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -161,7 +162,8 @@ def write_checkpoint(
     """
     if not os.fspath(path).endswith(".safetensors"):
         content = {"model": dict(tensors), "__author__": AUTHOR, SETTINGS: dict(settings)}
-        return write_torch(path, content)
+        write_torch(path, content)
+        return
     with _writing(path) as temporary:
         # safetensors stores a tensor as one piece of memory, in its order.
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
@@ -176,18 +178,23 @@ def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Te
     write_torch(path, {"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)})
 
 
-def write_torch(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Writes a file of `torch.save`, whole or not at all; raises as `write_checkpoint`."""
+def write_torch(path: str | os.PathLike[str], content: Mapping[str, Any]) -> str:
+    """Writes a file of `torch.save`, whole or not at all; raises as `write_checkpoint`.
+
+    Returns:
+        The file's SHA-256, in hexadecimal.
+    """
     with _writing(path) as temporary, temporary.open("wb") as file:
         watched = _WatchedFile(file)
         try:
             torch.save(content, watched)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise watched.error or error from error
+    return watched.digest.hexdigest()
 
 
 class _WatchedFile:
-    """A binary file that keeps the error of a failed write."""
+    """A binary file that keeps the error of a failed write, and the digest of what was written."""
 
     # On a full disk torch raises an error of its own in place of the file's, about a position that
     # it did not expect.
@@ -195,13 +202,16 @@ class _WatchedFile:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.error: OSError | None = None
+        self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
         try:
-            return self._file.write(data)
+            count = self._file.write(data)
         except OSError as error:
             self.error = error
             raise
+        self.digest.update(data)  # torch writes from the first to the last byte, and never back
+        return count
 
     def flush(self) -> None:
         self._file.flush()

@@ -12,6 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from streampetr_vit.checkpoint import manifest
 from streampetr_vit.checkpoint.adapters.known_files import format_of
 from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_torch
@@ -60,15 +61,34 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint as detectron2 does, with the settings of the model beside it."""
-        if not self.save_dir or not self.save_to_disk:
-            return
+        if self.save_dir and self.save_to_disk:
+            self.write(name, self.content(**kwargs))
+
+    def content(self, **more: Any) -> dict[str, Any]:
+        """What a checkpoint holds now: the live tensors, which the next step changes."""
         states = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        content = {"model": self.model.state_dict(), **states, SETTINGS: settings_of(self.model)}
+        return {
+            "model": self.model.state_dict(),
+            **states,
+            SETTINGS: settings_of(self.model),
+            **more,
+        }
+
+    def write(self, name: str, content: Mapping[str, Any], *, is_last: bool = True) -> None:
+        """Writes a checkpoint and its checksum; safe to call in a thread.
+
+        Args:
+            name: of the file, without its ending.
+            content: of `content`.
+            is_last: whether a resume goes on from it.
+        """
         path = Path(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
-        # detectron2 writes in place: stopped meanwhile, it leaves half a file to resume from.
-        write_torch(path, content | kwargs)
-        self.tag_last_checkpoint(path.name)
+        # A kill at any moment leaves a manifest that is true, and files that are whole.
+        manifest.forget(self.save_dir, path.name)
+        manifest.note(self.save_dir, path.name, write_torch(path, content))
+        if is_last:
+            self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Notes the checkpoint to resume from."""

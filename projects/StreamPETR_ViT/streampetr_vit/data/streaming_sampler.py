@@ -21,7 +21,7 @@ class StreamItem(NamedTuple):
     """One frame to load. Its iteration and slot seed its random draws."""
 
     frame: int  # row of the records
-    continues_stream: bool  # the lane played the frame before this one in the iteration before
+    continues_stream: bool  # the frame before this one is the lane's in the iteration before
     iteration: int  # number of the batch
     slot: int  # number of the lane among those of all ranks
 
@@ -70,7 +70,8 @@ class StreamingBatchSampler:
         lanes_per_rank: batch size of a rank.
         rank, world_size: which lanes are this rank's.
         seed: of the shuffles, the same on every rank.
-        start_iteration: batches to pass over, for a resumed run.
+        start_iteration: batches to pass over, for a resumed run; its batches are those that an
+            uninterrupted one plays.
 
     Raises:
         InputError: there are fewer sequences than lanes.
@@ -123,9 +124,7 @@ class StreamingBatchSampler:
             skipped = min(len(sequence), max(0, self.start_iteration - iteration))
             iteration += skipped
             for position in range(skipped, len(sequence)):
-                # The memory starts empty, also in the first batch of a resumed run.
-                continues = position > 0 and iteration > self.start_iteration
-                yield StreamItem(sequence[position], continues, iteration, slot)
+                yield StreamItem(sequence[position], position > 0, iteration, slot)
                 iteration += 1
             place += self.total_slots  # the other lanes of all ranks take those between
 

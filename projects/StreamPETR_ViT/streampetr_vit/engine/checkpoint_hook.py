@@ -3,64 +3,115 @@
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
+from typing import Any
 
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 
+from streampetr_vit.checkpoint.background import BackgroundWriter, HostCopy
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.checkpoint.manifest import in_order, is_numbered
 
 FINAL_CHECKPOINT = "model_final"
-_NUMBERED = re.compile(r"model_\d{7,}\.pth")
 
 
 class CheckpointHook(HookBase):
     """Saves model_NNNNNNN.pth every period, and model_final.pth after the last step.
+
+    All ranks have this hook and save after the same step: what each of them owns is gathered (see
+    `StreamingTrainer.gather`), and rank 0 writes. The step waits for a copy to host memory, and a
+    thread writes that copy.
 
     Args:
         checkpointer: that writes them; what it saves holds the iteration that was just done.
         period: iterations from one to the next.
         max_to_keep: numbered files that stay in the folder, those of earlier starts included; None
             for all. model_final.pth does not count.
+        background: False lets the step wait for the whole write, and needs no memory for a copy.
     """
 
     def __init__(
-        self, checkpointer: SafeCheckpointer, period: int, max_to_keep: int | None = None
+        self,
+        checkpointer: SafeCheckpointer,
+        period: int,
+        max_to_keep: int | None = None,
+        background: bool = True,
     ) -> None:
         self._checkpointer, self._period, self._max_to_keep = checkpointer, period, max_to_keep
+        self._copy = HostCopy() if background else None
+        self._writer = BackgroundWriter()
         self._done: int | None = None  # the last step that is complete
         self._saved: int | None = None  # the step of the last checkpoint
+        # What the ranks gave after which step.
+        self._gathered: tuple[int | None, dict[str, Any]] = (None, {})
 
     def after_step(self) -> None:
         """Saves if it is time to."""
+        self._writer.raise_error()  # of a write that failed meanwhile
         self._done = self.trainer.iter
         if (self.trainer.iter + 1) % self._period == 0:
-            self._save(checkpoint_name(self.trainer.iter))
-            self._remove_old()
+            self.save_as(checkpoint_name(self.trainer.iter))
         # max_iter is read now: `ScheduleHook` may have lowered it.
         if self.trainer.iter >= self.trainer.max_iter - 1:
-            self._save(FINAL_CHECKPOINT)
+            self.save_as(FINAL_CHECKPOINT)
+
+    def after_train(self) -> None:
+        """Waits for the last write."""
+        self._writer.wait()
+
+    def gather(self) -> None:
+        """Gathers what `save_now` will need; on all ranks, after the same step."""
+        if self._gathered[0] != self._done:
+            self._gathered = (self._done, self.trainer.gather())
+
+    def save_as(self, name: str, *, is_last: bool = True) -> None:
+        """Saves the last complete step; on all ranks, after the same step.
+
+        Args:
+            name: of the file, without its ending.
+            is_last: whether a resume goes on from it.
+
+        Raises:
+            OutputError: this file, or the one before, cannot be written.
+        """
+        self.gather()
+        self._save(name, is_last)
 
     def save_now(self) -> str | None:
-        """Saves the last complete step, unless that is done; the newest checkpoint's path.
+        """Saves the last complete step, unless that is done, and waits; the newest one's path.
 
-        To be called between two steps. None if there was no step.
+        To be called between two steps, on rank 0 at least, after `gather` on all. None if there was
+        no step, and on other ranks.
         """
-        if self._done is None:
+        if self._done is None or not comm.is_main_process():
             return None
         if self._saved != self._done:
-            self._save(checkpoint_name(self._done))
+            self._save(checkpoint_name(self._done), is_last=True)
+        self._writer.wait()
         return self._checkpointer.get_checkpoint_file()
 
-    def _save(self, name: str) -> None:
-        self._checkpointer.save(name, iteration=self._done)
-        self._saved = self._done
+    def _save(self, name: str, is_last: bool) -> None:
+        if is_last:
+            self._saved = self._done
+        if not comm.is_main_process():
+            return
+        self._writer.wait()  # one at a time: its copy is about to be overwritten
+        content = self._checkpointer.content(iteration=self._done, **self._gathered[1])
+        if self._copy is None:
+            self._write(name, content, is_last)
+        else:
+            copy = self._copy.take(content)
+            self._writer.start(lambda: self._write(name, copy, is_last))
+
+    def _write(self, name: str, content: dict[str, Any], is_last: bool) -> None:
+        self._checkpointer.write(name, content, is_last=is_last)
+        self._remove_old()
 
     def _remove_old(self) -> None:
         """Removes the oldest numbered files. Not before the new one is whole."""
         if self._max_to_keep is None:
             return
-        files = numbered_checkpoints(self._checkpointer.save_dir)
+        files = [path for path in in_order(self._checkpointer.save_dir) if is_numbered(path)]
         last = os.path.basename(self._checkpointer.get_checkpoint_file())
         for path in files[: -self._max_to_keep]:
             if path.name != last:
@@ -70,10 +121,3 @@ class CheckpointHook(HookBase):
 def checkpoint_name(iteration: int) -> str:
     """Name of the checkpoint of a step, without its ending."""
     return f"model_{iteration:07d}"
-
-
-def numbered_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints of single steps in a folder, in the order in which they were written."""
-    files = [path for path in Path(folder).iterdir() if _NUMBERED.fullmatch(path.name)]
-    # By time and not by number: a run that went back to an earlier checkpoint counts anew from it.
-    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -15,9 +15,9 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.distributed import broadcast_float, wait_for_main
 from streampetr_vit.engine.signals import Interrupted, SignalWatch, name_of
-from streampetr_vit.errors import InputError
 from streampetr_vit.files import cannot_write
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ Schedule = Callable[[int, float], float]
 class ScheduleHook(HookBase):
     """Sets each group's learning rate before each step, and ends training when its time is up.
 
-    The schedule reads the iteration and the progress: iteration / max_iter, or elapsed time /
-    max_seconds if that is further along.
+    The schedule reads the iteration and the progress, or elapsed time / max_seconds if that is
+    further along.
 
     Args:
         schedule: factor on the base rates.
@@ -38,6 +38,7 @@ class ScheduleHook(HookBase):
         max_seconds: wall time after which training ends, time before a resume included; None for no
             limit. A run with a limit is not reproducible.
         clock: gives seconds; tests replace it.
+        progress: progress of an iteration, 0 to 1; None for iteration / max_iter.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class ScheduleHook(HookBase):
         optimizer: torch.optim.Optimizer,
         max_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        progress: Callable[[int], float] | None = None,
     ) -> None:
         self._schedule, self._optimizer = schedule, optimizer
-        self._max_seconds, self._clock = max_seconds, clock
+        self._max_seconds, self._clock, self._by_iterations = max_seconds, clock, progress
         # Taken from the configuration and not restored: a changed rate acts after a resume, too.
         self._base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self.elapsed_s = 0.0  # wall time of training so far, time before a resume included
@@ -96,7 +98,10 @@ class ScheduleHook(HookBase):
         self.elapsed_s = float(state_dict["elapsed_s"])
 
     def _progress(self) -> float:
-        by_iterations = self.trainer.iter / self._planned_iters
+        iteration = self.trainer.iter
+        by_iterations = iteration / self._planned_iters
+        if self._by_iterations is not None:
+            by_iterations = self._by_iterations(iteration)
         if self._max_seconds is None:
             return by_iterations
         return min(1.0, max(by_iterations, self.elapsed_s / self._max_seconds))
@@ -147,14 +152,12 @@ class StopHook(HookBase):
 
     Args:
         watch: that receives the signals.
-        save: writes a checkpoint of the last step and returns its path; None on ranks that do not.
+        checkpoints: that save the last step.
         advice: what to type to go on, for the log.
     """
 
-    def __init__(
-        self, watch: SignalWatch, save: Callable[[], str | None] | None, advice: str
-    ) -> None:
-        self._watch, self._save, self._advice = watch, save, advice
+    def __init__(self, watch: SignalWatch, checkpoints: CheckpointHook, advice: str) -> None:
+        self._watch, self._checkpoints, self._advice = watch, checkpoints, advice
 
     def before_train(self) -> None:
         """From here on, signals wait for the end of a step."""
@@ -167,7 +170,8 @@ class StopHook(HookBase):
         if not (self._watch.received is not None if alone else self.trainer.stops):
             return
         number = self._watch.received or signal.SIGTERM  # of a rank that got none itself
-        path = None if self._save is None else self._save()
+        self._checkpoints.gather()
+        path = self._checkpoints.save_now()
         # A rank that ends earlier has the launcher end this one, which may still be writing.
         wait_for_main()
         saved = f", saved as {path}" if path else ""
@@ -177,70 +181,3 @@ class StopHook(HookBase):
     def after_train(self) -> None:
         """From here on, a signal ends the program at once."""
         self._watch.deferring = False
-
-
-class BatchHook(HookBase):
-    """Compares the batch of a resumed run with that of its checkpoint.
-
-    Args:
-        global_batch: lanes of all processes of this run.
-        epoch_iters: its steps per epoch.
-        max_iter: its steps in all.
-        is_given: whether train.max_iter is set. Then another batch is a warning, not an error.
-    """
-
-    def __init__(self, global_batch: int, epoch_iters: int, max_iter: int, is_given: bool) -> None:
-        self._batch, self._epoch_iters = global_batch, epoch_iters
-        self._max_iter, self._is_given = max_iter, is_given
-
-    def state_dict(self) -> dict[str, Any]:
-        """The batch, and how many steps of it are an epoch."""
-        return {"global_batch": self._batch, "epoch_iters": self._epoch_iters}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compares with the checkpoint.
-
-        Raises:
-            InputError: another batch, and the number of steps was derived from epochs.
-        """
-        # Progress is counted in iterations. With another batch they are another part of an epoch,
-        # and the run would end too early or too late.
-        theirs = state_dict["global_batch"]
-        if theirs == self._batch:
-            return
-        done = self.trainer.iter + 1
-        epochs = done / state_dict["epoch_iters"]
-        message = (
-            f"the checkpoint was trained with {theirs} lanes in all processes, this run has "
-            f"{self._batch}: {done} iterations were {epochs:.3g} epochs, and count as "
-            f"{done / self._epoch_iters:.3g} here"
-        )
-        if self._is_given:
-            logger.warning("%s; training ends at train.max_iter=%d", message, self._max_iter)
-            return
-        rest = max(1, round(self._max_iter - epochs * self._epoch_iters))
-        raise InputError(
-            f"cannot resume: {message}. Set dataloader.train.lanes_per_rank so that lanes times "
-            f"processes is {theirs}; or pass train.max_iter={done + rest} to train the rest of the "
-            "epochs with the batch of this run"
-        )
-
-
-class StreamStateHook(HookBase):
-    """Saves the position of the training streams in checkpoints, and restores it.
-
-    The loader must not be iterated before a checkpoint is loaded.
-    """
-
-    # The memories are not saved: after a resume each stream starts anew at its frame.
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-
-    def state_dict(self) -> dict[str, Any]:
-        """The loader's position."""
-        return dict(self._loader.state_dict())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Moves the loader to a saved position."""
-        self._loader.load_state_dict(state_dict)

@@ -17,8 +17,9 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from streampetr_vit.checkpoint.manifest import MANIFEST, in_order
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
-from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT, numbered_checkpoints
+from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.errors import InputError
@@ -118,7 +119,7 @@ def check_checkpoint_space(folder: Path, size: int, numbered: int) -> None:
     """
     # The next file is written before an old one is removed.
     files = numbered + 2
-    paths = [*numbered_checkpoints(folder), folder / f"{FINAL_CHECKPOINT}.pth"]
+    paths = {*in_order(folder), folder / f"{FINAL_CHECKPOINT}.pth"}
     there = sum(path.stat().st_size for path in paths if path.is_file())
     check_space(
         folder,
@@ -149,7 +150,8 @@ def _check_tensorboard() -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes half checkpoints, which a run leaves if it is killed while it writes one."""
-    for path in folder.glob("model_*.pth.????????????.tmp"):
-        logger.warning("removed %s, which a killed run left half written", path)
-        path.unlink(missing_ok=True)
+    """Removes half files, which a run leaves if it is killed while it writes a checkpoint."""
+    for name in ("model_*.pth", MANIFEST, "last_checkpoint"):
+        for path in folder.glob(f"{name}.????????????.tmp"):
+            logger.warning("removed %s, which a killed run left half written", path)
+            path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
+from streampetr_vit.engine.clock import Clock
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.setting_tables import MOST_ITERS
 from streampetr_vit.errors import InputError
@@ -26,7 +27,9 @@ class Recipe:
     epoch_iters: int  # steps per epoch
     max_iter: int  # steps in all
     lr_batch: int | None = None  # frames per step that the rate is meant for; None: not scaled
-    unit: str = "frames"  # what a lane gives per step, or "windows", for the log
+    unit: str = "frames"  # what a lane gives per batch, or "windows", for the log
+    accumulate: int = 1  # batches per step
+    epochs: float | None = None  # that were asked for; None if it was `max_iter`
 
     @staticmethod
     def derive(
@@ -37,9 +40,10 @@ class Recipe:
         max_iter: int | None = None,
         lr_batch: int | None = None,
         unit: str = "frames",
+        accumulate: int = 1,
     ) -> Recipe:
         """Counts steps from epochs, or takes `max_iter` if it is given."""
-        epoch_iters = iterations_per_epoch(num_samples, lanes_per_rank * world_size)
+        epoch_iters = iterations_per_epoch(num_samples, lanes_per_rank * world_size * accumulate)
         total = round(epochs * epoch_iters) if max_iter is None else max_iter
         if total < 1:
             raise InputError(
@@ -50,7 +54,17 @@ class Recipe:
             raise InputError(
                 f"{total} iterations are more than {MOST_ITERS}: lower schedule.epochs ({epochs:g})"
             )
-        return Recipe(num_samples, lanes_per_rank, world_size, epoch_iters, total, lr_batch, unit)
+        return Recipe(
+            num_samples,
+            lanes_per_rank,
+            world_size,
+            epoch_iters,
+            total,
+            lr_batch,
+            unit,
+            accumulate,
+            epochs if max_iter is None else None,
+        )
 
     @staticmethod
     def of(cfg: DictConfig, num_samples: int, world_size: int) -> Recipe:
@@ -75,12 +89,23 @@ class Recipe:
             cfg.train.max_iter,
             cfg.schedule.lr_batch if scale else None,
             step_unit(cfg),
+            cfg.train.get("accumulate", 1),  # an older config.yaml lacks it
         )
 
     @property
     def global_batch(self) -> int:
         """Frames or windows per step, over all processes."""
+        return self.lanes * self.accumulate
+
+    @property
+    def lanes(self) -> int:
+        """Streams of all processes."""
         return self.lanes_per_rank * self.world_size
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of a training that begins with this batch."""
+        return Clock(self.epoch_iters, self.max_iter, self.epochs)
 
     @property
     def lr_factor(self) -> float:
@@ -96,7 +121,8 @@ class Recipe:
         lines = {
             "samples": f"{self.num_samples}",
             "batch": f"{self.global_batch} {entry} = {self.lanes_per_rank} lanes "
-            f"x {self.world_size} processes",
+            f"x {self.world_size} processes"
+            + (f" x {self.accumulate} accumulated" if self.accumulate > 1 else ""),
             "epochs": f"{self.max_iter / self.epoch_iters:.3g} of {self.epoch_iters} iterations",
             "iterations": f"{self.max_iter}" + (f", at most {limit:g} s" if limit else ""),
             "learning rates": _rates_by_part(model, optimizer),

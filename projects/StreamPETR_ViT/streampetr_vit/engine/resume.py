@@ -10,16 +10,16 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
-from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.checkpoint.manifest import MANIFEST, damage, in_order, read_manifest
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
-from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.engine.run_folder import EARLIER, as_override, set_aside
-from streampetr_vit.engine.trainer import StreamingTrainer
+from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
+from streampetr_vit.engine.trainer import MEMORIES, StreamingTrainer
 from streampetr_vit.errors import CheckpointError, InputError
 
 logger = logging.getLogger(__name__)
@@ -27,18 +27,25 @@ logger = logging.getLogger(__name__)
 
 def resume_or_start(
     cfg: DictConfig,
-    recipe: Recipe,
     trainer: StreamingTrainer,
     checkpointer: SafeCheckpointer,
+    batch: BatchHook,
+    streams: StreamStateHook,
     resume: bool,
 ) -> int:
     """Restores the last checkpoint or loads the start weights; returns the first iteration.
+
+    Args:
+        cfg: the whole configuration.
+        trainer, checkpointer: whose state is restored.
+        batch, streams: hooks of the trainer, which restore the clock and the loader's position.
+        resume: take the last checkpoint, if there is one.
 
     Raises:
         CheckpointError: a file is missing or does not fit, on any rank.
         InputError: the checkpoint has more iterations than the run asks for.
     """
-    path = on_rank_0(lambda: last_checkpoint(checkpointer) if resume else None)
+    path = on_rank_0(lambda: _sound_checkpoint(checkpointer) if resume else None)
     if path is None:
         on_all_ranks(lambda: checkpointer.load(cfg.train.init_checkpoint, checkpointables=[]))
         # Not before the weights are loaded: a run that fails there must leave the other's files.
@@ -46,13 +53,62 @@ def resume_or_start(
         return 0
     seen = on_rank_0(lambda: (os.path.getsize(path), socket.gethostname()))
     on_all_ranks(lambda: _check_sees(path, *seen))
-    on_all_ranks(lambda: checkpointer.resume(path))
+    rest = on_all_ranks(lambda: checkpointer.resume(path))
     start_iter = on_rank_0(lambda: trainer.iter + 1)  # the file holds the one that was just done
     on_all_ranks(lambda: _check_iteration(path, trainer.iter + 1, start_iter))
-    _check_length(cfg, recipe, path, start_iter)
-    # Other random numbers than those of the first iterations.
-    seed_all_rng(cfg.train.seed + comm.get_rank() + start_iter)
+    _check_length(cfg, batch.clock.max_iter, path, start_iter)
+    on_all_ranks(lambda: _restore_streams(cfg, trainer, batch, streams, rest))
     return start_iter
+
+
+def _restore_streams(
+    cfg: DictConfig,
+    trainer: StreamingTrainer,
+    batch: BatchHook,
+    streams: StreamStateHook,
+    rest: dict[str, Any],
+) -> None:
+    """Goes on with the streams of the checkpoint where they are those of this run."""
+    if batch.position is not None:
+        streams.restart_at(batch.position)
+    if not streams.continues:
+        return
+    if MEMORIES not in rest:
+        logger.warning("the checkpoint has no memories of its streams: they begin anew")
+    try:
+        trainer.restore_memory(rest.get(MEMORIES))
+    except CheckpointError as error:
+        if not cfg.train.get("restart_streams", False):
+            raise
+        logger.warning("the memories of all streams begin anew (%s)", error)
+
+
+def _sound_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
+    """The last checkpoint that is as it was written; None where there was no run.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none that can be taken.
+    """
+    last = last_checkpoint(checkpointer)
+    if last is None:
+        return None
+    older = [path for path in in_order(checkpointer.save_dir) if path.name != Path(last).name]
+    listed = list(read_manifest(checkpointer.save_dir))
+    if Path(last).name in listed:  # what came later belongs to a run that was given up
+        later = listed[listed.index(Path(last).name) + 1 :]
+        older = [path for path in older if path.name not in later]
+    found = []
+    for path in [Path(last), *reversed(older)]:
+        reason = damage(path)
+        if reason is None:
+            if found:
+                logger.warning("%s; the one before is taken: %s", "; ".join(found), path)
+            return str(path)
+        found.append(f"{path} is damaged: {reason}")
+    raise CheckpointError(
+        f"cannot resume: {'; '.join(found)}, and there is no checkpoint before it. (If you have "
+        f"changed the file on purpose, remove its line from {MANIFEST}.)"
+    )
 
 
 def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
@@ -112,9 +168,8 @@ def _check_iteration(path: str, here: int, on_first: int) -> None:
         )
 
 
-def _check_length(cfg: DictConfig, recipe: Recipe, path: str, start_iter: int) -> None:
+def _check_length(cfg: DictConfig, length: int, path: str, start_iter: int) -> None:
     """Says so where nothing is left to train, and refuses a length that has been passed."""
-    length = recipe.max_iter
     if start_iter > length:
         asked = "train.max_iter" if cfg.train.max_iter is not None else "schedule.epochs"
         raise InputError(

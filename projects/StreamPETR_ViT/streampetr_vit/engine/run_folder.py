@@ -32,6 +32,7 @@ _LOGGERS = ("detectron2", "fvcore", "streampetr_vit")
 # last_checkpoint is the first to be moved: without it nothing half moved is resumed.
 _RECORDS = (
     "last_checkpoint",
+    "checkpoints.sha256",
     "metrics.json",
     "config.yaml",
     "model_final.pth",

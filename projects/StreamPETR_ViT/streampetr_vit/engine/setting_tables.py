@@ -60,6 +60,9 @@ SETTINGS: dict[str, Allowed] = {
     "train.checkpointer": SECTION,
     "train.checkpointer.period": whole(1) | null("one epoch"),
     "train.checkpointer.max_to_keep": whole(1) | null("all"),
+    "train.checkpointer.background": FLAG,
+    "train.accumulate": whole(1),
+    "train.restart_streams": FLAG,
     "train.eval_period": whole(0),
     "train.log_period": whole(1),
     "train.seed": whole(0, 2**32 - 1),
@@ -92,6 +95,7 @@ SETTINGS |= {f"{at}.dataset.{key}": rule for at in _LOADERS for key, rule in _DA
 OPTIONAL = {
     *("dataset_spec", "dataloader.evaluator", "optimizer.lr", "report", "synthetic"),
     *("schedule.lr_batch", "train.auto_scale", "train.init_allow_partial", "train.compile"),
+    *("train.accumulate", "train.restart_streams", "train.checkpointer.background"),
     *("train.compile.backbone", "train.compile.decoder", "train.compile.mode"),
     *("train.ddp.broadcast_buffers", "train.ddp.find_unused_parameters"),
     *(f"{loader}.dataset.{key}" for loader in _LOADERS for key in ("split", "name", "cache_dir")),

@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.engine import HookBase, default_writers, hooks
 from detectron2.utils import comm
@@ -28,18 +29,13 @@ from streampetr_vit.engine.config import call
 from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.half_precision import check_half_precision
-from streampetr_vit.engine.hooks import (
-    BatchHook,
-    LogHook,
-    ScheduleHook,
-    StopHook,
-    StreamStateHook,
-)
+from streampetr_vit.engine.hooks import LogHook, ScheduleHook, StopHook
 from streampetr_vit.engine.preflight import check_training
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.resume import resume_or_start
 from streampetr_vit.engine.run_folder import as_override, command, end_last_line, save_config
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
+from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.errors import UserError
 from streampetr_vit.solver import warmup_cosine
@@ -93,53 +89,54 @@ def _train(
         precision=cfg.train.precision,
         clip_grad_norm=cfg.train.clip_grad_norm,
         max_consecutive_skips=cfg.train.max_consecutive_skips,
+        accumulate=recipe.accumulate,
+        seed=cfg.train.seed,
+        empty_memory=_empty_memory(model, recipe.lanes_per_rank),
         stop_asked=lambda: watch.received is not None,
     )
     check_training(cfg, model, optimizer, recipe)
     checkpointer = _checkpointer(cfg, model, trainer)
     checkpoints = _checkpoint_hook(cfg, recipe, checkpointer)
-    save_now = None if checkpoints is None else checkpoints.save_now
+    batch, streams = _batch_hook(cfg, recipe), StreamStateHook(loader)
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
         results.clear()
-        results.update(_evaluate(cfg, model, save_now, watch))
+        results.update(_evaluate(cfg, model, checkpoints, watch))
         return results
 
     # A checkpoint restores the state of the hooks that are there when it is loaded.
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            _schedule_hook(cfg, trainer),
-            StreamStateHook(loader),
-            BatchHook(
-                recipe.global_batch,
-                recipe.epoch_iters,
-                recipe.max_iter,
-                is_given=cfg.train.max_iter is not None,
-            ),
+            _schedule_hook(cfg, trainer, batch),
+            streams,
+            batch,
             checkpoints,
-            StopHook(watch, save_now, f"To go on: {command(cfg.train.output_dir, '--resume')}"),
+            StopHook(watch, checkpoints, f"To go on: {command(cfg.train.output_dir, '--resume')}"),
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
         ]
     )
     logger.info(recipe.describe(cfg, model, optimizer))
-    start_iter = resume_or_start(cfg, recipe, trainer, checkpointer, resume)
+    start_iter = resume_or_start(cfg, trainer, checkpointer, batch, streams, resume)
     save_config(cfg, cfg.train.output_dir)
     # Last: its writers open metrics.json, which had to be moved aside first, and they write what
     # the other hooks have put into the step's scalars.
-    trainer.register_hooks([*more_hooks, _log_hook(cfg, recipe)])
-    trainer.train(start_iter, recipe.max_iter)
+    max_iter = batch.clock.max_iter  # a resume with another batch changes it
+    trainer.register_hooks([*more_hooks, _log_hook(cfg, max_iter)])
+    trainer.train(start_iter, max_iter)
     return results
 
 
 def _evaluate(
     cfg: DictConfig,
     model: nn.Module,
-    save_now: Callable[[], str | None] | None,
+    checkpoints: CheckpointHook,
     watch: SignalWatch,
 ) -> Metrics:
     """Evaluates; where that fails or is interrupted, the steps so far are saved first."""
+    # Now: after a failure the other ranks may be somewhere else, or gone.
+    checkpoints.gather()
     try:
         # Inside: a signal that came after `StopHook` looked ends the program here.
         with watch.at_once():
@@ -147,7 +144,7 @@ def _evaluate(
             wait_for_main()  # rank 0 scores and reports alone
         return results
     except BaseException as error:
-        path = None if save_now is None else save_now()
+        path = checkpoints.save_now()
         if not isinstance(error, Exception):
             raise
         folder = cfg.train.output_dir
@@ -173,28 +170,42 @@ def _checkpointer(cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer) 
     )
 
 
-def _schedule_hook(cfg: DictConfig, trainer: StreamingTrainer) -> ScheduleHook:
+def _empty_memory(model: nn.Module, lanes: int) -> Callable[[], Any] | None:
+    """What makes the memory of this rank's lanes, if the model knows how."""
+    make = getattr(model, "empty_memory", None)
+    return None if make is None else functools.partial(make, lanes)
+
+
+def _batch_hook(cfg: DictConfig, recipe: Recipe) -> BatchHook:
+    restarts = cfg.train.get("restart_streams", False)  # an older config.yaml lacks it
+    return BatchHook(recipe.lanes, recipe.accumulate, recipe.clock, restarts)
+
+
+def _schedule_hook(cfg: DictConfig, trainer: StreamingTrainer, batch: BatchHook) -> ScheduleHook:
     settings = {key: cfg.schedule[key] for key in ("warmup_iters", "warmup_factor", "end_factor")}
     schedule = functools.partial(warmup_cosine, **settings)
-    return ScheduleHook(schedule, trainer.optimizer, cfg.train.max_seconds)
+    return ScheduleHook(
+        schedule,
+        trainer.optimizer,
+        cfg.train.max_seconds,
+        progress=lambda iteration: batch.clock.progress(iteration),  # a resume sets its clock
+    )
 
 
 def _checkpoint_hook(
     cfg: DictConfig, recipe: Recipe, checkpointer: SafeCheckpointer
-) -> CheckpointHook | None:
-    if not comm.is_main_process():
-        return None  # all ranks have the same weights, one writes them
+) -> CheckpointHook:
     options = dict(cfg.train.checkpointer)
     options["period"] = options["period"] or recipe.epoch_iters
     return CheckpointHook(checkpointer, **options)
 
 
-def _log_hook(cfg: DictConfig, recipe: Recipe) -> LogHook | None:
+def _log_hook(cfg: DictConfig, max_iter: int) -> LogHook | None:
     if not comm.is_main_process():
         return None
     # With a limit of time, the writer's estimate of the remaining time would be wrong: it counts
     # iterations. None leaves it out.
-    expected_iters = None if cfg.train.max_seconds else recipe.max_iter
+    expected_iters = None if cfg.train.max_seconds else max_iter
     end_last_line(os.path.join(cfg.train.output_dir, "metrics.json"))
     writers = default_writers(cfg.train.output_dir, expected_iters)
     return LogHook(cfg.train.output_dir, writers, cfg.train.log_period)

@@ -1,4 +1,4 @@
-"""The training loop: one step in the chosen precision, guarded against non-finite numbers."""
+"""The training loop: steps in the chosen precision, guarded against non-finite numbers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from detectron2.engine import TrainerBase
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from streampetr_vit.engine.distributed import reduce_mean
+from streampetr_vit.engine.draws import seed_draws
 from streampetr_vit.engine.failures import user_error
-from streampetr_vit.errors import CheckpointError, InputError, UserError
+from streampetr_vit.engine.lane_memory import gather_rows, own_memory
+from streampetr_vit.engine.optimizer_state import with_settings_of
+from streampetr_vit.errors import CheckpointError, UserError
 from streampetr_vit.modeling.ops.precision import autocast
 
 logger = logging.getLogger(__name__)
 
-_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # shaped as their tensor
+MEMORIES = "memories"  # the entry of a checkpoint
 
 
 class NonFiniteTrainingError(UserError, FloatingPointError):
@@ -30,9 +36,10 @@ class NonFiniteTrainingError(UserError, FloatingPointError):
 class StreamingTrainer(TrainerBase):
     """detectron2's training loop with precision, gradient clipping and a guard against NaN.
 
-    A step minimises the sum of the model's losses in three parts: `forward`, `backward`, `update`.
-    The trainer owns the memory that goes from step to step. If losses or gradient norm are not
-    finite on any rank, all ranks skip the step: the weights stay, and `skipped_steps` counts it.
+    A step minimises the sum of the model's losses: `forward` and `backward` of each of its batches,
+    then `clip` and `update`. The trainer owns the memory that goes from batch to batch. If losses
+    or gradient norm are not finite on any rank, all ranks skip the step: the weights stay, and
+    `skipped_steps` counts it.
 
     Args:
         model: called with (batch, memory), gives (dict of scalar losses, memory), see
@@ -43,6 +50,12 @@ class StreamingTrainer(TrainerBase):
         clip_grad_norm: L2 norm over all gradients above which they are scaled down; None for no
             clipping.
         max_consecutive_skips: non-finite steps in a row after which training fails.
+        accumulate: batches of one step, one after the other in the streams. Their gradients are
+            averaged, and ranks exchange them once.
+        seed: all draws of a step follow from it, the step and the rank, see `draws`; None leaves
+            the generators alone.
+        empty_memory: makes the memory of this rank's lanes before their first frame, to restore
+            one into; None for a model whose memory is not saved.
         stop_asked: whether this rank was asked to end training.
     """
 
@@ -55,6 +68,9 @@ class StreamingTrainer(TrainerBase):
         precision: str = "float32",
         clip_grad_norm: float | None = 35.0,
         max_consecutive_skips: int = 50,
+        accumulate: int = 1,
+        seed: int | None = None,
+        empty_memory: Callable[[], Any] | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
@@ -65,6 +81,7 @@ class StreamingTrainer(TrainerBase):
         # After a step: some rank was asked to end training. The same on all ranks.
         self.stops = False
         self._stop_asked = stop_asked
+        self._accumulate, self._seed, self._empty_memory = accumulate, seed, empty_memory
         self._consecutive_skips = 0
         self._max_consecutive_skips = max_consecutive_skips
         # With an infinite limit, clipping scales nothing and still gives the norm.
@@ -103,13 +120,20 @@ class StreamingTrainer(TrainerBase):
                 self.after_train()
 
     def run_step(self) -> None:
-        """One step: losses of a batch, gradients, and the optimiser's step if all are finite."""
-        start = time.perf_counter()
-        batch = self.next_batch()
-        self.storage.put_scalar("data_time", time.perf_counter() - start)
-        losses = self.forward(batch)
-        grad_norm = self.backward(losses)
-        self._record(*self.update(losses, grad_norm))
+        """One step: losses and gradients of its batches, then the optimiser's if all are finite."""
+        seconds, losses = 0.0, []
+        for micro_step in range(self._accumulate):
+            start = time.perf_counter()
+            batch = self.next_batch()
+            seconds += time.perf_counter() - start
+            if self._seed is not None:
+                seed_draws(self._seed, self.iter, micro_step, comm.get_rank())
+            with self._without_exchange() if micro_step + 1 < self._accumulate else nullcontext():
+                losses.append(self.forward(batch))
+                self.backward(losses[-1], micro_step)
+        self.storage.put_scalar("data_time", seconds)
+        grad_norm = self.clip()
+        self._record(*self.update(_mean(losses), grad_norm))
 
     def next_batch(self) -> Any:
         """The loader's next batch."""
@@ -126,14 +150,18 @@ class StreamingTrainer(TrainerBase):
             losses, self.memory = self.model(batch, self.memory)
         return {"total_loss": _total(losses), **losses}
 
-    def backward(self, losses: dict[str, Tensor]) -> Tensor:
-        """Computes unscaled and clipped gradients of the sum.
+    def backward(self, losses: dict[str, Tensor], micro_step: int = 0) -> None:
+        """Adds the gradients of a batch's sum to the step's; micro-step 0 begins with none."""
+        if micro_step == 0:
+            self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(losses["total_loss"] / self._accumulate).backward()
+
+    def clip(self) -> Tensor:
+        """Unscales and clips the step's gradients.
 
         Returns:
             (), their L2 norm before clipping.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(losses["total_loss"]).backward()
         # Hooks of detectron2's main branch have this moment, those of v0.6 do not.
         for hook in self._hooks:
             getattr(hook, "after_backward", _nothing)()
@@ -163,13 +191,27 @@ class StreamingTrainer(TrainerBase):
         self._scaler.update()  # after a skip too: with fp16 it lowers the loss scale
         return scalars, bad
 
+    def gather(self) -> dict[str, Any]:
+        """What each rank owns of a checkpoint, on rank 0; to be called on all after one step."""
+        return {} if self._empty_memory is None else {MEMORIES: gather_rows(self.memory)}
+
+    def restore_memory(self, rows: Any) -> None:
+        """Takes this rank's lanes from the memories of a checkpoint; None begins all anew.
+
+        Raises:
+            CheckpointError: they are of another model.
+        """
+        restores = rows is not None and self._empty_memory is not None
+        self.memory = own_memory(rows, self._empty_memory()) if restores else None
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks, optimiser, loss scale and the count of skipped steps."""
+        """Iteration, hooks, optimiser, loss scale and the counts of skipped steps."""
         return {
             **super().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self._scaler.state_dict(),
             "skipped_steps": self.skipped_steps,
+            "consecutive_skips": self._consecutive_skips,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -186,10 +228,16 @@ class StreamingTrainer(TrainerBase):
                 "is damaged. Resume from an earlier one"
             )
         super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(_with_settings_of(self.optimizer, state_dict["optimizer"]))
+        self.optimizer.load_state_dict(with_settings_of(self.optimizer, state_dict["optimizer"]))
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.skipped_steps = state_dict["skipped_steps"]
+        self._consecutive_skips = state_dict.get("consecutive_skips", 0)  # older ones lack it
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """A block whose gradients stay on this rank."""
+        exchanges = isinstance(self.model, DistributedDataParallel)
+        return self.model.no_sync() if exchanges else nullcontext()
 
     def _record(self, scalars: dict[str, float], bad: list[str]) -> None:
         """Writes the step's scalars, or counts it as skipped."""
@@ -211,48 +259,14 @@ class StreamingTrainer(TrainerBase):
             )
 
 
-def _with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's saved state with the settings of this run's groups."""
-    # Before it is loaded and not after: torch puts the state on the CPU or the device according to
-    # the settings (fused).
-    old_groups, groups = saved["param_groups"], optimizer.param_groups
-    sizes, ours = ([len(group["params"]) for group in g] for g in (old_groups, groups))
-    if sizes != ours:
-        raise InputError(
-            "cannot resume: the checkpoint's optimiser has other parameter groups than this run "
-            f"({sum(sizes)} tensors in {len(sizes)} groups, here {sum(ours)} in {len(ours)}). "
-            "Resume with the model and optimizer.params of the checkpoint; or start a new training "
-            "from its weights, with train.init_checkpoint and without --resume"
-        )
-    _check_moments(saved, groups)
-    pairs = zip(old_groups, groups, strict=True)
-    merged = [{**group, "params": old["params"]} for old, group in pairs]
-    return {**saved, "param_groups": merged}
-
-
-def _check_moments(saved: dict[str, Any], groups: list[dict[str, Any]]) -> None:
-    """Refuses moments of other tensors, or with NaN, which would reach the weights in one step."""
-    places = [place for group in saved["param_groups"] for place in group["params"]]
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    for place, parameter in zip(places, parameters, strict=True):
-        moments = {k: v for k, v in saved["state"].get(place, {}).items() if k in _MOMENTS}
-        for name, value in moments.items():
-            if value is None:  # a momentum before the first step
-                continue
-            if value.shape != parameter.shape:
-                raise CheckpointError(
-                    f"cannot resume: the optimiser's {name} of tensor {place} is "
-                    f"{tuple(value.shape)} in the checkpoint, its tensor {tuple(parameter.shape)}: "
-                    "the tensors were in another order. Resume with the optimizer.params of the "
-                    "checkpoint; or start a new training from its weights, with "
-                    "train.init_checkpoint and without --resume"
-                )
-            if not torch.isfinite(value).all():
-                raise CheckpointError(
-                    f"cannot resume: the optimiser's {name} of tensor {place} holds NaN or "
-                    "infinite numbers. Resume from an earlier checkpoint; or start a new training "
-                    "from its weights, with train.init_checkpoint and without --resume"
-                )
+def _mean(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each scalar over the batches of a step."""
+    if len(losses) == 1:
+        return losses[0]
+    return {
+        name: torch.stack([part[name].detach().float() for part in losses]).mean()
+        for name in losses[0]
+    }
 
 
 def _total(losses: Any) -> Tensor:

@@ -47,15 +47,16 @@ def iterations_per_epoch(num_samples: int, global_batch: int) -> int:
 
     Args:
         num_samples: frames of the training set.
-        global_batch: lanes per rank times the number of ranks.
+        global_batch: lanes per rank times the number of ranks, times batches per step.
 
     Raises:
         InputError: fewer samples than lanes.
     """
     if num_samples < global_batch:
         raise InputError(
-            f"the training set has {num_samples} samples, fewer than the {global_batch} lanes of "
-            "all processes together: lower dataloader.train.lanes_per_rank or use fewer processes"
+            f"the training set has {num_samples} samples, fewer than the {global_batch} of a step "
+            "(lanes of all processes together, times train.accumulate): lower "
+            "dataloader.train.lanes_per_rank or train.accumulate, or use fewer processes"
         )
     # Rounded down, as in the published recipes: 28130 // 16 = 1758.
     return num_samples // global_batch
@@ -67,7 +68,7 @@ def batch_lr_factor(global_batch: int, lr_batch: int) -> float:
     Between the published batches the rate lies on a straight line; beyond the largest it stays.
 
     Args:
-        global_batch: lanes per rank times the number of ranks.
+        global_batch: lanes per rank times the number of ranks, times batches per step.
         lr_batch: the batch that the recipe's learning rate is meant for; for 16, the factor is 0.5,
             1, 1.5 at 8, 16, 32 frames.
 

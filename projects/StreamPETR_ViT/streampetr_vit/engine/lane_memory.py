@@ -1,0 +1,76 @@
+"""The temporal memories of all lanes of all ranks, as rows of plain tensors for a checkpoint.
+
+A model's memory is a tensor, or a dataclass of tensors, whose first dimension is the lane. Row i
+of a checkpoint is lane i of all: rank 0's lanes come first. So the ranks of a later run find their
+lanes even if another number of processes shares them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor
+
+from streampetr_vit.errors import CheckpointError
+
+Rows = dict[str, Tensor]
+
+
+def gather_rows(memory: Any) -> Rows | None:
+    """The rows of all ranks, on rank 0's CPU; on all ranks at once.
+
+    Args:
+        memory: of this rank's lanes; None, on all ranks alike, before the first step and after a
+            step without a memory.
+
+    Returns:
+        Rows by the name of the attribute; None without a memory, and on other ranks.
+    """
+    own = None if memory is None else {k: v.detach().cpu() for k, v in _parts(memory).items()}
+    if comm.get_world_size() == 1:
+        return own
+    parts = comm.gather(own)  # gloo, whatever the backend of training
+    if not comm.is_main_process() or own is None:
+        return None
+    return {name: torch.cat([part[name] for part in parts]) for name in own}
+
+
+def own_memory(rows: Mapping[str, Tensor], empty: Any) -> Any:
+    """This rank's memory among the rows of all.
+
+    Args:
+        rows: of a checkpoint.
+        empty: the model's empty memory for this rank's lanes; tells kind, shapes and device.
+
+    Raises:
+        CheckpointError: the rows are not those of such a memory.
+    """
+    template = _parts(empty)
+    lanes = len(next(iter(template.values())))
+    first, count = comm.get_rank() * lanes, comm.get_world_size() * lanes
+    own = {}
+    for name, like in template.items():
+        value = rows.get(name) if isinstance(rows, Mapping) else None
+        shape = (count, *like.shape[1:])
+        if not isinstance(value, Tensor) or value.shape != shape or value.dtype != like.dtype:
+            found = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else value
+            raise CheckpointError(
+                f"cannot resume: the temporal memory's {name} is {found} in the checkpoint, and "
+                f"{shape} {like.dtype} here: model.head or the lanes have changed. Resume with the "
+                "model of the checkpoint; or pass train.restart_streams=True, which begins all "
+                "streams anew and keeps weights, optimiser and schedule"
+            )
+        own[name] = value[first : first + lanes].to(like.device, copy=True)
+    return own["memory"] if isinstance(empty, Tensor) else replace(empty, **own)
+
+
+def _parts(memory: Any) -> Rows:
+    if isinstance(memory, Tensor):
+        return {"memory": memory}
+    if is_dataclass(memory):
+        return {field.name: getattr(memory, field.name) for field in fields(memory)}
+    raise TypeError(f"a memory must be a tensor or a dataclass of tensors, not {type(memory)}")
