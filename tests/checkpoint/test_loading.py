@@ -87,7 +87,7 @@ def test_a_failing_save_leaves_the_last_checkpoint_as_it_was(
     checkpointer = SafeCheckpointer(trained, str(tmp_path))
     checkpointer.save("model_0000009", iteration=9)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert before["last_checkpoint"] == b"model_0000009.pth" and len(before) == 2
+    assert before["last_checkpoint"] == b"model_0000009.pth" and len(before) == 3
 
     def full_disk(content: object, file: BinaryIO) -> None:
         file.write(b"half")
@@ -128,7 +128,8 @@ def test_a_failing_note_of_the_last_checkpoint_leaves_the_old_one(
         checkpointer.save("model_0000019")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000009.pth")
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"last_checkpoint", "model_0000009.pth", "model_0000019.pth"}
+    files = {"model_0000009.pth", "model_0000019.pth"}
+    assert names == {"last_checkpoint", "checkpoints.sha256", *files}
 
 
 def failing_on(name: str, function: Callable[..., None]) -> Callable[..., None]:

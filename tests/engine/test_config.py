@@ -119,7 +119,7 @@ def test_other_dicts_change_what_they_name_unless_they_describe_a_part() -> None
             "model.grid_mask={_target_:torch.nn.Identity}",
         ],
     )
-    assert cfg.train.checkpointer == {"period": 7, "max_to_keep": 1}
+    assert cfg.train.checkpointer == {"period": 7, "max_to_keep": 2, "background": True}
     assert cfg.model.window.num_frame_losses == 2 and "_target_" in cfg.model.window
     assert cfg.model.grid_mask == {"_target_": "torch.nn.Identity"}
 

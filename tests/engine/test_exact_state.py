@@ -175,7 +175,10 @@ def test_learning_rate_and_epochs_go_on_with_another_batch(tmp_path: Path) -> No
     words += ["train.auto_scale=False", f"train.output_dir={tmp_path}", "train.max_iter=null"]
 
     def tool(*more: str) -> None:
-        lazyconfig_train_net.main(default_argument_parser().parse_args([*words, *more]))
+        options = [word for word in more if word.startswith("--")]
+        overrides = [word for word in more if not word.startswith("--")]
+        arguments = [*options, *words, *overrides]
+        lazyconfig_train_net.main(default_argument_parser().parse_args(arguments))
 
     tool("train.checkpointer.period=11")  # 2 epochs, 32 steps
     whole = rates(tmp_path)

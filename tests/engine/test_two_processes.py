@@ -69,7 +69,8 @@ def trained(detector: StreamPETR, batches: Iterable[Any]) -> dict[str, Any]:
     scalars = []
     for batch in batches:
         losses = trainer.forward(batch)
-        scalars.append(trainer.update(losses, trainer.backward(losses))[0])
+        trainer.backward(losses)
+        scalars.append(trainer.update(losses, trainer.clip())[0])
     return {"scalars": scalars, "weights": detector.state_dict()}
 
 

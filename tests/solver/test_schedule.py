@@ -46,7 +46,7 @@ def test_iterations_per_epoch_of_the_published_runs() -> None:
 
 
 def test_fewer_samples_than_lanes_is_an_error() -> None:
-    with pytest.raises(ValueError, match="15 samples, fewer than the 16 lanes"):
+    with pytest.raises(ValueError, match="15 samples, fewer than the 16 of a step"):
         iterations_per_epoch(15, 16)
 
 

@@ -13,7 +13,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -178,8 +178,17 @@ def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Te
     write_torch(path, {"meta": {"author": AUTHOR}, "state_dict": OrderedDict(tensors)})
 
 
-def write_torch(path: str | os.PathLike[str], content: Mapping[str, Any]) -> str:
+def write_torch(
+    path: str | os.PathLike[str],
+    content: Mapping[str, Any],
+    before_replacing: Callable[[], None] = lambda: None,
+) -> str:
     """Writes a file of `torch.save`, whole or not at all; raises as `write_checkpoint`.
+
+    Args:
+        path: of the file.
+        content: what it will hold.
+        before_replacing: called when everything is written, and an old file still is at `path`.
 
     Returns:
         The file's SHA-256, in hexadecimal.
@@ -190,6 +199,7 @@ def write_torch(path: str | os.PathLike[str], content: Mapping[str, Any]) -> str
             torch.save(content, watched)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise watched.error or error from error
+        before_replacing()
     return watched.digest.hexdigest()
 
 

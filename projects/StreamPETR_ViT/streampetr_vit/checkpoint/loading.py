@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,8 +86,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         path = Path(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
         # A kill at any moment leaves a manifest that is true, and files that are whole.
-        manifest.forget(self.save_dir, path.name)
-        manifest.note(self.save_dir, path.name, write_torch(path, content))
+        forget = functools.partial(manifest.forget, self.save_dir, path.name)
+        manifest.note(self.save_dir, path.name, write_torch(path, content, forget))
         if is_last:
             self.tag_last_checkpoint(path.name)
 

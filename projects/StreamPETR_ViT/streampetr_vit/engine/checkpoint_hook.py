@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -11,6 +12,9 @@ from detectron2.utils import comm
 from streampetr_vit.checkpoint.background import BackgroundWriter, HostCopy
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.manifest import in_order, is_numbered
+from streampetr_vit.errors import OutputError
+
+logger = logging.getLogger(__name__)
 
 FINAL_CHECKPOINT = "model_final"
 
@@ -57,7 +61,14 @@ class CheckpointHook(HookBase):
 
     def after_train(self) -> None:
         """Waits for the last write."""
-        self._writer.wait()
+        has_failed = self.trainer.iter < self.trainer.max_iter
+        try:
+            self._writer.wait()
+        except OutputError as error:
+            if not has_failed:
+                raise
+            # The error that ended the training is the one to see.
+            logger.error("the last checkpoint was not written: %s", error)
 
     def gather(self) -> None:
         """Gathers what `save_now` will need; on all ranks, after the same step."""

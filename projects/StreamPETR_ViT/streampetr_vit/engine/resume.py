@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
@@ -158,6 +159,10 @@ def _check_sees(path: str, size: int, host: str) -> None:
             f"this machine {what} {path} that rank 0 on {host} resumes from: set train.output_dir "
             "to a folder that all machines share, or copy that file here"
         )
+    # Rank 0 has looked at its own copy; of each other machine one process looks.
+    reason = damage(path) if comm.get_local_rank() == 0 and comm.get_rank() > 0 else None
+    if reason is not None:
+        raise CheckpointError(f"{path} is damaged on this machine: {reason}; copy it here again")
 
 
 def _check_iteration(path: str, here: int, on_first: int) -> None:
