@@ -37,9 +37,9 @@ train = dict(
     # Batches of one step, one after the other in the streams; their gradients are averaged. A step
     # then has as many frames as lanes x processes x accumulate.
     accumulate=1,
-    # Iterations between checkpoints (None: one epoch), and how many to keep beside model_final: with
-    # two, there is one before a damaged one. background: a thread writes a copy of everything in
-    # host memory; False needs no copy, and the step waits.
+    # period: iterations between checkpoints, None for an epoch. max_to_keep: of those, beside the
+    # final one; with two there is one before a damaged one. background: a thread writes a copy of
+    # everything in host memory; False needs no copy, and the step waits.
     checkpointer=dict(period=None, max_to_keep=2, background=True),
     # True allows --resume with other lanes (processes, accumulate) or another memory: then all
     # streams begin anew, and epochs and learning rate go on.

@@ -55,17 +55,26 @@ def own_memory(rows: Mapping[str, Tensor], empty: Any) -> Any:
     own = {}
     for name, like in template.items():
         value = rows.get(name) if isinstance(rows, Mapping) else None
-        shape = (count, *like.shape[1:])
-        if not isinstance(value, Tensor) or value.shape != shape or value.dtype != like.dtype:
+        if not _fits(value, like, count):
             found = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else value
             raise CheckpointError(
-                f"cannot resume: the temporal memory's {name} is {found} in the checkpoint, and "
-                f"{shape} {like.dtype} here: model.head or the lanes have changed. Resume with the "
+                f"cannot resume: the temporal memory's {name} is {found} in the checkpoint, and at "
+                f"least {(count, *like.shape[1:])} {like.dtype} here: model.head has changed. "
+                "Resume with the "
                 "model of the checkpoint; or pass train.restart_streams=True, which begins all "
                 "streams anew and keeps weights, optimiser and schedule"
             )
         own[name] = value[first : first + lanes].to(like.device, copy=True)
     return own["memory"] if isinstance(empty, Tensor) else replace(empty, **own)
+
+
+def _fits(value: object, like: Tensor, count: int) -> bool:
+    """Whether rows of all lanes can be memories such as `like`, which may have fewer entries."""
+    if not isinstance(value, Tensor) or value.dtype != like.dtype or value.ndim != like.ndim:
+        return False
+    # (lanes, entries, ...): a frame adds its entries, and the next one drops the oldest.
+    entries = value.shape[1:2] >= like.shape[1:2]
+    return len(value) == count and entries and value.shape[2:] == like.shape[2:]
 
 
 def _parts(memory: Any) -> Rows:
