@@ -74,7 +74,8 @@ class StreamingTrainer(TrainerBase):
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
-        self.model, self.optimizer, self.data_loader = model.train(), optimizer, data_loader
+        self.optimizer, self.data_loader = optimizer, data_loader
+        self.set_model(model)
         # After the last step; None after a skipped one whose losses were not finite.
         self.memory: Any = None
         self.skipped_steps = 0
@@ -92,6 +93,11 @@ class StreamingTrainer(TrainerBase):
         autocast(precision, self._device_type)  # refuses an impossible precision now
         self._scaler = torch.amp.GradScaler(self._device_type, enabled=precision == "fp16")
         self._batches: Iterator[Any] | None = None
+
+    def set_model(self, model: nn.Module) -> None:
+        """Trains another module from the next step on, such as the same model wrapped anew."""
+        self.model = model.train()
+        self._is_new = True  # no step was taken with it
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Runs steps `start_iter` to `max_iter` - 1. A hook may lower `max_iter` to end early."""
@@ -126,6 +132,8 @@ class StreamingTrainer(TrainerBase):
             start = time.perf_counter()
             batch = self.next_batch()
             seconds += time.perf_counter() - start
+            if self._is_new:
+                self._rehearse(batch)
             if self._seed is not None:
                 seed_draws(self._seed, self.iter, micro_step, comm.get_rank())
             with self._without_exchange() if micro_step + 1 < self._accumulate else nullcontext():
@@ -233,6 +241,22 @@ class StreamingTrainer(TrainerBase):
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.skipped_steps = state_dict["skipped_steps"]
         self._consecutive_skips = state_dict.get("consecutive_skips", 0)  # older ones lack it
+
+    def _rehearse(self, batch: Any) -> None:
+        """Takes a first step's place in a later one, and drops the result."""
+        self._is_new = False
+        # DistributedDataParallel lays out the gradients by the order in which those of its first
+        # step arrive. The layout decides in which order more than two ranks are summed. In a run
+        # that was not stopped, this step is not the first and has the final layout.
+        if self.iter == 0 or comm.get_world_size() <= 2:
+            return
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        with autocast(self._precision, self._device_type):
+            losses, _ = self.model(batch, self.memory)
+        _total(losses).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
 
     def _without_exchange(self) -> AbstractContextManager[None]:
         """A block whose gradients stay on this rank."""
