@@ -53,6 +53,11 @@ SIGNALS = (
     "engine/test_signals.py::test_a_signal_that_came_during_a_step_ends_what_follows_it",
 )
 HOOKS = ("engine/test_hooks.py",)
+EXACT = ("engine/test_exact_state.py", "engine/test_draws.py", "engine/test_clock.py")
+LANES = ("engine/test_lane_memory.py",)
+MANY = ("engine/test_many_processes.py",)
+MANIFEST = ("checkpoint/test_manifest.py",)
+BACKGROUND = ("checkpoint/test_background.py",)
 GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
 PLACE = ("engine/test_place.py", "engine/test_processes.py")
 PROCESSES = ("engine/test_processes.py",)
@@ -198,12 +203,7 @@ MUTATIONS = (
         "int(bottom * height)",
         DATA,
     ),
-    Mutation(
-        "data/streaming_sampler.py",
-        "iteration > self.start_iteration",
-        "iteration >= self.start_iteration",
-        DATA,
-    ),
+    Mutation("data/streaming_sampler.py", "position > 0, iteration", "True, iteration", DATA),
     Mutation(
         "data/streaming_sampler.py",
         "-(-length // sequence_split)",
@@ -367,11 +367,10 @@ MUTATIONS = (
         "engine/preflight.py", "max(files * size - there, size)", "files * size - there", PREFLIGHT
     ),
     Mutation("engine/resume.py", "if start_iter > length:", "if start_iter >= length:", RESUME),
-    Mutation("engine/resume.py", "comm.get_rank() + start_iter)", "comm.get_rank())", RESUME),
     Mutation(
         "engine/run_folder.py",
-        '    "last_checkpoint",\n    "metrics.json",\n    "config.yaml",',
-        '    "metrics.json",\n    "config.yaml",\n    "last_checkpoint",',
+        '    "last_checkpoint",\n    "checkpoints.sha256",\n    "metrics.json",',
+        '    "checkpoints.sha256",\n    "metrics.json",\n    "last_checkpoint",',
         RUN_FOLDER,
     ),
     Mutation("engine/run_folder.py", "            old.close()\n", "", RUN_FOLDER),
@@ -418,7 +417,66 @@ MUTATIONS = (
         "if self._saved is None:",
         HOOKS,
     ),
-    Mutation("engine/hooks.py", "train.max_iter={done + rest}", "train.max_iter={rest}", RESUME),
+    Mutation("engine/stream_hooks.py", "* self._accumulate", "* 1", EXACT),
+    Mutation("engine/stream_hooks.py", "begun_at(done, epochs)", "begun_at(done, 0.0)", EXACT),
+    Mutation("engine/stream_hooks.py", "if start[0]:", "if False:", EXACT),
+    Mutation("engine/stream_hooks.py", "== dict(state_dict)", "is not None", EXACT + RESUME),
+    Mutation("engine/clock.py", "begun + (1 - begun) *", "begun +", EXACT),
+    Mutation("engine/clock.py", "(self.epochs - epochs)", "self.epochs", EXACT),
+    Mutation("engine/draws.py", "[seed, iteration, micro_step, rank]", "[seed, 0, 0, rank]", EXACT),
+    Mutation(
+        "engine/draws.py",
+        "[seed, iteration, micro_step, rank]",
+        "[0, iteration, micro_step, rank]",
+        EXACT,
+    ),
+    Mutation(
+        "engine/draws.py",
+        "[seed, iteration, micro_step, rank]",
+        "[seed, iteration, micro_step, 0]",
+        EXACT,
+    ),
+    Mutation("engine/draws.py", "    np.random.seed(int(state[1] >> np.uint64(32)))\n", "", EXACT),
+    Mutation("engine/draws.py", "    random.seed(int(state[2]))\n", "", EXACT),
+    Mutation("engine/lane_memory.py", "first : first + lanes", ":lanes", LANES),
+    Mutation("engine/lane_memory.py", ", copy=True", "", LANES),
+    Mutation("engine/lane_memory.py", "value.dtype != like.dtype or ", "", LANES),
+    Mutation("engine/lane_memory.py", "value.shape[1:2] >= like.shape[1:2]", "True", LANES),
+    Mutation("engine/trainer.py", '["total_loss"] / self._accumulate', '["total_loss"]', EXACT),
+    Mutation("engine/trainer.py", "if micro_step == 0:", "if True:", EXACT),
+    Mutation("engine/trainer.py", "if micro_step == 0:", "if False:", EXACT),
+    Mutation(
+        "engine/trainer.py",
+        "if micro_step + 1 < self._accumulate",
+        "if False",
+        ("engine/test_accumulation.py",),
+    ),
+    Mutation("engine/trainer.py", "self.iter == 0 or ", "", MANY),
+    Mutation("engine/trainer.py", "            buffer.copy_(value)", "            pass", MANY),
+    Mutation(
+        "engine/trainer.py",
+        'state_dict.get("consecutive_skips", 0)',
+        "0",
+        ("engine/test_exact_state.py", "engine/test_trainer.py"),
+    ),
+    Mutation("engine/resume.py", "if reason is None:", "if True:", EXACT),
+    Mutation("engine/resume.py", "[Path(last), *reversed(older)]", "[Path(last), *older]", EXACT),
+    Mutation("engine/resume.py", "if path.name not in later]", "]", EXACT),
+    Mutation("engine/resume.py", "if not streams.continues:", "if False:", EXACT),
+    Mutation("checkpoint/manifest.py", "if k != name and", "if", MANIFEST),
+    Mutation("checkpoint/manifest.py", "if name not in listed", "", MANIFEST),
+    Mutation("checkpoint/manifest.py", " and Path(folder, k).exists()", "", MANIFEST),
+    Mutation("checkpoint/background.py", "tensor.detach()", "tensor.detach() * 1.0", BACKGROUND),
+    Mutation("checkpoint/background.py", "buffer.dtype != tensor.dtype", "False", BACKGROUND),
+    Mutation("engine/checkpoint_hook.py", "        self._writer.raise_error()", "", BACKGROUND),
+    Mutation("engine/checkpoint_hook.py", "self._copy.take(content)", "content", BACKGROUND),
+    Mutation("engine/checkpoint_hook.py", "if is_last:", "if True:", BACKGROUND),
+    Mutation(
+        "checkpoint/loading.py",
+        "write_torch(path, content, forget)",
+        "write_torch(path, content)",
+        EXACT,
+    ),
     Mutation(
         "engine/evaluation.py",
         "resume and checkpointer.has_checkpoint()",
