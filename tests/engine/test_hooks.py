@@ -143,6 +143,28 @@ def test_the_checkpoint_to_resume_from_stays_whatever_the_clock_says(tmp_path: P
     assert last == "model_0000003.pth" and (tmp_path / last).is_file()
 
 
+def test_a_checkpoint_that_a_resume_went_back_to_stays_until_there_is_a_newer_one(
+    tmp_path: Path,
+) -> None:
+    train_with_checkpoints(tmp_path, 0, 5, period=2, max_to_keep=2)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    hook = CheckpointHook(checkpointer, period=9, max_to_keep=1)
+
+    class Saves(HookBase):
+        def after_step(self) -> None:
+            hook.save_as("model_best", is_last=False)
+
+    trainer.register_hooks([hook, Saves()])
+    with pytest.raises(RuntimeError):
+        trainer.register_hooks([_FailsAt(3)])
+        trainer.train(2, 9)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    found = {"model_0000001.pth", "model_0000003.pth", "model_best.pth", "model_final.pth"}
+    assert set(checkpoints(tmp_path)) == found
+
+
 class _FailsAt(HookBase):
     def __init__(self, iteration: int) -> None:
         self._iteration = iteration

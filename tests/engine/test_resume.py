@@ -142,6 +142,17 @@ def test_another_batch_needs_a_word(tmp_path: Path, caplog) -> None:
     assert "training from iteration 16 to 48" in log
 
 
+def test_accumulation_is_part_of_the_batch(tmp_path: Path) -> None:
+    run_tool(tmp_path, "train.max_iter=16")  # an epoch
+    words = ("--resume", "train.accumulate=2", "train.max_iter=null", "train.log_period=1")
+    with pytest.raises(SystemExit, match=r"this run has 4 lanes in all processes and train.accumu"):
+        run_tool(tmp_path, *words)
+    run_tool(tmp_path, *words, "train.restart_streams=True")
+    assert "training from iteration 16 to 24" in (tmp_path / "log.txt").read_text()
+    hooks = final(tmp_path)["trainer"]["hooks"]
+    assert hooks["StreamStateHook"]["delivered"] == 32  # batches of two epochs
+
+
 def test_another_batch_is_a_warning_where_iterations_were_asked_for(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=16")
     run_tool(tmp_path, "--resume", "dataloader.train.lanes_per_rank=2", "train.max_iter=20")
