@@ -106,6 +106,22 @@ def test_the_position_of_the_stream_is_restored() -> None:
     assert torch.equal(next(iter(resumed))[0]["x"], next(batches)[0]["x"])
 
 
+def test_a_loader_of_other_frames_does_not_go_on() -> None:
+    """Such as one with another seed, which keeps its own position."""
+
+    class Refuses:
+        def state_dict(self) -> dict[str, int]:
+            return {"delivered": 0, "seed": 1}
+
+        def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+    hook = StreamStateHook(Refuses())
+    hook.load_state_dict({"delivered": 5, "seed": 0})
+    assert not hook.continues
+    hook.load_state_dict({"delivered": 0, "seed": 1})
+    assert hook.continues
+
+
 def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.pth"))
 
