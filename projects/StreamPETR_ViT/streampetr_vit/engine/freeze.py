@@ -8,6 +8,7 @@ on. What is frozen at a step follows from the step alone, so a resume needs no s
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -90,8 +91,9 @@ class FreezeHook(HookBase):
         if not self._freezing.at(self.trainer.iter):
             return
         logger.info("iteration %d: parts that were frozen train now", self.trainer.iter)
-        # The old one first: it hears of every gradient until it is gone.
+        # The old one first. It refers to itself, and would keep its copy of the gradients.
         self.trainer.model = None
+        gc.collect()
         self.trainer.set_model(self._wrap())
 
 
@@ -99,11 +101,12 @@ def _names_below(model: nn.Module, parts: str) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     found = [name for name in names if name.startswith(parts)]
     if not found:
-        modules = sorted({".".join(name.split(".")[: parts.count(".") or 1]) for name in names})
+        depth = parts.rstrip(".").count(".") + 1
+        modules = sorted({".".join(name.split(".")[:depth]) for name in names})
         near = nearest(parts.rstrip("."), modules, likeness=0.5) or modules[:10]
         raise InputError(
             f"train.freeze names {parts!r}, but no parameter of {type(model).__name__} starts with "
-            f"it: correct it. There are {', '.join(f'{name}.' for name in near)}"
+            f"it: correct it. There are {', '.join(near)}"
         )
     return found
 

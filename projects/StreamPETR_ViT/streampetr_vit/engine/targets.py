@@ -79,7 +79,7 @@ def trust_options(cfg: DictConfig) -> list[str]:
         name = target if isinstance(target, str) else _convert_target_to_string(target)
         if _IS_NAME.fullmatch(name) and _problem(name, ()) is not None:
             modules.append(name.rpartition(".")[0])
-    return [f"--trust {module}" for module in dict.fromkeys(modules)]
+    return [f"--trust {module}" for module in sorted(set(modules))]
 
 
 def _advice(where: str, target: Any) -> str:
