@@ -521,8 +521,8 @@ MUTATIONS = (
     ),
     Mutation(
         "engine/train_loop.py",
-        "[*configured_hooks(cfg), *more_hooks]",
-        "[*more_hooks, *configured_hooks(cfg)]",
+        "[*on_all_ranks(lambda: configured_hooks(cfg)), *more_hooks]",
+        "[*more_hooks, *on_all_ranks(lambda: configured_hooks(cfg))]",
         OWN_HOOKS,
     ),
     Mutation(
@@ -549,7 +549,8 @@ MUTATIONS = (
     ),
     Mutation(
         "engine/freeze.py",
-        "        self.trainer.model = None\n        gc.collect()\n        self.trainer.set_model(self._wrap())\n",
+        "        self.trainer.model = None\n        gc.collect()\n"
+        "        self.trainer.set_model(self._wrap())\n",
         "",
         FREEZE,
     ),

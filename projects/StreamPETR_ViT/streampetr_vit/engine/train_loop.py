@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.engine.agreement import on_all_ranks
 from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.building import build_model
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
@@ -82,7 +83,7 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
 def _train(
     cfg: DictConfig, resume: bool, more_hooks: Sequence[HookBase], watch: SignalWatch
 ) -> Metrics:
-    added = [*configured_hooks(cfg), *more_hooks]
+    added = [*on_all_ranks(lambda: configured_hooks(cfg)), *more_hooks]
     model = build_model(cfg)
     freezing = Freezing(model, cfg.train.get("freeze") or ())  # an older config.yaml lacks it
     check_half_precision(model, cfg.train.precision)
