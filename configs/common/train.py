@@ -44,6 +44,14 @@ train = dict(
     # True allows --resume with other lanes (processes, accumulate) or another memory: then all
     # streams begin anew, and epochs and learning rate go on.
     restart_streams=False,
+    # Parts that are not trained: a dict(parts="backbone.net.", iters=500) for each. parts is the
+    # start of the names of parameters, iters how many first steps; None: all steps.
+    freeze=[],
+    # dict(metric="bbox3d/NDS", mode="max") keeps model_best.pth: the weights with the best value in
+    # an evaluation, every eval_period and at the end. None keeps none.
+    best_checkpoint=None,
+    # LazyCalls of hooks of detectron2's kind, which act in each step.
+    hooks=[],
     # Iterations between evaluations; 0 evaluates only at the end.
     eval_period=0,
     # Iterations between lines of the log.

@@ -57,6 +57,7 @@ def test_the_loops_own_hooks_act_in_the_order_that_a_step_needs(tmp_path: Path) 
     assert watcher.order == [
         "IterationTimer",
         "ScheduleHook",
+        "FreezeHook",
         "StreamStateHook",
         "BatchHook",
         "CheckpointHook",

@@ -66,3 +66,12 @@ def test_a_model_that_cannot_be_built_ends_with_one_clear_line(print_groups) -> 
 def test_windows_are_named(print_groups) -> None:
     path = str(CONFIGS / "streampetr_eva02_l_800x320_window8_24ep.py")
     assert "; for 8 windows per step, " in print_groups("--config-file", path).splitlines()[0]
+
+
+def test_what_is_frozen_is_named(print_groups) -> None:
+    text = print_groups(
+        "--config-file", TOY, "train.freeze=[{parts:head.1.b},{parts:backbone.,iters:5}]"
+    )
+    assert text.startswith("2 groups, 3 tensors, 48 parameters")
+    assert "\nfrozen: head.1.b* (0.00 M) for good; backbone.* (0.00 M) for the first 5" in text
+    assert text.endswith("not trained: 1 tensor, 1 parameters\n  head.1.bias\n")

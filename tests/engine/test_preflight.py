@@ -105,6 +105,8 @@ def test_how_many_checkpoints_are_counted(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OutputError, match="5 files of 1e-06 GB: 3 by .* may need 5e-06 GB"):
         check_checkpoint_space(tmp_path, size=1000, numbered=3)
     check_checkpoint_space(tmp_path, size=1000, numbered=2)
+    with pytest.raises(OutputError, match="5 files .*, model_final.pth, model_best.pth, one being"):
+        check_checkpoint_space(tmp_path, 1000, 2, ["model_final", "model_best"])
     # What is there already will be replaced.
     for name in ("model_0000001.pth", "model_final.pth"):
         (tmp_path / name).write_bytes(bytes(1000))

@@ -245,7 +245,7 @@ def _damage_shapes(state: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_damage_hooks, "state of the trainer is damaged.*AttributeError.*earlier checkpoint"),
+        (_damage_hooks, "state of the trainer is damaged.*TypeError.*earlier checkpoint"),
         (_damage_iteration, "iteration is -5, no whole number"),
         (_damage_all, "state of the trainer is damaged.*KeyError"),
         (_damage_moments, "exp_avg of tensor 0 holds NaN.*earlier checkpoint"),

@@ -57,6 +57,9 @@ EXACT = ("engine/test_exact_state.py", "engine/test_draws.py", "engine/test_cloc
 LANES = ("engine/test_lane_memory.py",)
 MANY = ("engine/test_many_processes.py",)
 MANIFEST = ("checkpoint/test_manifest.py",)
+FREEZE = ("engine/test_freeze.py", "engine/test_freeze_detector.py")
+BEST = ("engine/test_best_checkpoint.py",)
+OWN_HOOKS = ("engine/test_hook_states.py", "engine/test_configured_hooks.py")
 BACKGROUND = ("checkpoint/test_background.py",)
 GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
 PLACE = ("engine/test_place.py", "engine/test_processes.py")
@@ -349,7 +352,12 @@ MUTATIONS = (
     Mutation("engine/described.py", "given % needed", "needed % given", CONFIG),
     Mutation("engine/described.py", '("head", "image_head")', '("head",)', CONFIG),
     # a run: what it needs, where it starts, how it ends
-    Mutation("engine/preflight.py", "files = numbered + 2", "files = numbered + 1", PREFLIGHT),
+    Mutation(
+        "engine/preflight.py",
+        "files = numbered + len(beside) + 1",
+        "files = numbered + 2",
+        PREFLIGHT,
+    ),
     Mutation(
         "evaluation/nuscenes_evaluator.py",
         "max_detections > MAX_BOXES_PER_SAMPLE",
@@ -489,6 +497,115 @@ MUTATIONS = (
         "if cfg.report.memory_off:",
         ("engine/test_evaluation.py",),
     ),
+    # hooks of the user, freezing, the best checkpoint
+    Mutation("engine/hook_states.py", "if seen[name] == 1 else", "if seen[name] else", OWN_HOOKS),
+    Mutation(
+        "engine/hook_states.py", "        elif hook.state_dict():", "        else:", OWN_HOOKS
+    ),
+    Mutation("engine/hook_states.py", "return plain(value.item())", "return value", OWN_HOOKS),
+    Mutation(
+        "engine/configured_hooks.py", "if not isinstance(hook, HookBase):", "if False:", OWN_HOOKS
+    ),
+    Mutation("engine/configured_hooks.py", "and not hasattr(", "and hasattr(", OWN_HOOKS),
+    Mutation(
+        "engine/train_loop.py",
+        "for hook in added if has_state(hook)",
+        "for hook in added[:0]",
+        OWN_HOOKS,
+    ),
+    Mutation(
+        "engine/train_loop.py",
+        "for hook in added if not has_state(hook)",
+        "for hook in added[:0]",
+        OWN_HOOKS,
+    ),
+    Mutation(
+        "engine/train_loop.py",
+        "[*on_all_ranks(lambda: configured_hooks(cfg)), *more_hooks]",
+        "[*more_hooks, *on_all_ranks(lambda: configured_hooks(cfg))]",
+        OWN_HOOKS,
+    ),
+    Mutation(
+        "engine/targets.py",
+        '"detectron2.engine.hooks.TorchMemoryStats"',
+        '"detectron2.engine.hooks.AutogradProfiler"',
+        OWN_HOOKS,
+    ),
+    Mutation("engine/targets.py", "sorted(set(modules))", "[]", OWN_HOOKS),
+    Mutation("engine/trainer.py", "min(self.iter, self.max_iter - 1)", "self.iter", BEST),
+    Mutation("engine/freeze.py", "trains = iteration >= step", "trains = iteration > step", FREEZE),
+    Mutation("engine/freeze.py", "max(iters, self._until.get(parameter, 0))", "iters", FREEZE),
+    Mutation(
+        "engine/freeze.py",
+        "for p, step in self._until.items() if p.requires_grad}",
+        "for p, step in self._until.items()}",
+        FREEZE,
+    ),
+    Mutation(
+        "engine/freeze.py",
+        "for k, p in model.named_parameters() if p.requires_grad}",
+        "for k, p in model.named_parameters()}",
+        FREEZE,
+    ),
+    Mutation(
+        "engine/freeze.py",
+        "        self.trainer.model = None\n        gc.collect()\n"
+        "        self.trainer.set_model(self._wrap())\n",
+        "",
+        FREEZE,
+    ),
+    Mutation("engine/freeze.py", "        gc.collect()\n", "", FREEZE),
+    Mutation(
+        "engine/freeze.py", "p.requires_grad and p not in self._until]", "p.requires_grad]", FREEZE
+    ),
+    Mutation("engine/train_loop.py", "    freezing.at(0)", "    pass", FREEZE),
+    Mutation(
+        "engine/param_table.py",
+        'cfg.train.get("freeze") or ()',
+        "()",
+        ("engine/test_param_table.py",),
+    ),
+    Mutation("engine/best_checkpoint.py", "if self.trainer.iter > 0:", "if False:", BEST),
+    Mutation("engine/best_checkpoint.py", "        self._checkpoints.wait()", "        pass", BEST),
+    Mutation("engine/best_checkpoint.py", "            self._checkpoints.save_now()\n", "", BEST),
+    Mutation("engine/best_checkpoint.py", "if not math.isfinite(value):", "if False:", BEST),
+    Mutation("engine/best_checkpoint.py", "value > self._best if", "value >= self._best if", BEST),
+    Mutation(
+        "engine/best_checkpoint.py", "else value < self._best", "else value <= self._best", BEST
+    ),
+    Mutation(
+        "engine/best_checkpoint.py",
+        "BEST_CHECKPOINT, is_last=False",
+        "BEST_CHECKPOINT, is_last=True",
+        BEST,
+    ),
+    Mutation("engine/best_checkpoint.py", "            self._best = value\n", "", BEST),
+    Mutation(
+        "engine/best_checkpoint.py",
+        "if isinstance(value, Real)",
+        "if isinstance(value, float)",
+        BEST,
+    ),
+    Mutation(
+        "engine/best_checkpoint.py",
+        "(reason := damage(path)) is not None",
+        "(reason := damage(path)) == 1",
+        BEST,
+    ),
+    Mutation("engine/best_checkpoint.py", " if same else None", "", BEST),
+    Mutation(
+        "engine/checkpoint_hook.py",
+        "self._done = self._saved = self.trainer.iter - 1",
+        "pass",
+        BEST,
+    ),
+    Mutation(
+        "engine/run_folder.py",
+        '    "model_best.pth",\n    "model_[0-9]*.pth",\n    "report.html"',
+        '    "model_[0-9]*.pth",\n    "report.html"',
+        BEST,
+    ),
+    Mutation("engine/preflight.py", "beside.append(BEST_CHECKPOINT)", "pass", BEST),
     # several processes
     Mutation(
         "engine/group.py",

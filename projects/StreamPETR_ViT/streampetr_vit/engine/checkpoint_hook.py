@@ -42,12 +42,18 @@ class CheckpointHook(HookBase):
         background: bool = True,
     ) -> None:
         self._checkpointer, self._period, self._max_to_keep = checkpointer, period, max_to_keep
+        self.folder = checkpointer.save_dir
         self._copy = HostCopy() if background else None
         self._writer = BackgroundWriter()
         self._done: int | None = None  # the last step that is complete
         self._saved: int | None = None  # the step of the last checkpoint
         # What the ranks gave after which step.
         self._gathered: tuple[int | None, dict[str, Any]] = (None, {})
+
+    def before_train(self) -> None:
+        """After a resume, the last step is that of the checkpoint, which is saved."""
+        if self.trainer.iter > 0:
+            self._done = self._saved = self.trainer.iter - 1
 
     def after_step(self) -> None:
         """Saves if it is time to."""
@@ -63,12 +69,16 @@ class CheckpointHook(HookBase):
         """Waits for the last write."""
         has_failed = self.trainer.iter < self.trainer.max_iter
         try:
-            self._writer.wait()
+            self.wait()
         except OutputError as error:
             if not has_failed:
                 raise
             # The error that ended the training is the one to see.
             logger.error("the last checkpoint was not written: %s", error)
+
+    def wait(self) -> None:
+        """Waits until everything that was saved is on the disk, and raises the error of a write."""
+        self._writer.wait()
 
     def gather(self) -> None:
         """Gathers what `save_now` will need; on all ranks, after the same step."""

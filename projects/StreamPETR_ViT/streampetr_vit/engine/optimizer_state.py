@@ -26,8 +26,8 @@ def with_settings_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) ->
         raise InputError(
             "cannot resume: the checkpoint's optimiser has other parameter groups than this run "
             f"({sum(sizes)} tensors in {len(sizes)} groups, here {sum(ours)} in {len(ours)}). "
-            "Resume with the model and optimizer.params of the checkpoint; or start a new training "
-            "from its weights, with train.init_checkpoint and without --resume"
+            "Resume with the model, train.freeze and optimizer.params of the checkpoint; or start "
+            "a new training from its weights, with train.init_checkpoint and without --resume"
         )
     _check_moments(saved, groups)
     pairs = zip(old_groups, groups, strict=True)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.engine.config import call, instantiate_model
+from streampetr_vit.engine.freeze import Freezing
 from streampetr_vit.engine.recipe import step_unit
 
 
@@ -16,16 +17,18 @@ def param_group_table(cfg: DictConfig) -> str:
     """The parameter groups of a whole configuration, one line for each parameter; reads no data.
 
     Returns:
-        A heading; for each group the name, shape, learning rate and weight decay of its parameters;
-        then the frozen parameters. Rates are before train.auto_scale and the schedule.
+        A heading, with what train.freeze freezes; for each group the name, shape, learning rate and
+        weight decay of its parameters; then those that never train. Rates are before
+        train.auto_scale and the schedule.
     """
     # Without memory for the weights: a ViT-L is listed in seconds.
     with torch.device("meta"):
         model = instantiate_model(cfg)
+    freezing = Freezing(model, cfg.train.get("freeze") or ())  # an older config.yaml lacks it
     groups = call(cfg.optimizer.params, model=model)
     named = {id(p): (name, p) for name, p in model.named_parameters()}
     width = max(len(name) for name, _ in named.values())
-    lines = [_heading(cfg, groups)]
+    lines = [_heading(cfg, groups), f"frozen: {freezing}"]
     for index, group in enumerate(groups):
         lr, decay = (f"{_value(cfg, group, key):.4g}" for key in ("lr", "weight_decay"))
         lines.append(f"\ngroup {index}: {_size(group['params'])}")

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from streampetr_vit.checkpoint.manifest import MANIFEST, in_order
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
+from streampetr_vit.engine.best_checkpoint import BEST_CHECKPOINT
 from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.recipe import Recipe
@@ -91,7 +93,10 @@ def _check_outputs(
     periods = recipe.max_iter // (settings.period or recipe.epoch_iters)
     keep = settings.get("max_to_keep")
     numbered = periods if keep is None else min(periods, keep)
-    check_checkpoint_space(folder, checkpoint_bytes(model, optimizer), numbered)
+    beside = [FINAL_CHECKPOINT]
+    if cfg.train.get("best_checkpoint") is not None:  # an older config.yaml lacks it
+        beside.append(BEST_CHECKPOINT)
+    check_checkpoint_space(folder, checkpoint_bytes(model, optimizer), numbered, beside)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -106,26 +111,30 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     probe.unlink(missing_ok=True)
 
 
-def check_checkpoint_space(folder: Path, size: int, numbered: int) -> None:
+def check_checkpoint_space(
+    folder: Path, size: int, numbered: int, beside: Sequence[str] = (FINAL_CHECKPOINT,)
+) -> None:
     """Compares the free space with what the checkpoints of a run will take.
 
     Args:
         folder: that they go to.
         size: bytes of one.
-        numbered: how many stay beside model_final.pth.
+        numbered: how many stay by their number.
+        beside: names of the others, without their ending.
 
     Raises:
         OutputError: there is not enough.
     """
     # The next file is written before an old one is removed.
-    files = numbered + 2
-    paths = {*in_order(folder), folder / f"{FINAL_CHECKPOINT}.pth"}
+    files = numbered + len(beside) + 1
+    names = [f"{name}.pth" for name in beside]
+    paths = {*in_order(folder), *(folder / name for name in names)}
     there = sum(path.stat().st_size for path in paths if path.is_file())
     check_space(
         folder,
         max(files * size - there, size),
         f"the checkpoints of this run ({files} files of {size / 1e9:.3g} GB: {numbered} by "
-        "train.checkpointer.period and max_to_keep, model_final.pth, one being written)",
+        f"train.checkpointer.period and max_to_keep, {', '.join(names)}, one being written)",
         "set train.output_dir to a folder on another disk, or lower train.checkpointer.max_to_keep",
     )
 

@@ -112,7 +112,13 @@ class Recipe:
         """Factor on the configured learning rates."""
         return 1.0 if self.lr_batch is None else batch_lr_factor(self.global_batch, self.lr_batch)
 
-    def describe(self, cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    def describe(
+        self,
+        cfg: DictConfig,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        frozen: object = "nothing",
+    ) -> str:
         """The text that the log shows before training, with the optimiser's base learning rates."""
         # From the built objects where possible: the text shows what runs, not what was asked for.
         limit = cfg.train.max_seconds
@@ -128,6 +134,7 @@ class Recipe:
             "learning rates": _rates_by_part(model, optimizer),
             "lr scale": self._describe_scale(),
             "weight decay": _sizes_by_weight_decay(optimizer),
+            "frozen": f"{frozen}",
             "warm-up": f"{cfg.schedule.warmup_iters} iterations from "
             f"{cfg.schedule.warmup_factor:.3g}, cosine to {cfg.schedule.end_factor:g}",
             "precision": f"{cfg.train.precision}, gradient norm at most {cfg.train.clip_grad_norm}",

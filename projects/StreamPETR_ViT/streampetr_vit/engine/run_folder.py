@@ -36,6 +36,7 @@ _RECORDS = (
     "metrics.json",
     "config.yaml",
     "model_final.pth",
+    "model_best.pth",
     "model_[0-9]*.pth",
     "report.html",
     "inference",
@@ -43,7 +44,13 @@ _RECORDS = (
     "evaluation",
     "events.out.tfevents.*",
 )
-_OF_A_TRAINING = ("last_checkpoint", "metrics.json", "model_final.pth", "model_[0-9]*.pth")
+_OF_A_TRAINING = (
+    "last_checkpoint",
+    "metrics.json",
+    "model_final.pth",
+    "model_best.pth",
+    "model_[0-9]*.pth",
+)
 EARLIER = "earlier_"  # and a number: folder that an earlier run's records are moved to
 
 

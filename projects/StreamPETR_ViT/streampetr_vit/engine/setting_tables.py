@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from streampetr_vit.engine.allowed import (
     ABOVE_0,
     DESCRIBED,
@@ -26,6 +28,15 @@ MOST_ITERS = 2**31 - 1  # the writers of curves take no more
 _PRECISION = one_of(*DTYPES)
 _NOT_EMPTY = r"(?s).*\S.*"
 _NAME = matching(_NOT_EMPTY, "a text that is not empty")
+_FROZEN = Allowed(
+    "{parts:...}, the start of names of parameters, and beside it iters:N for the first N steps",
+    lambda value: (
+        isinstance(value, Mapping)
+        and set(value) <= {"parts", "iters"}
+        and _NAME.holds(value.get("parts"))
+        and (whole(1) | null("")).holds(value.get("iters"))
+    ),
+)
 # Settings of the plain sections, and what every configuration has.
 SETTINGS: dict[str, Allowed] = {
     "model": DESCRIBED,
@@ -63,6 +74,11 @@ SETTINGS: dict[str, Allowed] = {
     "train.checkpointer.background": FLAG,
     "train.accumulate": whole(1),
     "train.restart_streams": FLAG,
+    "train.best_checkpoint": SECTION | null("none"),
+    "train.best_checkpoint.metric": _NAME,
+    "train.best_checkpoint.mode": one_of("max", "min"),
+    "train.freeze": list_of(_FROZEN),
+    "train.hooks": list_of(DESCRIBED),
     "train.eval_period": whole(0),
     "train.log_period": whole(1),
     "train.seed": whole(0, 2**32 - 1),
@@ -96,6 +112,7 @@ OPTIONAL = {
     *("dataset_spec", "dataloader.evaluator", "optimizer.lr", "report", "synthetic"),
     *("schedule.lr_batch", "train.auto_scale", "train.init_allow_partial", "train.compile"),
     *("train.accumulate", "train.restart_streams", "train.checkpointer.background"),
+    *("train.best_checkpoint", "train.best_checkpoint.mode", "train.freeze", "train.hooks"),
     *("train.compile.backbone", "train.compile.decoder", "train.compile.mode"),
     *("train.ddp.broadcast_buffers", "train.ddp.find_unused_parameters"),
     *(f"{loader}.dataset.{key}" for loader in _LOADERS for key in ("split", "name", "cache_dir")),

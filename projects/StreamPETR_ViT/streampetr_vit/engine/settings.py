@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from streampetr_vit.engine.allowed import ANYTHING, Allowed, by_annotation, list_of
+from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.described import call
@@ -29,12 +30,14 @@ from streampetr_vit.engine.setting_tables import ARGUMENTS, OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, UserError, one_line
 from streampetr_vit.texts import nearest, shown
 
-_BUILT = ("dataset_spec", "model", "optimizer", "dataloader")  # sections that are instantiated
+# What is instantiated.
+_BUILT = ("dataset_spec", "model", "optimizer", "dataloader", "train.hooks")
 # Plain sections that are arguments of something, whose first argument the program gives.
 _CALLS: dict[str, Callable[..., Any]] = {
     "train.ddp": DistributedDataParallel,
     "train.compile": compile_parts,
     "train.checkpointer": CheckpointHook,
+    "train.best_checkpoint": BestCheckpointHook,
 }
 _PACKAGES = {"xformers": "xformers", "flash-attn": "flash_attn"}  # of attention kernels
 
@@ -57,7 +60,7 @@ def check_settings(cfg: DictConfig) -> None:
     for name in ("train", "schedule", "report"):
         _check_spelling(cfg, name)
     # Not what else a recipe holds: parts that nothing builds may refer to nothing.
-    parts = [part for name in _BUILT for part in _described(cfg.get(name), name)]
+    parts = [part for name in _BUILT for part in _described(OmegaConf.select(cfg, name), name)]
     for path, part in parts:
         _check_part(path, part)
     # Inner ones first, so that the error names the innermost.

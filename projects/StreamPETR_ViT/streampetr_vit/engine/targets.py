@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
-from detectron2.utils.registry import locate
+from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig, ListConfig
 
 from streampetr_vit.errors import ConfigError
@@ -33,6 +33,8 @@ _CLASSES_OF = (
 _FUNCTIONS_OF = ("detectron2.modeling.backbone", "streampetr_vit.solver")
 # Single ones of packages that also read and write files.
 _SINGLE = (
+    # Of detectron2's hooks, the others write where they are told to, or call what they are given.
+    "detectron2.engine.hooks.TorchMemoryStats",
     "streampetr_vit.data.build.build_test_loader",
     "streampetr_vit.data.build.build_train_loader",
     "streampetr_vit.data.build.build_window_loader",
@@ -45,9 +47,10 @@ _SINGLE = (
 )
 # Loads weights of any kind, and builds what another registry has.
 _NOT = ("detectron2.modeling.mmdet_wrapper",)
+_IS_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _ROOMS = ("data", "engine.distributed", "evaluation", "inference", "solver")
 # Packages that may be imported to look at what a name stands for.
-_IMPORTABLE = (*_CLASSES_OF, *(f"streampetr_vit.{room}" for room in _ROOMS))
+_IMPORTABLE = (*_CLASSES_OF, "detectron2.engine", *(f"streampetr_vit.{room}" for room in _ROOMS))
 
 
 def check_targets(cfg: DictConfig, path: str, trusted: Sequence[str] = ()) -> None:
@@ -65,8 +68,25 @@ def check_targets(cfg: DictConfig, path: str, trusted: Sequence[str] = ()) -> No
                 f"{path}: {where}={target!r} {problem}. A YAML configuration may call what recipes "
                 "use: layers and networks of streampetr_vit, torch.nn, detectron2 and timm, "
                 "optimisers of torch.optim, the loaders and the evaluator. If you know what it "
-                "does, allow its package by --trust PACKAGE"
+                f"does, allow its package by --trust PACKAGE{_advice(where, target)}"
             )
+
+
+def trust_options(cfg: DictConfig) -> list[str]:
+    """The options with which a run's config.yaml may name the run's own classes again."""
+    modules = []
+    for _, target in _targets(cfg, ""):
+        name = target if isinstance(target, str) else _convert_target_to_string(target)
+        if _IS_NAME.fullmatch(name) and _problem(name, ()) is not None:
+            modules.append(name.rpartition(".")[0])
+    return [f"--trust {module}" for module in sorted(set(modules))]
+
+
+def _advice(where: str, target: Any) -> str:
+    """What to type for a hook, which most often is the user's own."""
+    if not (where.startswith("train.hooks.") and _IS_NAME.fullmatch(str(target))):
+        return ""
+    return f" (a hook of your own: --trust {target.rpartition('.')[0]})"
 
 
 def _targets(node: Any, where: str) -> Iterable[tuple[str, Any]]:
@@ -83,7 +103,7 @@ def _targets(node: Any, where: str) -> Iterable[tuple[str, Any]]:
 
 def _problem(target: Any, trusted: Sequence[str]) -> str | None:
     """What speaks against a target; None if it may be called."""
-    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+    if not isinstance(target, str) or not _IS_NAME.fullmatch(target):
         return "is no name of the form package.module.Class"
     if not _within(target, (*_IMPORTABLE, *trusted)):
         return "is not of a package that is allowed"

@@ -23,11 +23,15 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.engine.agreement import on_all_ranks
+from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.building import build_model
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
+from streampetr_vit.engine.configured_hooks import configured_hooks, has_state
 from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
+from streampetr_vit.engine.freeze import FreezeHook, Freezing
 from streampetr_vit.engine.half_precision import check_half_precision
 from streampetr_vit.engine.hooks import LogHook, ScheduleHook, StopHook
 from streampetr_vit.engine.preflight import check_training
@@ -36,8 +40,9 @@ from streampetr_vit.engine.resume import resume_or_start
 from streampetr_vit.engine.run_folder import as_override, command, end_last_line, save_config
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
 from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
+from streampetr_vit.engine.targets import trust_options
 from streampetr_vit.engine.trainer import StreamingTrainer
-from streampetr_vit.errors import UserError
+from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.solver import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -53,7 +58,8 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
             its own arguments. It gives an endless iterable of batches that has `state_dict`,
             `load_state_dict` and a `dataset` with a length.
         resume: continue from the last checkpoint of train.output_dir, if there is one.
-        more_hooks: of detectron2's kind; they act after the loop's own and before the log.
+        more_hooks: of detectron2's kind, beside those of train.hooks and after them. Those with a
+            state act before the checkpoint of a step, the others after its evaluation.
 
     Returns:
         Metrics of the evaluation at the end, on rank 0; empty on other ranks.
@@ -77,13 +83,17 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
 def _train(
     cfg: DictConfig, resume: bool, more_hooks: Sequence[HookBase], watch: SignalWatch
 ) -> Metrics:
+    added = [*on_all_ranks(lambda: configured_hooks(cfg)), *more_hooks]
     model = build_model(cfg)
+    freezing = Freezing(model, cfg.train.get("freeze") or ())  # an older config.yaml lacks it
     check_half_precision(model, cfg.train.precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
+    freezing.at(0)  # the optimiser has them all: their training will begin
+    wrap = functools.partial(training_module, model, **cfg.train.ddp)
     trainer = StreamingTrainer(
-        training_module(model, **cfg.train.ddp),
+        wrap(),
         optimizer,
         loader,
         precision=cfg.train.precision,
@@ -97,12 +107,15 @@ def _train(
     check_training(cfg, model, optimizer, recipe)
     checkpointer = _checkpointer(cfg, model, trainer)
     checkpoints = _checkpoint_hook(cfg, recipe, checkpointer)
+    best = _best_checkpoint_hook(cfg, checkpoints)
     batch, streams = _batch_hook(cfg, recipe), StreamStateHook(loader)
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
         results.clear()
         results.update(_evaluate(cfg, model, checkpoints, watch))
+        if best is not None:
+            best.judge(results)
         return results
 
     # A checkpoint restores the state of the hooks that are there when it is loaded.
@@ -110,20 +123,25 @@ def _train(
         [
             hooks.IterationTimer(),
             _schedule_hook(cfg, trainer, batch),
+            FreezeHook(freezing, wrap),
             streams,
             batch,
+            # Before the checkpoint, which then has their state after this step.
+            *(hook for hook in added if has_state(hook)),
             checkpoints,
-            StopHook(watch, checkpoints, f"To go on: {command(cfg.train.output_dir, '--resume')}"),
+            StopHook(watch, checkpoints, f"To go on: {_command(cfg, '--resume')}"),
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
+            best,
+            *(hook for hook in added if not has_state(hook)),
         ]
     )
-    logger.info(recipe.describe(cfg, model, optimizer))
+    logger.info(recipe.describe(cfg, model, optimizer, freezing))
     start_iter = resume_or_start(cfg, trainer, checkpointer, batch, streams, resume)
     save_config(cfg, cfg.train.output_dir)
     # Last: its writers open metrics.json, which had to be moved aside first, and they write what
     # the other hooks have put into the step's scalars.
     max_iter = batch.clock.max_iter  # a resume with another batch changes it
-    trainer.register_hooks([*more_hooks, _log_hook(cfg, max_iter)])
+    trainer.register_hooks([_log_hook(cfg, max_iter)])
     trainer.train(start_iter, max_iter)
     return results
 
@@ -152,12 +170,16 @@ def _evaluate(
         weights = as_override("train.init_checkpoint", file)
         advice = (
             "the training so far is saved. To evaluate it again: "
-            f"{command(folder, '--eval-only')} {weights}"
+            f"{_command(cfg, '--eval-only')} {weights}"
         )
         if isinstance(error, UserError):
             raise type(error)(f"evaluation failed: {error}; {advice}") from error
         logger.error("evaluation failed; %s", advice)
         raise
+
+
+def _command(cfg: DictConfig, option: str) -> str:
+    return command(cfg.train.output_dir, option, *trust_options(cfg))
 
 
 def _checkpointer(cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer) -> SafeCheckpointer:
@@ -198,6 +220,20 @@ def _checkpoint_hook(
     options = dict(cfg.train.checkpointer)
     options["period"] = options["period"] or recipe.epoch_iters
     return CheckpointHook(checkpointer, **options)
+
+
+def _best_checkpoint_hook(
+    cfg: DictConfig, checkpoints: CheckpointHook
+) -> BestCheckpointHook | None:
+    settings = cfg.train.get("best_checkpoint")  # an older config.yaml lacks it
+    if settings is None:
+        return None
+    if cfg.dataloader.get("evaluator") is None:
+        raise InputError(
+            "train.best_checkpoint needs an evaluation, and dataloader.evaluator is null: set one, "
+            "or set train.best_checkpoint=null"
+        )
+    return BestCheckpointHook(checkpoints, **settings)
 
 
 def _log_hook(cfg: DictConfig, max_iter: int) -> LogHook | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from streampetr_vit.engine.distributed import reduce_mean
 from streampetr_vit.engine.draws import seed_draws
 from streampetr_vit.engine.failures import user_error
+from streampetr_vit.engine.hook_states import hooks_state, load_hooks_state
 from streampetr_vit.engine.lane_memory import gather_rows, own_memory
 from streampetr_vit.engine.optimizer_state import with_settings_of
 from streampetr_vit.errors import CheckpointError, UserError
@@ -78,6 +80,7 @@ class StreamingTrainer(TrainerBase):
         self.set_model(model)
         # After the last step; None after a skipped one whose losses were not finite.
         self.memory: Any = None
+        self.max_iter = sys.maxsize  # until `train` sets it
         self.skipped_steps = 0
         # After a step: some rank was asked to end training. The same on all ranks.
         self.stops = False
@@ -215,7 +218,9 @@ class StreamingTrainer(TrainerBase):
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks, optimiser, loss scale and the counts of skipped steps."""
         return {
-            **super().state_dict(),
+            # The last complete step: after the last one of all, the loop has counted on.
+            "iteration": min(self.iter, self.max_iter - 1),
+            "hooks": hooks_state(self._hooks),
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self._scaler.state_dict(),
             "skipped_steps": self.skipped_steps,
@@ -235,7 +240,8 @@ class StreamingTrainer(TrainerBase):
                 f"cannot resume: the checkpoint's iteration is {iteration!r}, no whole number: it "
                 "is damaged. Resume from an earlier one"
             )
-        super().load_state_dict(state_dict)
+        self.iter = iteration
+        load_hooks_state(self._hooks, state_dict.get("hooks", {}))
         self.optimizer.load_state_dict(with_settings_of(self.optimizer, state_dict["optimizer"]))
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
