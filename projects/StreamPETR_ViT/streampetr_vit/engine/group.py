@@ -95,6 +95,8 @@ def tell_others(place: Place, reason: str) -> None:
         place: of that process.
         reason: for the others to print.
     """
+    if place.port is None and place.rank == 0:
+        return  # the store has ended with it
     url = urlsplit(place.url)
     if place.port is None and (url.scheme != "tcp" or url.hostname is None or url.port is None):
         return  # a store without an address; rank 0 notices by itself

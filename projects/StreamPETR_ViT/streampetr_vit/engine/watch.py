@@ -91,10 +91,11 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, LostProcessError):
-            with suppress(RuntimeError):
-                self._store.set(_LOST, "")  # rank 0 then looks sharper
-            self._told.wait(2 * _QUICK * self._look_s)
-        elif error is not None:
+            if self._reason is None:
+                with suppress(RuntimeError):
+                    self._store.set(_LOST, "")  # rank 0 then looks sharper
+                self._told.wait(2 * _QUICK * self._look_s)
+        elif error is not None and self._reason is None:
             self._tell(error)
         self._leave(self._patience if error is None else 3)
         if isinstance(error, LostProcessError) and self._reason is not None:
@@ -120,7 +121,8 @@ class Watch:
         if self._threads[0].is_alive():  # in a call that the store does not answer
             return
         with suppress(RuntimeError):
-            self._store.set(_beat(self._place.rank), _LEFT)
+            if self._reason is None:  # otherwise it is set, or the store is gone
+                self._store.set(_beat(self._place.rank), _LEFT)
             end = time.monotonic() + looks * self._look_s
             while self._place.rank == 0 and time.monotonic() < end and self._beats():
                 time.sleep(0.05)
