@@ -128,7 +128,7 @@ def test_a_rank_without_a_sign_of_life_is_named(watching) -> None:
         watch.start(words.append)
     at_0, at_1 = begun[0][1], begun[1][1]
     wait_until(lambda: bool(at_0 and at_1))
-    assert at_0 == at_1 == ["rank 2 on b: no sign of life for 1.5 s"]
+    assert at_0 == at_1 == ["rank 2 on b gave no sign of life for 1.5 s"]
 
 
 def test_after_a_lost_connection_the_one_who_is_gone_is_found_sooner(watching) -> None:
@@ -136,7 +136,7 @@ def test_after_a_lost_connection_the_one_who_is_gone_is_found_sooner(watching) -
     for watch, words in begun[:2]:
         watch.start(words.append)
     start = time.monotonic()
-    reason = "rank 2 on b: no sign of life for 0.25 s"
+    reason = "rank 2 on b gave no sign of life for 0.25 s"
     with pytest.raises(LostProcessError, match=reason), begun[1][0]:
         raise LostProcessError("connection closed")
     assert time.monotonic() - start < QUICK["silent_s"]

@@ -159,7 +159,7 @@ class Watch:
         gone = [self._names[rank] for rank, looks in silent.items() if looks >= limit]
         if gone:
             seconds = limit * self._look_s
-            tell(self._store, f"{', '.join(gone)}: no sign of life for {seconds:g} s")
+            tell(self._store, f"{', '.join(gone)} gave no sign of life for {seconds:g} s")
 
     def _judge(self) -> None:
         """Ends the process after a failure, or if the store answers no more."""
