@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
 
@@ -93,3 +96,28 @@ def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_last_good_checkpo
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     lines = (tmp_path / "metrics.json").read_text().splitlines()
     assert f'"iteration": {STEPS - 1}' in lines[-2]
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set forwards and backwards by years between any two looks at it; files get its times."""
+
+    def trained(run: Path, after: Callable[[Path], None]) -> tuple[list[str], dict[str, Any]]:
+        torch.manual_seed(0)  # of the first weights
+        for steps, resume in ((7, False), (STEPS, True)):
+            train(toy(run, f"train.max_iter={steps}"), resume=resume)
+            after(run)
+        names = sorted(path.name for path in run.glob("model_*.pth"))
+        return names, torch.load(run / "model_final.pth", weights_only=True)["model"]
+
+    def oldest_seems_newest(run: Path) -> None:
+        for place, path in enumerate(sorted(run.glob("model_*.pth"), reverse=True)):
+            os.utime(path, (place * 1e8, place * 1e8))
+
+    names, weights = trained(tmp_path / "steady", lambda run: None)
+    times = itertools.cycle([4e9, 1e9, 2e9, 5e8])
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    names_then, weights_then = trained(tmp_path / "jumping", oldest_seems_newest)
+    assert names_then == names and len(names) == 3
+    assert all(torch.equal(weights[name], weights_then[name]) for name in weights)
