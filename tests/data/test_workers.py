@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from streampetr_vit.data.at_work import at_work
 from streampetr_vit.data.build import build_train_loader
+from streampetr_vit.data.loaders import ReadingError
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.transforms import ImageAugmentation
 from streampetr_vit.data.workers import worker_context
+from streampetr_vit.engine.failures import ProcessError, user_error
 from streampetr_vit.errors import InputError
 
 IMAGE = ImageAugmentation((16, 40), (0.3, 0.5))
@@ -156,4 +159,66 @@ def test_what_a_user_can_mend_keeps_its_words_on_the_way_from_a_worker(
     loader = build_train_loader(dataset, mapper, lanes_per_rank=1, num_workers=1)
     with pytest.raises(InputError) as failure:
         next(iter(loader))
-    assert str(failure.value) == "picture 3: half of it is missing: take another one"
+    words = "): picture 3: half of it is missing: take another one"
+    assert str(failure.value).endswith(words) and "\n" not in str(failure.value)
+
+
+class DyingMapper(NuScenesMapper):
+    """Ends its process while it reads the third picture of a frame, as a broken decoder does."""
+
+    how = ""
+
+    def _image(self, record, camera: int, *rest: object) -> None:
+        if camera == 2 and self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif camera == 2 and self.how == "exit":
+            os._exit(3)
+        elif camera == 2:
+            raise ZeroDivisionError("no such pixel")
+        super()._image(record, camera, *rest)
+
+
+def failure_of(root: Path, mapper: NuScenesMapper, workers: int) -> tuple[BaseException, str]:
+    """What a loader raises at its first batch, and the sample that this batch begins with."""
+    dataset = {"root": root, "version": "v1.0-mini", "split": "mini_train"}
+    loader = build_train_loader(dataset, mapper, lanes_per_rank=1, num_workers=workers)
+    frame = next(iter(loader.sampler))[0].frame
+    with pytest.raises((RuntimeError, InputError)) as failure:
+        next(iter(loader))
+    error = user_error(failure.value) or failure.value
+    record = loader.dataset.records[frame]
+    name = f"sample {record.token} (frame {frame} of the data set, {record.scene_name})"
+    return error, f"{name}, picture {record.picture(2)}"
+
+
+@pytest.mark.parametrize("how", ["kill", "exit"])
+def test_a_worker_that_dies_is_named_with_its_sample_and_picture(
+    tiny_nuscenes: Path, how: str
+) -> None:
+    mapper = DyingMapper(training=True, image_aug=IMAGE)
+    mapper.how = how
+    error, sample = failure_of(tiny_nuscenes, mapper, workers=1)
+    assert isinstance(error, ProcessError)
+    assert f"a loading process ended: exited unexpectedly. It was reading {sample}. " in str(error)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_any_error_of_a_mapper_names_its_sample(tiny_nuscenes: Path, workers: int) -> None:
+    error, sample = failure_of(tiny_nuscenes, DyingMapper(training=True, image_aug=IMAGE), workers)
+    sample = sample.partition(", picture")[0]
+    assert isinstance(error, ReadingError)
+    assert f"{sample}: ZeroDivisionError: no such pixel" in str(error)
+    error, _ = failure_of(tiny_nuscenes, RefusingMapper(training=True, image_aug=IMAGE), workers)
+    assert isinstance(error, InputError) and "picture 3: half of it is missing" in str(error)
+    assert str(error).startswith(f"{sample}: picture 3") and "Traceback" not in str(error)
+
+
+def test_what_is_read_now_is_known_of_workers_only(tiny_nuscenes: Path) -> None:
+    mapper = NuScenesMapper(training=True, image_aug=IMAGE)
+    dataset = {"root": tiny_nuscenes, "version": "v1.0-mini", "split": "mini_train"}
+    loader = build_train_loader(dataset, mapper, lanes_per_rank=1, num_workers=1)
+    batches = iter(loader._loader)
+    next(batches)
+    time.sleep(0.5)  # it has read ahead what it may, and waits
+    assert at_work(batches._workers[0].pid) == "no sample"
+    assert at_work(os.getpid()) is None

@@ -95,7 +95,9 @@ class Recorder:
         self.others = others
         replaced = {
             group: {
-                "_meet": lambda place: SimpleNamespace(set_timeout=lambda limit: None),
+                "_meet": lambda place: None,
+                "_of_this_start": lambda *_: SimpleNamespace(set_timeout=lambda limit: None),
+                "Watch": lambda *_: None,
                 "_exchange": self.exchange,
                 "_gpu_name": lambda: f"gpu {self.device}",
                 "_set_pg_timeout": lambda limit, group: self.timeouts.append(limit),

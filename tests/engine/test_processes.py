@@ -143,12 +143,16 @@ def fault() -> None:
     raise KeyError("a fault of the program")
 
 
+class NoWatch(contextlib.nullcontext):
+    def start(self, end: object) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("main", "status", "message"),
     [
         (wrong_setting, 1, "tool.py: error: train.x=3 is wrong"),
         (out_of_memory, 1, "tool.py: error: rank 3: out of GPU memory (CUDA out of memory"),
-        (lost, processes._LOST, "tool.py: error: rank 3: another process of this run ended"),
+        (lost, processes._LOST, "tool.py: error: another process of this run ended"),
         (fault, 1, "rank 3: Traceback (most recent call last)"),
         (sys.exit, None, ""),
     ],
@@ -158,7 +162,7 @@ def test_a_process_leaves_why_it_fails(
 ) -> None:
     left: list[bool] = []
     monkeypatch.setattr(sys, "argv", ["/a/tool.py"])
-    monkeypatch.setattr(group, "join", lambda place, use_gpu: None)
+    monkeypatch.setattr(group, "join", lambda place, use_gpu: NoWatch())
     monkeypatch.setattr(group, "leave", lambda: left.append(True))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: not left)
     with pytest.raises(SystemExit) as stop:
@@ -197,11 +201,12 @@ def waited(tmp_path: Path, monkeypatch):
             started.append(context.Process(target=target, args=arguments))
             started[-1].start()
         try:
-            processes._wait(started, tmp_path)
+            processes._wait(started, tmp_path, lambda *words: wait.told.append(words))
         finally:
             assert not any(each.is_alive() for each in started)
             wait.status = [each.exitcode for each in started]
 
+    wait.told = []
     return wait
 
 
@@ -222,6 +227,7 @@ def test_a_process_that_fails_ends_the_job_with_one_line(
         waited(*ends)
     assert stop.value.code == 1
     assert capfd.readouterr().err.splitlines() == [f"tool.py: error: {line}" for line in lines]
+    assert waited.told == []  # a process that has words of its own has told the others
 
 
 def test_a_process_that_is_killed_is_said_to_be(waited) -> None:
@@ -229,6 +235,7 @@ def test_a_process_that_is_killed_is_said_to_be(waited) -> None:
         ProcessError, match="process 1 of this machine was ended by SIGKILL.*memory"
     ):
         waited("lost: b", "is killed")
+    assert waited.told == [(1, "was ended by SIGKILL")]
 
 
 def test_processes_that_end_well(waited) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from streampetr_vit.data.at_work import AtWork, describe
 from streampetr_vit.data.batch import Batch
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.records import FrameRecords
@@ -20,11 +21,21 @@ from streampetr_vit.structures import Sample
 _LOG = logging.getLogger(__name__)
 
 
+class ReadingError(RuntimeError):
+    """A sample cannot be read, by a fault of the program. The message names the sample."""
+
+
 class FrameDataset(Dataset[Any]):
-    """Samples by `StreamItem`, lists of samples by window. Attributes: records, mapper, seed."""
+    """Samples by `StreamItem`, lists of samples by window.
+
+    Attributes:
+        records, mapper, seed: the frames, what reads them, and where its draws begin.
+        at_work: notes what loading processes read.
+    """
 
     def __init__(self, records: FrameRecords, mapper: NuScenesMapper, seed: int = 0):
         self.records, self.mapper, self.seed = records, mapper, seed
+        self.at_work = AtWork(records, workers=0)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -38,9 +49,19 @@ class FrameDataset(Dataset[Any]):
     def _sample(self, item: StreamItem, position: list[int]) -> Sample:
         # A draw depends on its place in the run alone: neither on the workers nor on a restart.
         rng = np.random.default_rng([self.seed, item.iteration, item.slot, *position])
-        return self.mapper(
-            self.records[item.frame], continues_stream=item.continues_stream, rng=rng
-        )
+        self.at_work.begin(item.frame)
+        record = self.records[item.frame]
+        try:
+            return self.mapper(record, continues_stream=item.continues_stream, rng=rng)
+        except UserError as error:
+            if record.token in str(error):
+                raise
+            raise type(error)(f"{describe(self.records, item.frame)}: {error}") from error
+        except Exception as error:
+            name = describe(self.records, item.frame)
+            raise ReadingError(f"{name}: {type(error).__name__}: {error}") from error
+        finally:
+            self.at_work.end()
 
 
 class SampleLoader:
@@ -49,6 +70,7 @@ class SampleLoader:
     def __init__(self, loader: DataLoader[Any]):
         self._loader = loader
         self.dataset: FrameDataset = loader.dataset  # type: ignore[assignment]
+        self.dataset.at_work = AtWork(self.dataset.records, loader.num_workers)
         self.bad_images = 0  # pictures that were broken so far, see `NuScenesMapper`
 
     def __iter__(self) -> Iterator[Batch]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.data.annotations import boxes_of_record, filter_by_class, filter_by_range
+from streampetr_vit.data.at_work import begin_picture
 from streampetr_vit.data.boxes2d import transform_boxes2d
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import BadImageError, read_image
@@ -166,6 +167,7 @@ class NuScenesMapper:
         images = np.zeros((len(draws), 3, *self.image_aug.final_size), np.uint8)
         bad = []
         for camera, draw in enumerate(draws):
+            begin_picture(camera)
             try:
                 self._image(record, camera, draw, images[camera])
             except BadImageError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from streampetr_vit.data.at_work import at_work
 from streampetr_vit.errors import UserError
 
 # Words of gloo, NCCL and torch's store where another process is gone or silent.
@@ -17,7 +18,7 @@ _LOST = re.compile(
     r"watchdog|remote process exited|wait timeout|socket timeout|NCCL communicator was aborted",
     re.IGNORECASE | re.DOTALL,
 )
-_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (.*)", re.DOTALL)
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)
 
 
 class ProcessError(UserError, RuntimeError):
@@ -47,10 +48,11 @@ def user_error(error: BaseException) -> UserError | None:
     worker = _WORKER.search(text)
     if worker:
         return ProcessError(
-            f"a loading process ended: {_first_line(worker[1])}. Killed often means that "
-            "memory ran out, and a bus error that /dev/shm is too small (docker: --shm-size=8g): "
-            "lower dataloader.train.num_workers, or set it to 0 to load in the training process. A "
-            'script of your own needs `if __name__ == "__main__":` around what it does'
+            f"a loading process ended: {_first_line(worker[2])}. {_read_by(worker[1])}Killed often "
+            "means that memory ran out, and a bus error that /dev/shm is too small (docker: "
+            "--shm-size=8g): lower dataloader.train.num_workers, or set it to 0 to load in the "
+            'training process. A script of your own needs `if __name__ == "__main__":` around what '
+            "it does"
         )
     if "can't allocate memory" in text:  # of torch's CPU allocator
         return ProcessError(
@@ -76,6 +78,12 @@ def failures_in_words() -> Iterator[None]:
         if known is None or known is error:
             raise
         raise known from error
+
+
+def _read_by(pids: str) -> str:
+    """What processes were reading when they ended, as a sentence; nothing if it is not known."""
+    found = [text for text in map(at_work, map(int, pids.split(","))) if text is not None]
+    return f"It was reading {'; '.join(found)}. " if found else ""
 
 
 def _first_line(text: str) -> str:

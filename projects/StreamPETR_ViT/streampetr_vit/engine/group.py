@@ -6,9 +6,12 @@ import gc
 import os
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
@@ -16,6 +19,7 @@ from detectron2.utils import comm
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from streampetr_vit.engine.place import Place
+from streampetr_vit.engine.watch import Watch, tell
 from streampetr_vit.errors import InputError
 
 # How long processes wait for each other at the start: other machines may have to load a container.
@@ -26,20 +30,27 @@ _HANGS_AFTER = 2 * START_TIMEOUT
 # the validation set, draws the report and writes checkpoints. torch's 10 minutes for NCCL and 30
 # for gloo have ended such runs. A process that died is noticed at once all the same.
 GROUP_TIMEOUT = timedelta(hours=3)
+# How long a launching process tries to tell the others of a process that is gone.
+_TELL_TIMEOUT = timedelta(seconds=5)
+# The part of the store that a job uses.
+_PREFIX = "streampetr_vit"
 
 
-def join(place: Place, use_gpu: bool) -> None:
+def join(place: Place, use_gpu: bool) -> Watch:
     """Joins the process group and makes detectron2's group of this machine's processes.
 
     Args:
         place: of this process.
         use_gpu: NCCL, and this process's GPU becomes torch's current device; else gloo.
 
+    Returns:
+        The watch over the other processes, not yet begun.
+
     Raises:
         InputError: the processes do not meet, or their GPUs do not go together.
     """
     with _bounded(place):
-        store = _meet(place)
+        store = _of_this_start(_meet(place), place)
         kinds = _exchange(store, place, "kind", "GPU" if use_gpu else "CPU")
         if kinds[place.rank] != kinds[0]:
             raise InputError(
@@ -72,7 +83,29 @@ def join(place: Place, use_gpu: bool) -> None:
             group = dist.new_group(ranks, timeout=GROUP_TIMEOUT)
             if machine == place.machine:
                 comm._LOCAL_PROCESS_GROUP = group
+        watch = Watch(store, place, _exchange(store, place, "name", place.name()))
         comm.synchronize()  # a network that NCCL cannot use shows here
+    return watch
+
+
+def tell_others(place: Place, reason: str) -> None:
+    """Tells the processes of a job from outside of it that one of them is gone.
+
+    Args:
+        place: of that process.
+        reason: for the others to print.
+    """
+    if place.port is None and place.rank == 0:
+        return  # the store has ended with it
+    url = urlsplit(place.url)
+    if place.port is None and (url.scheme != "tcp" or url.hostname is None or url.port is None):
+        return  # a store without an address; rank 0 notices by itself
+    host, port = ("127.0.0.1", place.port) if place.port is not None else (url.hostname, url.port)
+    try:
+        store = dist.TCPStore(host, port, is_master=False, timeout=_TELL_TIMEOUT)
+        tell(dist.PrefixStore(_PREFIX, store), f"{place.name()} {reason}")
+    except RuntimeError:  # the store is gone, and that says as much
+        return
 
 
 def leave() -> None:
@@ -117,14 +150,43 @@ def _why_not_met(place: Place, reason: str) -> str:
     )
 
 
+def _of_this_start(store: dist.Store, place: Place) -> dist.Store:
+    """The part of the store that no earlier start of the processes has used."""
+    store.set_timeout(START_TIMEOUT)
+    store = dist.PrefixStore(_PREFIX, store)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return store
+    # The store of torchrun's agent outlives the processes. Its counts of restarts cannot name a
+    # start: each machine counts its own.
+    try:
+        return dist.PrefixStore(_agreed_name(store, place), store)
+    except RuntimeError as error:
+        raise InputError(_why_not_met(place, str(error))) from error
+
+
+def _agreed_name(store: dist.Store, place: Place) -> str:
+    """A name for this start that all its ranks know, whatever earlier ones left in the store."""
+    own, ranks = uuid.uuid4().hex, range(place.world_size)
+    store.set(f"here/{place.rank}", own)
+    end = time.monotonic() + START_TIMEOUT.total_seconds()
+    while time.monotonic() < end:
+        if place.rank == 0:
+            store.set("present", " ".join(store.get(f"here/{rank}").decode() for rank in ranks))
+        # Until all ranks of this start are here, some of the names are of an earlier one.
+        present = store.get("present").decode()
+        if own in present.split():
+            store.set(f"{present}/{place.rank}", "")
+            if store.check([f"{present}/{rank}" for rank in ranks]):
+                return present
+        time.sleep(0.1)
+    raise RuntimeError("timed out")
+
+
 def _exchange(store: dist.Store, place: Place, key: str, value: str) -> list[str]:
     """Every rank's value, in the order of ranks."""
-    # The count of torchrun's restarts: its store may outlive the processes of the try before.
-    prefix = f"streampetr_vit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{key}"
-    store.set_timeout(START_TIMEOUT)
-    store.set(f"{prefix}/{place.rank}", value)
+    store.set(f"{key}/{place.rank}", value)
     try:
-        return [store.get(f"{prefix}/{rank}").decode() for rank in range(place.world_size)]
+        return [store.get(f"{key}/{rank}").decode() for rank in range(place.world_size)]
     except RuntimeError as error:
         raise InputError(_why_not_met(place, str(error))) from error
 

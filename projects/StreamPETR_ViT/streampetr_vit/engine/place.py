@@ -32,6 +32,12 @@ class Place:
     url: str = "env://"
     port: int | None = None
 
+    def name(self) -> str:
+        """The rank and its machine, for messages on other machines."""
+        host = socket.gethostname()
+        machine = host if self.machine == host else f"machine {self.machine} ({host})"
+        return f"rank {self.rank} on {machine}"
+
     def meeting_point(self) -> str:
         """The setting that says where the processes meet, as the user wrote it."""
         if self.url == "env://":

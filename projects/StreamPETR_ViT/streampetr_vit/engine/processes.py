@@ -66,7 +66,7 @@ def launch(
     use_gpu = torch.cuda.is_available() if use_gpu is None else use_gpu
     place = place_of_launcher(os.environ)
     if place is not None:
-        _run(place, use_gpu, main, args)
+        _run(place, use_gpu, main, args, lambda line: print(line, file=sys.stderr, flush=True))
         return
     dist_url = None if dist_url == "auto" else dist_url  # detectron2's word for a free port
     check_machines(num_machines, machine_rank, dist_url)
@@ -114,15 +114,37 @@ def _start_and_wait(
         context = mp.start_processes(
             _child, (first, use_gpu, main, args, folder), nprocs=num_processes, join=False
         )
-        _wait(context.processes, Path(folder))
+
+        def tell_others(index: int, how: str) -> None:
+            place = replace(first, rank=first.rank + index, local_rank=index)
+            group.tell_others(place, f"{how}, without a word")
+
+        _wait(context.processes, Path(folder), tell_others)
 
 
-def _run(place: Place, use_gpu: bool, main: Main, args: tuple[Any, ...]) -> None:
-    """Runs `main` between joining the group and leaving it."""
+def _run(
+    place: Place,
+    use_gpu: bool,
+    main: Main,
+    args: tuple[Any, ...],
+    say: Callable[[str], object],
+) -> None:
+    """Runs `main` between joining the group and leaving it.
+
+    Args:
+        place, use_gpu, main, args: see `launch`.
+        say: takes the last line of a process that is ended because another one has failed.
+    """
+
+    def end(reason: str) -> NoReturn:
+        say(_line(reason))
+        os._exit(_LOST)  # the main thread waits where no exception reaches it
+
     with failures_in_words():
-        group.join(place, use_gpu)
+        watch = group.join(place, use_gpu)
+    watch.start(end)
     try:
-        with failures_in_words():
+        with watch, failures_in_words():
             main(*args)
     except BaseException:
         if not use_gpu:  # leaving an NCCL group could wait for the others
@@ -137,31 +159,48 @@ def _child(
     """A started process. Why it fails is left in a file, and the launching process prints it."""
     place = replace(first, rank=first.rank + index, local_rank=index)
     status, message = 1, ""
+    file = Path(folder, str(index))
     try:
-        _run(place, use_gpu, main, args)
+        _run(place, use_gpu, main, args, file.write_text)
         return
     except SystemExit as stop:  # `main` has made a line of its error
         if isinstance(stop.code, str):
             message = stop.code
         else:
             status = stop.code
+    except LostProcessError as error:  # the same words on all ranks: they are printed once
+        status, message = _LOST, _line(str(error))
     except UserError as error:
-        status = _LOST if isinstance(error, LostProcessError) else 1
-        message = f"{os.path.basename(sys.argv[0])}: error: rank {place.rank}: {error}"
+        message = _line(f"rank {place.rank}: {error}")
     except Exception:  # a fault of the program
         message = f"rank {place.rank}: {traceback.format_exc()}"
-    Path(folder, str(index)).write_text(message)
+    file.write_text(message)
     sys.exit(status)
 
 
-def _wait(processes: Sequence[BaseProcess], folder: Path) -> None:
-    """Waits for all; a while after the first that fails, ends the others and says why."""
+def _line(text: str) -> str:
+    return f"{os.path.basename(sys.argv[0])}: error: {text}"
+
+
+def _wait(
+    processes: Sequence[BaseProcess], folder: Path, tell_others: Callable[[int, str], None]
+) -> None:
+    """Waits for all; a while after the first that fails, ends the others and says why.
+
+    Args:
+        processes: of this machine.
+        folder: where they leave their last words, in files that have their index as name.
+        tell_others: takes the index of a process that ended without a word, and how it ended.
+    """
     with passing_on_signals() as signals:
         running = list(processes)
         # A second signal: the user does not want to wait for the end of a step.
         while running and len(signals) < 2 and not any(map(_failed, processes)):
             multiprocessing.connection.wait([p.sentinel for p in running], timeout=1.0)
             running = [process for process in running if process.is_alive()]
+        for index, process in enumerate(processes):
+            if _failed(process) and not (folder / str(index)).exists():
+                tell_others(index, _how_ended(process.exitcode or 0))
         _join(running, _GRACE_S)
         # What ended by itself; the others only follow.
         status = {i: p.exitcode for i, p in enumerate(processes) if p.exitcode}
@@ -183,18 +222,23 @@ def _say_why(status: dict[int, int], folder: Path) -> NoReturn:
     known = [index for index in messages if status[index] != _LOST]
     sudden = [index for index in status if index not in messages]
     if sudden and not known:
-        index, code = sudden[0], status[sudden[0]]
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended, status {code}"
+        index = sudden[0]
         raise ProcessError(
-            f"process {index} of this machine {how}, without a word: if you did not end it, the "
-            "machine may have run out of memory (see dmesg): lower dataloader.train.num_workers "
-            "or dataloader.train.lanes_per_rank"
+            f"process {index} of this machine {_how_ended(status[index])}, without a word: if you "
+            "did not end it, the machine may have run out of memory (see dmesg): lower "
+            "dataloader.train.num_workers or dataloader.train.lanes_per_rank"
         )
     # Often all processes find the same fault.
     for message in dict.fromkeys(messages[index] for index in known or messages):
         if message:
             print(message, file=sys.stderr)
     sys.exit(max((status[index] for index in known), default=1))
+
+
+def _how_ended(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"ended, status {status}"
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

@@ -36,6 +36,7 @@ from streampetr_vit.engine.half_precision import check_half_precision
 from streampetr_vit.engine.hooks import LogHook, ScheduleHook, StopHook
 from streampetr_vit.engine.preflight import check_training
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
+from streampetr_vit.engine.restarts import is_restart, note_start
 from streampetr_vit.engine.resume import resume_or_start
 from streampetr_vit.engine.run_folder import as_override, command, end_last_line, save_config
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
@@ -57,7 +58,8 @@ def train(cfg: DictConfig, resume: bool = False, more_hooks: Sequence[HookBase] 
         cfg: the whole configuration. `dataloader.train` is called with rank and world_size beside
             its own arguments. It gives an endless iterable of batches that has `state_dict`,
             `load_state_dict` and a `dataset` with a length.
-        resume: continue from the last checkpoint of train.output_dir, if there is one.
+        resume: continue from the last checkpoint of train.output_dir, if there is one. A restart by
+            torchrun does so anyway (see `engine.restarts`).
         more_hooks: of detectron2's kind, beside those of train.hooks and after them. Those with a
             state act before the checkpoint of a step, the others after its evaluation.
 
@@ -136,7 +138,9 @@ def _train(
         ]
     )
     logger.info(recipe.describe(cfg, model, optimizer, freezing))
+    resume = is_restart(cfg.train.output_dir) or resume
     start_iter = resume_or_start(cfg, trainer, checkpointer, batch, streams, resume)
+    note_start(cfg.train.output_dir)
     save_config(cfg, cfg.train.output_dir)
     # Last: its writers open metrics.json, which had to be moved aside first, and they write what
     # the other hooks have put into the step's scalars.
