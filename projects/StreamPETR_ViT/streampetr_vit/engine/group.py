@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import sys
 import threading
 import time
@@ -102,9 +103,11 @@ def tell_others(place: Place, reason: str) -> None:
         return  # a store without an address; rank 0 notices by itself
     host, port = ("127.0.0.1", place.port) if place.port is not None else (url.hostname, url.port)
     try:
+        # First without torch, which would print much if nobody listens.
+        socket.create_connection((host, port), _TELL_TIMEOUT.total_seconds()).close()
         store = dist.TCPStore(host, port, is_master=False, timeout=_TELL_TIMEOUT)
         tell(dist.PrefixStore(_PREFIX, store), f"{place.name()} {reason}")
-    except RuntimeError:  # the store is gone, and that says as much
+    except (OSError, RuntimeError):  # the store is gone, and that says as much
         return
 
 
