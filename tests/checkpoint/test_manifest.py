@@ -111,6 +111,22 @@ def test_a_kill_never_leaves_a_whole_file_that_counts_as_damaged(
     assert is_new == (moment == "note")
 
 
+def test_a_file_is_listed_before_it_is_there(tmp_path: Path, monkeypatch) -> None:
+    """So that it can be resumed from if nothing else is written any more."""
+    seen = []
+    replace = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        if target.name == "model_0000001.pth":
+            seen.append(list(read_manifest(tmp_path)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    SafeCheckpointer(nn.Linear(2, 2), str(tmp_path)).save("model_0000001")
+    assert seen == [["model_0000001.pth"]]
+    assert damage(tmp_path / "model_0000001.pth") is None
+
+
 def test_a_failed_save_leaves_the_old_file_with_its_checksum(tmp_path: Path, monkeypatch) -> None:
     checkpointer = SafeCheckpointer(nn.Linear(2, 2), str(tmp_path))
     checkpointer.save("model_final")

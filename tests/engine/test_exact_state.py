@@ -163,6 +163,25 @@ def test_a_kill_around_a_write_leaves_a_folder_to_resume_from(
     assert equal(whole, final(tmp_path))
 
 
+def test_a_kill_in_the_first_save_leaves_a_folder_to_resume_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loading.SafeCheckpointer, "tag_last_checkpoint", kill)
+        run(tmp_path / "cut")
+    assert not (tmp_path / "cut" / "last_checkpoint").exists()
+    run(tmp_path / "cut", "--resume")
+    assert "model_0000004.pth is the newest one" in (tmp_path / "cut" / "log.txt").read_text()
+    run(tmp_path / "whole")
+    assert equal(final(tmp_path / "whole"), final(tmp_path / "cut"))
+
+
 def test_learning_rate_and_epochs_go_on_with_another_batch(tmp_path: Path) -> None:
     """16 steps of 4 lanes are an epoch; with 2 lanes, an epoch has 32."""
 

@@ -118,6 +118,7 @@ def test_resume_does_not_start_anew_beside_checkpoints(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=4")
     name = (tmp_path / "last_checkpoint").read_text()
     (tmp_path / "last_checkpoint").unlink()
+    (tmp_path / "checkpoints.sha256").unlink()
     with pytest.raises(SystemExit, match="no last_checkpoint, but model_final.pth of an earlier"):
         run_tool(tmp_path, "--resume", "train.max_iter=6")
     (tmp_path / "last_checkpoint").write_text(name)

@@ -377,7 +377,7 @@ MUTATIONS = (
     Mutation("engine/resume.py", "if start_iter > length:", "if start_iter >= length:", RESUME),
     Mutation(
         "engine/run_folder.py",
-        '    "last_checkpoint",\n    "checkpoints.sha256",\n    "metrics.json",',
+        '    "checkpoints.sha256",\n    "last_checkpoint",\n    "metrics.json",',
         '    "checkpoints.sha256",\n    "metrics.json",\n    "last_checkpoint",',
         RUN_FOLDER,
     ),
@@ -481,8 +481,8 @@ MUTATIONS = (
     Mutation("engine/checkpoint_hook.py", "if is_last:", "if True:", BACKGROUND),
     Mutation(
         "checkpoint/loading.py",
-        "write_torch(path, content, forget)",
-        "write_torch(path, content)",
+        "note if is_new else lambda digest: forget()",
+        "note",
         EXACT,
     ),
     Mutation(

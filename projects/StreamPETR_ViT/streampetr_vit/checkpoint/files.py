@@ -181,14 +181,15 @@ def write_mmcv_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Te
 def write_torch(
     path: str | os.PathLike[str],
     content: Mapping[str, Any],
-    before_replacing: Callable[[], None] = lambda: None,
+    before_replacing: Callable[[str], None] = lambda digest: None,
 ) -> str:
     """Writes a file of `torch.save`, whole or not at all; raises as `write_checkpoint`.
 
     Args:
         path: of the file.
         content: what it will hold.
-        before_replacing: called when everything is written, and an old file still is at `path`.
+        before_replacing: called with the digest when everything is written, and an old file still
+            is at `path`.
 
     Returns:
         The file's SHA-256, in hexadecimal.
@@ -199,7 +200,7 @@ def write_torch(
             torch.save(content, watched)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise watched.error or error from error
-        before_replacing()
+        before_replacing(watched.digest.hexdigest())
     return watched.digest.hexdigest()
 
 

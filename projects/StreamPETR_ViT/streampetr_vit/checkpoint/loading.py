@@ -85,9 +85,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         path = Path(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
-        # A kill at any moment leaves a manifest that is true, and files that are whole.
+        note = functools.partial(manifest.note, self.save_dir, path.name)
         forget = functools.partial(manifest.forget, self.save_dir, path.name)
-        manifest.note(self.save_dir, path.name, write_torch(path, content, forget))
+        # A kill at any moment leaves a manifest that is true of the files that are there.
+        is_new = not path.exists()
+        note(write_torch(path, content, note if is_new else lambda digest: forget()))
         if is_last:
             self.tag_last_checkpoint(path.name)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
+from streampetr_vit.checkpoint.manifest import MANIFEST
 from streampetr_vit.engine.agreement import on_rank_0
 from streampetr_vit.files import replacing
 
@@ -36,9 +37,10 @@ def is_restart(folder: str) -> bool:
     agents = _agents()
 
     def has_trained() -> bool:
-        note, last = Path(folder, AGENTS), Path(folder, "last_checkpoint")
+        note = Path(folder, AGENTS)
         known = note.read_text().splitlines() if note.is_file() else []
-        return not agents.isdisjoint(known) and last.is_file()
+        names = (Path(folder, name) for name in ("last_checkpoint", MANIFEST))
+        return not agents.isdisjoint(known) and any(path.is_file() for path in names)
 
     if not on_rank_0(has_trained):
         return False

@@ -132,6 +132,10 @@ def last_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
                 f"({', '.join(names[-3:]) or 'there is none'}), or leave out --resume"
             )
         return path
+    if read_manifest(folder) and (listed := in_order(folder)):
+        # A run that was killed in the moment in which its first checkpoint was complete.
+        logger.warning("%s has no last_checkpoint: %s is the newest one", folder, listed[-1])
+        return str(listed[-1])
     left = sorted(path.name for path in folder.glob("model_*.pth"))
     if left:
         raise CheckpointError(

@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 _LOGGERS = ("detectron2", "fvcore", "streampetr_vit")
 # What a training leaves beside log.txt, which all runs of a folder share: lines are only appended.
-# last_checkpoint is the first to be moved: without it nothing half moved is resumed.
+# What names checkpoints is the first to be moved: without it nothing half moved is resumed.
 _RECORDS = (
-    "last_checkpoint",
     "checkpoints.sha256",
+    "last_checkpoint",
     "metrics.json",
     "config.yaml",
     "model_final.pth",
