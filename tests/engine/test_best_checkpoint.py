@@ -71,6 +71,7 @@ def equal(one: Any, other: Any) -> bool:
         ([3.0, 1.0, 2.0, 1.5], "min", 5, 1.0),
         ([3.0, 1.0, 4.0, 1.5], "max", 8, 4.0),
         ([3.0, 1.0, 1.0, 1.0], "min", 5, 1.0),  # the first of equals
+        ([3.0, 4.0, 4.0, 1.0], "max", 5, 4.0),
         ([3.0, 2.0, 2.5, 1.5], "min", 11, 1.5),  # the evaluation at the end
         ([NAN, 2.0, NAN, 3.0], "min", 5, 2.0),
         ([-float("inf"), np.float32(2.0), NAN, 3.0], "min", 5, 2.0),

@@ -89,6 +89,10 @@ def test_a_part_that_is_frozen_for_good_is_no_part_of_the_optimiser(tmp_path: Pa
 @pytest.mark.parametrize("step", [3, 6, 7, 9])
 def test_a_resume_before_at_and_after_the_boundary_is_exact(tmp_path: Path, step: int) -> None:
     run(tmp_path, FIRST_7)
+    # The module is made anew once, and not before the first step.
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    begins = [line for line in lines if "parts that were frozen train now" in line]
+    assert len(begins) == 1 and "iteration 7:" in begins[0]
     whole = saved(tmp_path)
     (tmp_path / "last_checkpoint").write_text(f"model_{step:07d}.pth")
     run(tmp_path, "--resume", FIRST_7)

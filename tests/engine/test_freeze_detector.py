@@ -48,6 +48,7 @@ def _reducers() -> int:
 
 def rank_main(folder: str) -> None:
     torch.set_num_threads(1)
+    gc.disable()  # what is gone, is gone without it
     rank = comm.get_rank()
     torch.save(trained(LANES[rank : rank + 1]), f"{folder}/rank{rank}.pt")
 

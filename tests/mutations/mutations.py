@@ -549,12 +549,10 @@ MUTATIONS = (
     ),
     Mutation(
         "engine/freeze.py",
-        "        self.trainer.model = None\n        gc.collect()\n"
-        "        self.trainer.set_model(self._wrap())\n",
+        "        self.trainer.model = None\n        self.trainer.set_model(self._wrap())\n",
         "",
         FREEZE,
     ),
-    Mutation("engine/freeze.py", "        gc.collect()\n", "", FREEZE),
     Mutation(
         "engine/freeze.py", "p.requires_grad and p not in self._until]", "p.requires_grad]", FREEZE
     ),

@@ -8,7 +8,6 @@ on. What is frozen at a step follows from the step alone, so a resume needs no s
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -91,9 +90,8 @@ class FreezeHook(HookBase):
         if not self._freezing.at(self.trainer.iter):
             return
         logger.info("iteration %d: parts that were frozen train now", self.trainer.iter)
-        # The old one first. It refers to itself, and would keep its copy of the gradients.
+        # The old one first: it has a copy of the gradients.
         self.trainer.model = None
-        gc.collect()
         self.trainer.set_model(self._wrap())
 
 
