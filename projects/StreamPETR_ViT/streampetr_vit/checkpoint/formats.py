@@ -32,8 +32,8 @@ def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False)
     if averaged and entry is None:
         raise CheckpointError(
             f"{path} holds no averaged weights ({' or '.join(_AVERAGED_WEIGHTS)}), only: "
-            f"{', '.join(map(str, content)) if len(content) < 9 else examples(content)}; to take "
-            "the weights themselves: train.init_weights=model (convert_checkpoint.py without --ema)"
+            f"{', '.join(map(str, content)) if len(content) < 9 else examples(content)}; "
+            "leave out --ema (in a training or evaluation: train.init_weights=model)"
         )
     weights = dict(content if entry is None else content[entry])
     strange = next(filter(None, (_what_is_wrong(*item) for item in weights.items())), None)

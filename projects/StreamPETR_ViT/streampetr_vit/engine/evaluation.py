@@ -113,7 +113,7 @@ def evaluate_and_report(
         other_runs[AVERAGED] = Path(cfg.train.output_dir, "inference_ema")
         logger.info("evaluating the average of the weights")
         with average.swapped():
-            found = evaluate(cfg, model, str(other_runs[AVERAGED]), memory)
+            found = evaluate(cfg, model, str(other_runs[AVERAGED]), memory=memory)
         results |= {f"{task}_{AVERAGE}": metrics for task, metrics in found.items()}
     if cfg.get("report") is None:
         return results

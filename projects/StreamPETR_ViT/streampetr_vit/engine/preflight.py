@@ -149,13 +149,12 @@ def checkpoint_bytes(
         model, optimizer: that are saved.
         averaged: there is an average of the weights beside them.
     """
-    weights = sum(value.nbytes for value in model.state_dict().values())
+    copies = 2 if averaged else 1
+    weights = copies * sum(value.nbytes for value in model.state_dict().values())
     # Moments of the Adam family: two of each parameter; a momentum is one.
     moments = 2 if "betas" in optimizer.defaults else 1 if optimizer.defaults.get("momentum") else 0
     trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
-    return math.ceil(
-        1.01 * ((2 if averaged else 1) * weights + moments * trained)
-    )  # and names and positions
+    return math.ceil(1.01 * (weights + moments * trained))  # and names and positions
 
 
 def _check_tensorboard() -> None:

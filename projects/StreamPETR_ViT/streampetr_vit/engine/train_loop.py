@@ -2,11 +2,11 @@
 
 `train` builds the model, the loader, the optimiser and the trainer, checks what the end of the run
 will need, registers the hooks, resumes a checkpoint or loads the start weights, and then runs the
-steps. Around each step the hooks act: the learning rate is set before it; the average of
-the weights, checkpoint, stop, evaluation and log come after it, in this order. The trainer owns the memory of the training streams
-and carries it from step to step. An evaluation owns nothing of the training: each one makes a
-`Stream`, which owns the memory of inference, and drops it at its end. So an evaluation between two
-steps leaves the training as it is.
+steps. Around each step the hooks act: the learning rate is set before it; the average of the
+weights, checkpoint, stop, evaluation and log come after it, in this order. The trainer owns the
+memory of the training streams and carries it from step to step. An evaluation owns nothing of the
+training: each one makes a `Stream`, which owns the memory of inference, and drops it at its end. So
+an evaluation between two steps leaves the training as it is.
 """
 
 from __future__ import annotations
