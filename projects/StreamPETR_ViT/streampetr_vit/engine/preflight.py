@@ -96,7 +96,8 @@ def _check_outputs(
     beside = [FINAL_CHECKPOINT]
     if cfg.train.get("best_checkpoint") is not None:  # an older config.yaml lacks it
         beside.append(BEST_CHECKPOINT)
-    size = checkpoint_bytes(model, optimizer, averaged=cfg.train.get("ema") is not None)
+    averaged = cfg.train.get("ema") is not None  # here, too
+    size = checkpoint_bytes(model, optimizer, averaged)
     check_checkpoint_space(folder, size, numbered, beside)
 
 
