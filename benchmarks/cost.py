@@ -4,6 +4,7 @@
     python benchmarks/cost.py records --out /tmp/scale
     PYTHONPATH=tests/checkpoint python benchmarks/cost.py checkpoints
     python benchmarks/cost.py sampling [--only inference]
+    python benchmarks/cost.py average
 
 `records` repeats the tables of two synthetic scenes until they have the counts of nuScenes trainval
 (850 scenes, 34,000 samples, 2.6 million records of sample_data and of ego_pose), builds the record
@@ -16,6 +17,9 @@ resident memory beyond what the process has after its imports; a loaded model is
 `sampling` is one decoder layer of RepDETR3D on the pyramid of 800x320 input, on one thread, with a
 fifth of the points visible, as in a real rig: inference with one stream, forward and backward with
 two. Memory is what is allocated beyond the inputs.
+
+`average` is one update of train.ema, of random weights, on one thread: the quick start's model and
+ViT-L. The rate counts the average read and written and the weights read.
 """
 
 from __future__ import annotations
@@ -49,17 +53,20 @@ from streampetr_vit.data.nuscenes.build_records import load_records
 from streampetr_vit.engine import load_config
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.modeling.ops.deformable_aggregation import deformable_aggregation
+from streampetr_vit.solver import WeightAverage
 from synthetic_nuscenes import SyntheticConfig, generate
 
 CPU, SPAWN = torch.device("cpu"), multiprocessing.get_context("spawn")
 VERSION = "v1.0-trainval"
 RECORDS_PER_KEY_FRAME = 11  # of a sensor: nuScenes has 77 for twelve sensors, we have seven
 SHARED = ("category", "attribute", "visibility", "sensor")  # tables that every scene refers to
-RECIPE = Path(__file__).resolve().parents[1] / "configs" / "repdetr3d_eva02_l_800x320_24ep.py"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPE = CONFIGS / "repdetr3d_eva02_l_800x320_24ep.py"
 FILES = {"load": "det.pth", "load-detectron2": "det.pth"}  # of the tasks of `checkpoints`
 FILES |= {"convert-pth": "cls.pt", "convert-safetensors": "cls.pt"}
 LEVELS = ((80, 200), (40, 100), (20, 50), (10, 25))
 CAMERAS, CHANNELS, GROUPS, POINTS, VISIBLE = 6, 256, 8, 13, 0.2
+AVERAGED = ("quickstart", "streampetr_eva02_l_800x320_24ep")
 CASES = {"inference": (1, 900), "training": (2, 1200)}  # streams and queries
 
 
@@ -231,6 +238,23 @@ def allocated_mb(call: partial[None]) -> float:
     return max(itertools.accumulate(changes, initial=0)) / 1e6
 
 
+def average(args: argparse.Namespace) -> list[Row]:
+    """Rows of `average`."""
+    torch.set_num_threads(1)
+    rows = []
+    for name in AVERAGED:
+        with torch.device("meta"):
+            model = instantiate(load_config(str(CONFIGS / f"{name}.py")).model)
+        for parameter in model.to_empty(device="cpu").parameters():
+            nn.init.normal_(parameter)
+        weights = WeightAverage(model)
+        (times,) = alternately([partial(weights.update, 1)], args.repeats, warmup=2)
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        row = {"recipe": name, "weights_mb": size / 1e6, **time_row(times)}
+        rows.append({**row, "gb_per_s": 3e-6 * size / row["p50_ms"]})
+    return rows
+
+
 @one_line_errors()
 def main() -> None:
     """Prints the table of a sub-command."""
@@ -253,9 +277,16 @@ def main() -> None:
     add = commands.add_parser("sampling").add_argument
     add("--repeats", type=at_least(1), default=3, help="calls that are timed, after one")
     add("--only", choices=CASES)
+    add = commands.add_parser("average").add_argument
+    add("--repeats", type=at_least(1), default=10, help="updates that are timed, after two")
     args = parser.parse_args()
-    measure = {"records": records, "checkpoints": checkpoints, "sampling": sampling}[args.command]
-    print(as_text({args.command: measure(args)}))
+    measures = {
+        "records": records,
+        "checkpoints": checkpoints,
+        "sampling": sampling,
+        "average": average,
+    }
+    print(as_text({args.command: measures[args.command](args)}))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ train = dict(
     output_dir="./output",
     # Weights to start from, or to evaluate with --eval-only; "" starts from random weights.
     init_checkpoint="",
+    # Which weights of init_checkpoint are taken: "model", or "ema", their moving average.
+    init_weights="model",
     # True leaves out tensors of init_checkpoint whose shape is not that of the model (another set
     # of classes, say); False makes them an error. Evaluation and --resume never leave them out.
     init_allow_wrong_shape=False,
@@ -52,6 +54,10 @@ train = dict(
     best_checkpoint=None,
     # LazyCalls of hooks of detectron2's kind, which act in each step.
     hooks=[],
+    # Moving average of the weights, evaluated and saved beside them: None, or
+    # dict(decay=0.9999, warmup_iters=1000, start_iter=0). decay is the share that is kept in each
+    # step, after about warmup_iters; until start_iter steps are done it equals the weights.
+    ema=None,
     # Iterations between evaluations; 0 evaluates only at the end.
     eval_period=0,
     # Iterations between lines of the log.

@@ -23,6 +23,7 @@ from streampetr_vit.engine.preflight import (
 )
 from streampetr_vit.errors import ConfigError, InputError, MissingFileError, OutputError
 from streampetr_vit.modeling.ops import precision
+from streampetr_vit.solver import WeightAverage
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -127,11 +128,14 @@ def test_the_size_of_a_checkpoint_is_foreseen(tmp_path: Path, kind: Any) -> None
     model = torch.nn.Sequential(*(torch.nn.Linear(300, 300) for _ in range(4)))
     optimizer = kind(model.parameters())
     foreseen = checkpoint_bytes(model, optimizer)
+    with_average = checkpoint_bytes(model, optimizer, averaged=True)
     model(torch.ones(2, 300)).sum().backward()
     optimizer.step()
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(content, tmp_path / "file.pth")
     assert foreseen == pytest.approx((tmp_path / "file.pth").stat().st_size, rel=0.02)
+    torch.save({**content, "ema": WeightAverage(model).state_dict()}, tmp_path / "file.pth")
+    assert with_average == pytest.approx((tmp_path / "file.pth").stat().st_size, rel=0.02)
 
 
 def test_tensorboard_that_cannot_be_imported(

@@ -61,6 +61,7 @@ FREEZE = ("engine/test_freeze.py", "engine/test_freeze_detector.py")
 BEST = ("engine/test_best_checkpoint.py",)
 OWN_HOOKS = ("engine/test_hook_states.py", "engine/test_configured_hooks.py")
 BACKGROUND = ("checkpoint/test_background.py",)
+AVERAGE = ("solver/test_ema.py", "engine/test_ema_training.py")
 GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
 PLACE = ("engine/test_place.py", "engine/test_processes.py")
 PROCESSES = ("engine/test_processes.py",)
@@ -431,6 +432,17 @@ MUTATIONS = (
     Mutation("engine/stream_hooks.py", "== dict(state_dict)", "is not None", HOOKS),
     Mutation("engine/clock.py", "begun + (1 - begun) *", "begun +", EXACT),
     Mutation("engine/clock.py", "(self.epochs - epochs)", "self.epochs", EXACT),
+    Mutation("solver/ema.py", "1.0 - self.decay_at", "self.decay_at", AVERAGE),
+    Mutation("solver/ema.py", "-updates / self", "-iteration / self", AVERAGE),
+    Mutation("solver/ema.py", "updates <= 0", "updates < 0", AVERAGE),
+    Mutation("solver/ema.py", "_point_to(self._parameters, weights)", "pass", AVERAGE),
+    Mutation("solver/ema.py", "get(id(value), value.detach())", "get(0, value.detach())", AVERAGE),
+    Mutation("engine/ema_hook.py", "== self._skipped", "is not None", AVERAGE[1:]),
+    Mutation("engine/ema_hook.py", "self.trainer.iter + 1", "self.trainer.iter", AVERAGE[1:]),
+    Mutation("engine/ema_hook.py", "self._average.restart()", "pass", AVERAGE[1:]),
+    Mutation(
+        "checkpoint/loading.py", " and not resuming)", ")", ("checkpoint/test_average_loading.py",)
+    ),
     Mutation("engine/draws.py", "[seed, iteration, micro_step, rank]", "[seed, 0, 0, rank]", EXACT),
     Mutation(
         "engine/draws.py",

@@ -97,7 +97,8 @@ class Session:
         torch.manual_seed(0)
         model = cast(StreamPETR, build_model(self.cfg))
         if any(text.startswith("train.init_checkpoint=") for text in self.overrides):
-            SafeCheckpointer(model).load(self.cfg.train.init_checkpoint)
+            weights = self.cfg.train.get("init_weights", "model")  # an older file lacks it
+            SafeCheckpointer(model, weights=weights).load(self.cfg.train.init_checkpoint)
             return model
         # A difference between two forms of a network must not hide behind a bias of zero.
         for parameter in model.parameters():

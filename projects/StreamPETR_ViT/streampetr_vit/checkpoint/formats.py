@@ -12,15 +12,17 @@ from streampetr_vit.checkpoint.adapters.known_files import FORMATS, format_of
 from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.errors import CheckpointError
 
-__all__ = ["FORMATS", "format_of", "weights_of"]
+__all__ = ["AVERAGE", "FORMATS", "format_of", "weights_of"]
 
 # Where files keep their weights, in the order of preference; else they are the whole content.
 _WEIGHTS = ("model", "module", "state_dict")
-_AVERAGED_WEIGHTS = ("ema_state", "model_ema")
+# Where this project keeps the moving average of the weights; and where EVA-02 does.
+AVERAGE = "ema"
+_AVERAGED_WEIGHTS = (AVERAGE, "ema_state", "model_ema")
 
 
 def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False) -> dict[str, Any]:
-    """The weights in a file's content, or the average that EVA-02's training keeps beside them.
+    """The weights in a file's content, or the moving average beside them.
 
     Raises:
         CheckpointError: no weights found, or what is there is no dict of whole, dense tensors.
@@ -31,7 +33,7 @@ def weights_of(content: Mapping[str, Any], path: str, *, averaged: bool = False)
         raise CheckpointError(
             f"{path} holds no averaged weights ({' or '.join(_AVERAGED_WEIGHTS)}), only: "
             f"{', '.join(map(str, content)) if len(content) < 9 else examples(content)}; "
-            "leave out --ema"
+            "leave out --ema (in a training or evaluation: train.init_weights=model)"
         )
     weights = dict(content if entry is None else content[entry])
     strange = next(filter(None, (_what_is_wrong(*item) for item in weights.items())), None)

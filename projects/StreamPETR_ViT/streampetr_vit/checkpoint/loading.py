@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from streampetr_vit.checkpoint.adapters.known_files import format_of
 from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_torch
 from streampetr_vit.checkpoint.fit import KeyReport, groups
-from streampetr_vit.checkpoint.formats import weights_of
+from streampetr_vit.checkpoint.formats import AVERAGE, weights_of
 from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
 from streampetr_vit.errors import CheckpointError, UserError, one_line
 from streampetr_vit.files import replacing
@@ -42,6 +42,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         allow_wrong_shape: tensors of another shape keep their start values, with a warning,
             instead of being an error (fine-tuning with another set of classes).
         allow_partial: a file with half of the ViT's tensors is no error.
+        weights: which of a file's weights `load` takes, "model" or "ema", their moving average.
+            Resuming always takes the model's.
+        optional: names of checkpointables that may be missing in a file to resume from. They keep
+            their state then.
         checkpointables: as detectron2's.
     """
 
@@ -53,12 +57,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         require_all: bool = False,
         allow_wrong_shape: bool = False,
         allow_partial: bool = False,
+        weights: str = "model",
+        optional: Collection[str] = (),
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self._require_all = require_all
         self._allow_wrong_shape = allow_wrong_shape
         self._allow_partial = allow_partial
+        self._averaged, self._optional = weights == AVERAGE, optional
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint as detectron2 does, with the settings of the model beside it."""
@@ -128,7 +135,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         # Weights are copied into the model. The state of an optimiser is not: it must not depend
         # on a file that training may overwrite.
         content = read_checkpoint(path, lazily=not names)
-        weights, model = weights_of(content, path), self.model.state_dict()
+        weights = weights_of(content, path, averaged=self._averaged and not resuming)
+        model = self.model.state_dict()
         rest = dict(content) if isinstance(content.get("model"), Mapping) else {}
         rest.pop("model", None)
         # Half of a model must not pass for a loaded one: evaluating a backbone gives mAP 0.
@@ -137,7 +145,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._check_names(path, report, weights, self._require_all or resuming)
         self._check_settings(path, rest.get(SETTINGS), self._require_all or resuming)
         if resuming:
-            _check_state(path, [name for name in names if name not in rest])
+            needed = [name for name in names if name not in self._optional]
+            _check_state(path, [name for name in needed if name not in rest])
         _check_numbers(path, matched, model)
         level = logging.WARNING if report.missing or report.unused else logging.INFO
         logger.log(level, "checkpoint %s: %s", path, report.summary())

@@ -1,4 +1,4 @@
-"""The model of a configuration on this process's device."""
+"""The model of a configuration on this process's device, and the average of its weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.config import check_settings, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device
+from streampetr_vit.solver import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -27,3 +28,9 @@ def build_model(cfg: DictConfig) -> nn.Module:
     logger.info("%s: parameters %s", type(model).__name__, parts)
     compile_parts(model, **(cfg.train.get("compile") or {}))  # an older config.yaml lacks it
     return model
+
+
+def build_average(cfg: DictConfig, model: nn.Module) -> WeightAverage | None:
+    """The average of a model's weights that train.ema asks for; None without it."""
+    settings = cfg.train.get("ema")  # an older config.yaml lacks it
+    return None if settings is None else WeightAverage(model, **settings)

@@ -13,9 +13,10 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
-from streampetr_vit.engine.building import build_model
+from streampetr_vit.engine.building import build_average, build_model
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.preflight import check_evaluation
 from streampetr_vit.engine.resume import last_checkpoint
@@ -30,8 +31,9 @@ from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
 from streampetr_vit.modeling.training_window import evaluation_mode
-from streampetr_vit.report.from_run import MEMORY_OFF, MEMORY_ON, report_from_run
+from streampetr_vit.report.from_run import AVERAGED, MEMORY_OFF, MEMORY_ON, report_from_run
 from streampetr_vit.report.page import write_report
+from streampetr_vit.solver import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -91,20 +93,31 @@ def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any]
     return run
 
 
-def evaluate_and_report(cfg: DictConfig, model: nn.Module) -> Metrics:
+def evaluate_and_report(
+    cfg: DictConfig, model: nn.Module, average: WeightAverage | None = None
+) -> Metrics:
     """Evaluates as `evaluate` does, and writes report.html if the configuration has a report.
 
-    With report.memory_off the test set runs a second time, for comparison: without the temporal
-    memory. The metrics returned are those of the first time. A report that cannot be made is an
+    With an average of the weights, the test set runs once more with it. Its metrics are beside the
+    others, under the task's name and "_ema".
+
+    With report.memory_off the test set runs again for comparison, with the weights and without the
+    temporal memory. These metrics are not returned. A report that cannot be made is an
     error in the log and no more.
     """
     memory = _remembers(cfg)
     results = evaluate(cfg, model, memory=memory)
+    other_runs: dict[str, Path] = {}
+    if average is not None:
+        # A folder of its own, as below: the evaluator would overwrite the other results.
+        other_runs[AVERAGED] = Path(cfg.train.output_dir, "inference_ema")
+        logger.info("evaluating the average of the weights")
+        with average.swapped():
+            found = evaluate(cfg, model, str(other_runs[AVERAGED]), memory=memory)
+        results |= {f"{task}_{AVERAGE}": metrics for task, metrics in found.items()}
     if cfg.get("report") is None:
         return results
-    other_runs: dict[str, Path] = {}
     if cfg.report.memory_off and memory:
-        # A folder of its own: the evaluator would overwrite the results with memory.
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
         try:
             evaluate(cfg, model, folder, memory=False)
@@ -162,7 +175,7 @@ def _differences_from_published(cfg: DictConfig) -> list[str]:
 
 
 def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
-    """Evaluates the weights of train.init_checkpoint.
+    """Evaluates the weights of train.init_checkpoint; with train.ema their average as well.
 
     Where train.output_dir holds a training, everything is written into its folder `evaluation`.
 
@@ -177,14 +190,26 @@ def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
     with SignalWatch():  # a signal ends an evaluation at once
         model = build_model(cfg)
         # require_all: a backbone file would load, and its random head would give mAP 0.
-        checkpointer = SafeCheckpointer(model, cfg.train.output_dir, require_all=True)
+        weights = cfg.train.get("init_weights", "model")  # an older config.yaml lacks it
+        # Beside the average itself there is nothing to compare with it.
+        average = build_average(cfg, model) if weights == "model" else None
+        checkpointer = SafeCheckpointer(
+            model,
+            cfg.train.output_dir,
+            require_all=True,
+            weights=weights,
+            **({} if average is None else {AVERAGE: average}),
+        )
         path = on_rank_0(lambda: _weights(cfg, checkpointer, resume))
         cfg = with_output_dir(cfg, on_rank_0(lambda: evaluation_folder(cfg)))
         cfg.train.init_checkpoint = path  # so that config.yaml says what was evaluated
         check_evaluation(cfg, model)
         on_all_ranks(lambda: checkpointer.load(path))
         on_rank_0(lambda: save_config(cfg, cfg.train.output_dir))
-        return evaluate_and_report(cfg, model)
+        if average is not None and not average.is_loaded:
+            logger.warning("%s has no average of the weights (ema): there is no row of it", path)
+            average = None
+        return evaluate_and_report(cfg, model, average)
 
 
 def _weights(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) -> str:

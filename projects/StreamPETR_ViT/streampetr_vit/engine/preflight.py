@@ -96,7 +96,9 @@ def _check_outputs(
     beside = [FINAL_CHECKPOINT]
     if cfg.train.get("best_checkpoint") is not None:  # an older config.yaml lacks it
         beside.append(BEST_CHECKPOINT)
-    check_checkpoint_space(folder, checkpoint_bytes(model, optimizer), numbered, beside)
+    averaged = cfg.train.get("ema") is not None  # here, too
+    size = checkpoint_bytes(model, optimizer, averaged)
+    check_checkpoint_space(folder, size, numbered, beside)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -139,9 +141,17 @@ def check_checkpoint_space(
     )
 
 
-def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """The size of a checkpoint: weights, buffers and the optimiser's state after a step."""
-    weights = sum(value.nbytes for value in model.state_dict().values())
+def checkpoint_bytes(
+    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: bool = False
+) -> int:
+    """The size of a checkpoint: weights, buffers and the optimiser's state after a step.
+
+    Args:
+        model, optimizer: that are saved.
+        averaged: there is an average of the weights beside them.
+    """
+    copies = 2 if averaged else 1
+    weights = copies * sum(value.nbytes for value in model.state_dict().values())
     # Moments of the Adam family: two of each parameter; a momentum is one.
     moments = 2 if "betas" in optimizer.defaults else 1 if optimizer.defaults.get("momentum") else 0
     trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])

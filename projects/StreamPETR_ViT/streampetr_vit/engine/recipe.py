@@ -13,7 +13,7 @@ from streampetr_vit.engine.clock import Clock
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.setting_tables import MOST_ITERS
 from streampetr_vit.errors import InputError
-from streampetr_vit.solver import batch_lr_factor, iterations_per_epoch
+from streampetr_vit.solver import WeightAverage, batch_lr_factor, iterations_per_epoch
 from streampetr_vit.solver.schedule import PUBLISHED_LR
 
 
@@ -118,6 +118,7 @@ class Recipe:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         frozen: object = "nothing",
+        average: WeightAverage | None = None,
     ) -> str:
         """The text that the log shows before training, with the optimiser's base learning rates."""
         # From the built objects where possible: the text shows what runs, not what was asked for.
@@ -138,6 +139,7 @@ class Recipe:
             "warm-up": f"{cfg.schedule.warmup_iters} iterations from "
             f"{cfg.schedule.warmup_factor:.3g}, cosine to {cfg.schedule.end_factor:g}",
             "precision": f"{cfg.train.precision}, gradient norm at most {cfg.train.clip_grad_norm}",
+            "weight average": str(average or "none"),
             "kernels": _kernels(model, optimizer),
             "recomputed": _recomputed(model),
         }

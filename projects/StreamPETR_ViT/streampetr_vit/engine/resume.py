@@ -15,6 +15,7 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.manifest import MANIFEST, damage, in_order, read_manifest
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
@@ -55,6 +56,8 @@ def resume_or_start(
     seen = on_rank_0(lambda: (os.path.getsize(path), socket.gethostname()))
     on_all_ranks(lambda: _check_sees(path, *seen))
     rest = on_all_ranks(lambda: checkpointer.resume(path))
+    if AVERAGE in rest:
+        logger.warning("the average of the weights in %s is left out: train.ema is null", path)
     start_iter = on_rank_0(lambda: trainer.iter + 1)  # the file holds the one that was just done
     on_all_ranks(lambda: _check_iteration(path, trainer.iter + 1, start_iter))
     _check_length(cfg, batch.clock.max_iter, path, start_iter)

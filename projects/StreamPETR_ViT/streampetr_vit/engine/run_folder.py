@@ -41,6 +41,7 @@ _RECORDS = (
     "report.html",
     "inference",
     "inference_memory_off",
+    "inference_ema",
     "evaluation",
     "events.out.tfevents.*",
 )

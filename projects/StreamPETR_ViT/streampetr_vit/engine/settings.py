@@ -28,6 +28,7 @@ from streampetr_vit.engine.described import call
 from streampetr_vit.engine.overrides import arguments_of, target_of
 from streampetr_vit.engine.setting_tables import ARGUMENTS, OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, UserError, one_line
+from streampetr_vit.solver import WeightAverage
 from streampetr_vit.texts import nearest, shown
 
 # What is instantiated.
@@ -38,6 +39,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "train.compile": compile_parts,
     "train.checkpointer": CheckpointHook,
     "train.best_checkpoint": BestCheckpointHook,
+    "train.ema": WeightAverage,
 }
 _PACKAGES = {"xformers": "xformers", "flash-attn": "flash_attn"}  # of attention kernels
 

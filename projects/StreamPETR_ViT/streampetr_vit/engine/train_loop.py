@@ -2,11 +2,11 @@
 
 `train` builds the model, the loader, the optimiser and the trainer, checks what the end of the run
 will need, registers the hooks, resumes a checkpoint or loads the start weights, and then runs the
-steps. Around each step the hooks act: the learning rate is set before it; checkpoint, stop,
-evaluation and log come after it, in this order. The trainer owns the memory of the training streams
-and carries it from step to step. An evaluation owns nothing of the training: each one makes a
-`Stream`, which owns the memory of inference, and drops it at its end. So an evaluation between two
-steps leaves the training as it is.
+steps. Around each step the hooks act: the learning rate is set before it; the average of the
+weights, checkpoint, stop, evaluation and log come after it, in this order. The trainer owns the
+memory of the training streams and carries it from step to step. An evaluation owns nothing of the
+training: each one makes a `Stream`, which owns the memory of inference, and drops it at its end. So
+an evaluation between two steps leaves the training as it is.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.agreement import on_all_ranks
 from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
-from streampetr_vit.engine.building import build_model
+from streampetr_vit.engine.building import build_average, build_model
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.configured_hooks import configured_hooks, has_state
 from streampetr_vit.engine.distributed import training_module, wait_for_main
+from streampetr_vit.engine.ema_hook import AverageHook
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.freeze import FreezeHook, Freezing
 from streampetr_vit.engine.half_precision import check_half_precision
@@ -44,7 +46,7 @@ from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
 from streampetr_vit.engine.targets import trust_options
 from streampetr_vit.engine.trainer import StreamingTrainer
 from streampetr_vit.errors import InputError, UserError
-from streampetr_vit.solver import warmup_cosine
+from streampetr_vit.solver import WeightAverage, warmup_cosine
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,8 @@ def _train(
         stop_asked=lambda: watch.received is not None,
     )
     check_training(cfg, model, optimizer, recipe)
-    checkpointer = _checkpointer(cfg, model, trainer)
+    average = build_average(cfg, model)
+    checkpointer = _checkpointer(cfg, model, trainer, average)
     checkpoints = _checkpoint_hook(cfg, recipe, checkpointer)
     best = _best_checkpoint_hook(cfg, checkpoints)
     batch, streams = _batch_hook(cfg, recipe), StreamStateHook(loader)
@@ -115,7 +118,7 @@ def _train(
 
     def evaluate_now() -> Metrics:
         results.clear()
-        results.update(_evaluate(cfg, model, checkpoints, watch))
+        results.update(_evaluate(cfg, model, average, checkpoints, watch))
         if best is not None:
             best.judge(results)
         return results
@@ -130,6 +133,7 @@ def _train(
             batch,
             # Before the checkpoint, which then has their state after this step.
             *(hook for hook in added if has_state(hook)),
+            None if average is None else AverageHook(average),
             checkpoints,
             StopHook(watch, checkpoints, f"To go on: {_command(cfg, '--resume')}"),
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
@@ -137,7 +141,7 @@ def _train(
             *(hook for hook in added if not has_state(hook)),
         ]
     )
-    logger.info(recipe.describe(cfg, model, optimizer, freezing))
+    logger.info(recipe.describe(cfg, model, optimizer, freezing, average))
     resume = is_restart(cfg.train.output_dir) or resume
     start_iter = resume_or_start(cfg, trainer, checkpointer, batch, streams, resume)
     note_start(cfg.train.output_dir)
@@ -153,6 +157,7 @@ def _train(
 def _evaluate(
     cfg: DictConfig,
     model: nn.Module,
+    average: WeightAverage | None,
     checkpoints: CheckpointHook,
     watch: SignalWatch,
 ) -> Metrics:
@@ -162,7 +167,7 @@ def _evaluate(
     try:
         # Inside: a signal that came after `StopHook` looked ends the program here.
         with watch.at_once():
-            results = evaluate_and_report(cfg, model)
+            results = evaluate_and_report(cfg, model, average)
             wait_for_main()  # rank 0 scores and reports alone
         return results
     except BaseException as error:
@@ -186,11 +191,16 @@ def _command(cfg: DictConfig, option: str) -> str:
     return command(cfg.train.output_dir, option, *trust_options(cfg))
 
 
-def _checkpointer(cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer) -> SafeCheckpointer:
+def _checkpointer(
+    cfg: DictConfig, model: nn.Module, trainer: StreamingTrainer, average: WeightAverage | None
+) -> SafeCheckpointer:
     return SafeCheckpointer(
         model,  # not the wrapped one: names in the file carry no "module." prefix
         cfg.train.output_dir,
         trainer=trainer,
+        **({} if average is None else {AVERAGE: average}),
+        optional=[AVERAGE],  # a run without may be resumed with one
+        weights=cfg.train.get("init_weights", "model"),  # an older config.yaml lacks it
         allow_wrong_shape=cfg.train.init_allow_wrong_shape,
         allow_partial=cfg.train.get("init_allow_partial", False),  # an older config.yaml lacks it
     )

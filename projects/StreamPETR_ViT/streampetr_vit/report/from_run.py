@@ -27,6 +27,7 @@ from streampetr_vit.report.tables import Summary
 from streampetr_vit.structures import DatasetSpec
 
 MEMORY_ON, MEMORY_OFF = "memory on", "memory off at test"
+AVERAGED = "average of the weights (EMA)"
 # The libraries that the numbers depend on.
 _PACKAGES = ("torch", "detectron2", "nuscenes-devkit", "numpy", "opencv-python-headless")
 
