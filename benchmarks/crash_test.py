@@ -40,18 +40,25 @@ from synthetic_nuscenes import SyntheticConfig, generate
 ROOT = Path(__file__).resolve().parents[1]
 DATA = SyntheticConfig(train_scenes=3, val_scenes=1, frames=7, image_width=128, image_height=72)
 # Everything random is on, and the recipe is as small as it can be.
-SMALL = """
-dataloader.evaluator=null report=null
-dataloader.train.mapper.image_aug.final_size=[48,128]
-dataloader.train.mapper.image_aug.resize_range=[0.95,1.1]
-dataloader.train.mapper.image_aug.flip_probability=0.5
-dataloader.train.mapper.cache_images=False
-model.backbone.net.img_size=48 model.backbone.net.depth=2 model.backbone.net.drop_path_rate=0.2
-model.backbone.net.window_size=2 model.backbone.net.global_window_size=3
-model.head.decoder.num_layers=2 model.head.decoder.feedforward_dim=64
-model.head.decoder.dropout=0.1
-train.precision=bf16 train.max_seconds=null train.num_threads=1
-""".split()
+SMALL = [
+    "dataloader.evaluator=null",
+    "report=null",
+    "dataloader.train.mapper.image_aug.final_size=[48,128]",
+    "dataloader.train.mapper.image_aug.resize_range=[0.95,1.1]",
+    "dataloader.train.mapper.image_aug.flip_probability=0.5",
+    "dataloader.train.mapper.cache_images=False",
+    "model.backbone.net.img_size=48",
+    "model.backbone.net.window_size=2",
+    "model.backbone.net.global_window_size=3",
+    "model.backbone.net.depth=2",
+    "model.backbone.net.drop_path_rate=0.2",
+    "model.head.decoder.num_layers=2",
+    "model.head.decoder.feedforward_dim=64",
+    "model.head.decoder.dropout=0.1",
+    "train.precision=bf16",
+    "train.max_seconds=null",
+    "train.num_threads=1",
+]
 WALL_TIME = ".elapsed_s"
 AIMS = ("step", "save", "step", "start")  # of the kills, in turn
 PERIOD, SAVE_S, POLL_S = 4, 0.05, 0.002
@@ -234,11 +241,11 @@ def main(argv: list[str] | None = None) -> None:
         difference = first_difference(whole.final(), cut.final())
         repeated = cut.steps_taken() - steps
         left = len(cut.temporary())
-    words_of_hits = ", ".join(f"{count} {what}" for what, count in sorted(hits.items()))
+    of_them = ", ".join(f"{count} {what}" for what, count in sorted(hits.items()))
+    result = "equal" if difference is None else f"NOT EQUAL, first in {difference}"
     print(
-        f"{sum(hits.values())} kills ({words_of_hits}); {repeated} steps repeated; {left} temporary "
-        f"files left; {time.monotonic() - begin:.0f} s; "
-        + ("equal" if difference is None else f"NOT EQUAL, first in {difference}")
+        f"{sum(hits.values())} kills ({of_them}); {repeated} steps repeated; {left} temporary "
+        f"files left; {time.monotonic() - begin:.0f} s; {result}"
     )
     sys.exit(0 if difference is None else 1)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from detectron2.utils import comm
-from tiny_detector import make_detector, make_repdetr3d, make_sample
+from tiny_detector import make_detector, make_repdetr3d, make_sample, same
+from torch import nn
 
 from streampetr_vit.data.build import build_window_loader
 from streampetr_vit.data.mapper import NuScenesMapper
@@ -30,14 +32,14 @@ from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Sample
 
 LANES = ("a", "b")  # the first is rank 0's
-STEPS = 3
+STEPS, WINDOWS = 20, 3
 WINDOW = TrainingWindow(num_frame_losses=2, num_frame_head_grads=2, num_frame_backbone_grads=2)
 
 
-def prepared(detector: StreamPETR) -> StreamPETR:
-    """With activation checkpointing and divisors over ranks, without random numbers."""
-    detector.backbone.net.use_act_checkpoint = True
-    detector.head.decoder.use_act_checkpoint = True
+def prepared(detector: StreamPETR, checkpointing: bool = True) -> StreamPETR:
+    """With divisors over ranks, without random numbers."""
+    detector.backbone.net.use_act_checkpoint = checkpointing
+    detector.head.decoder.use_act_checkpoint = checkpointing
     # Each process draws its own.
     detector.grid_mask = detector.denoising = None
     detector.criterion = TrainingLoss(
@@ -60,18 +62,43 @@ def streams(scenes: tuple[str, ...]) -> list[list[Sample]]:
 
 
 def windows(scenes: tuple[str, ...]) -> list[list[list[Sample]]]:
-    first = range(0, 3 * STEPS, 3)
+    first = range(0, 3 * WINDOWS, 3)
     return [[[make_sample(i + j, s) for j in range(3)] for s in scenes] for i in first]
 
 
-def trained(detector: StreamPETR, batches: Iterable[Any]) -> dict[str, Any]:
-    trainer = trainer_of(prepared(detector))
-    scalars = []
+def trained(
+    detector: StreamPETR,
+    batches: Iterable[Any],
+    checkpointing: bool = True,
+    sees_own_pictures: bool = False,
+) -> dict[str, Any]:
+    """Takes a step with each batch. BatchNorm sees the pictures of its rank only if it may."""
+    trainer = trainer_of(prepared(detector, checkpointing))
+    if not sees_own_pictures:
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    scalars, gradients = [], {}
     for batch in batches:
         losses = trainer.forward(batch)
         trainer.backward(losses)
+        if not gradients:
+            gradients = {name: p.grad.clone() for name, p in detector.named_parameters()}
         scalars.append(trainer.update(losses, trainer.clip())[0])
-    return {"scalars": scalars, "weights": detector.state_dict()}
+    return {"scalars": scalars, "gradients": gradients, "weights": detector.state_dict()}
+
+
+# Detectors and batches that two processes train as one does.
+EQUAL: dict[str, tuple[Callable[[], StreamPETR], Callable[[tuple[str, ...]], list[Any]]]] = {
+    "streampetr": (make_detector, streams),
+    "repdetr3d": (make_repdetr3d, streams),
+    "windows": (partial(make_detector, window=WINDOW), windows),
+}
+
+
+def equal_run(name: str, scenes: tuple[str, ...], checkpointing: bool) -> dict[str, Any]:
+    make, batches = EQUAL[name]
+    return trained(make(), batches(scenes), checkpointing)
 
 
 def repdetr3d_steps(root: str, rank: int, world_size: int) -> dict[str, Any]:
@@ -97,18 +124,22 @@ def repdetr3d_steps(root: str, rank: int, world_size: int) -> dict[str, Any]:
                 value.fill_(1000.0)
         yield next(batches)
 
-    return trained(detector, two_with_a_mark())
+    return trained(detector, two_with_a_mark(), sees_own_pictures=True)
 
 
 def both_ranks(folder: str, root: str) -> None:
     torch.set_num_threads(1)
     rank = comm.get_rank()
     mine = LANES[rank : rank + 1]
-    runs = {
-        "streams": trained(make_detector(), streams(mine)),
-        "windows": trained(make_detector(window=WINDOW), windows(mine)),
-        "repdetr3d": repdetr3d_steps(root, rank, 2),
+    runs: dict[Any, Any] = {
+        (name, checkpointing): equal_run(name, mine, checkpointing)
+        for name in EQUAL
+        for checkpointing in (False, True)
     }
+    runs["statistics"] = repdetr3d_steps(root, rank, 2)
+    unlike = make_detector(seed=rank)
+    trainer_of(unlike)
+    runs["start"] = unlike.state_dict()
     torch.save(runs, f"{folder}/rank{rank}.pt")
     if rank == 0:
         time.sleep(0.5)
@@ -123,19 +154,26 @@ def test_the_detector_in_two_processes(
     arguments = (str(tmp_path), str(tiny_nuscenes))
     launch(both_ranks, arguments, num_processes=2, use_gpu=False)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    # Several steps with memory equal one process with both lanes, whose losses divide by both.
-    for name, window, batches in (("streams", None, streams), ("windows", WINDOW, windows)):
-        one = trained(make_detector(window=window), batches(LANES))
-        assert first[name]["scalars"] == second[name]["scalars"]
-        for step, expected in zip(first[name]["scalars"], one["scalars"], strict=True):
-            assert step == pytest.approx(expected, rel=1e-4, abs=1e-6), name
-        torch.testing.assert_close(first[name]["weights"], one["weights"], rtol=1e-4, atol=1e-6)
-        moved = [
-            not torch.equal(v, make_detector().state_dict()[k]) for k, v in one["weights"].items()
-        ]
+    # All begin with rank 0's values, of buffers too: a checkpoint has no others.
+    differing = [
+        name for name in first["start"] if not same(first["start"][name], second["start"][name])
+    ]
+    assert not differing
+    # One process with both lanes, whose losses divide by both; over steps with memory.
+    for name, (make, _) in EQUAL.items():
+        one = equal_run(name, LANES, checkpointing=False)
+        moved = [not torch.equal(p, one["weights"][k]) for k, p in make().named_parameters()]
         assert sum(moved) > 0.9 * len(moved)
+        for way in ((name, False), (name, True)):
+            two = first[way]
+            assert two["scalars"] == second[way]["scalars"]
+            # Measured: 1.4e-6, the noise of sums in another order.
+            for step, expected in zip(two["scalars"], one["scalars"], strict=True):
+                assert step == pytest.approx(expected, rel=1e-5, abs=1e-6), way
+            torch.testing.assert_close(two["gradients"], one["gradients"], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(two["weights"], one["weights"], rtol=1e-4, atol=1e-6)
     # BatchNorm of a rank sees that rank's pictures: the weights agree, its statistics stay its own.
-    ours, theirs = first["repdetr3d"]["weights"], second["repdetr3d"]["weights"]
+    ours, theirs = first["statistics"]["weights"], second["statistics"]["weights"]
     statistics = [name for name in ours if "running_" in name]
     assert statistics and all(name.startswith("image_head.") for name in statistics)
     means = [name for name in statistics if name.endswith("running_mean")]
