@@ -56,6 +56,7 @@ SMALL = [
     "model.head.decoder.feedforward_dim=64",
     "model.head.decoder.dropout=0.1",
     "train.precision=bf16",
+    "train.ema={decay:0.9,warmup_iters:10,start_iter:2}",
     "train.max_seconds=null",
     "train.num_threads=1",
 ]

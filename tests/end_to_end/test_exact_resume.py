@@ -38,7 +38,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS, KILLED_AFTER = 30, 11
 REAL_MAIN = tool.main
 Change = Callable[[], None]  # of the command, in its process
-AVERAGED: tuple[str, ...] = ()  # overrides that switch the average of the weights on
 
 
 class KillHook(HookBase):
@@ -95,7 +94,7 @@ class Case:
 def config_of(case: Case, data: Path, folder: Path) -> str:
     """Writes the case's recipe as a file and returns its path."""
     file = ROOT / "configs" / f"{case.recipe}.py"
-    words = [f"train.max_iter={STEPS}", "train.device=cpu", "train.log_period=1", *AVERAGED]
+    words = [f"train.max_iter={STEPS}", "train.device=cpu", "train.log_period=1"]
     _, path, *overrides = small(file, data, *words, *case.more)
     cfg = load_config(path, overrides)
     loader = cfg.dataloader.train
@@ -187,7 +186,7 @@ CASES = [
 def test_a_killed_run_ends_as_one_that_was_never_touched(case: Case, runs: Runs) -> None:
     resumed = runs.resumed(case, runs.killed(case))
     whole = final(runs.whole(case))
-    assert {"model", "trainer", "memories"} <= set(whole)
+    assert {"model", "ema", "trainer", "memories"} <= set(whole)
     assert first_difference(whole, resumed) is None
 
 
