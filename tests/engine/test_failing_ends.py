@@ -37,7 +37,8 @@ def test_a_report_that_cannot_be_made_is_a_line_in_the_log(
     assert set(train(cfg)) == {"toy"}
     (line,) = [r for r in caplog.records if "no report was made" in r.getMessage()]
     assert line.levelno == logging.ERROR and line.exc_info is None
-    assert f"--config-file {tmp_path}/config.yaml --eval-only --resume" in line.getMessage()
+    advice = f"--config-file {tmp_path}/config.yaml --eval-only --resume --trust toy_task"
+    assert advice in line.getMessage()
 
 
 def test_the_evaluation_without_memory_is_a_part_of_the_report(
@@ -71,7 +72,8 @@ def test_an_evaluation_that_fails_leaves_the_training_and_says_how_to_evaluate(
     with pytest.raises(kind, match="no metrics today") as failure:
         train(toy(tmp_path))
     final = tmp_path / "model_final.pth"
-    advice = f"--config-file {tmp_path}/config.yaml --eval-only train.output_dir={tmp_path}"
+    advice = f"--config-file {tmp_path}/config.yaml --eval-only --trust toy_task"
+    advice = f"{advice} train.output_dir={tmp_path}"
     said = str(failure.value) if kind is InputError else caplog.text
     assert f"{advice} train.init_checkpoint={final}" in said
     assert final.is_file() and (tmp_path / "last_checkpoint").read_text() == final.name

@@ -21,7 +21,7 @@ from streampetr_vit.engine.config import call
 from streampetr_vit.engine.preflight import check_evaluation
 from streampetr_vit.engine.resume import last_checkpoint
 from streampetr_vit.engine.run_folder import (
-    command,
+    command_for,
     evaluation_folder,
     save_config,
     with_output_dir,
@@ -151,14 +151,13 @@ def _write_report(cfg: DictConfig, main_run: str, other_runs: dict[str, Path]) -
 
 def _without_report(cfg: DictConfig, results: Metrics, error: Exception) -> Metrics:
     """Logs why there is no report, and how to make one."""
-    folder = cfg.train.output_dir
     logger.error(
         "no report was made (%s: %s). The metrics above are complete, their files are in %s. To "
         "make it later: %s; or report_from_run in Python (docs/evaluate.md)",
         type(error).__name__,
         str(error).partition("\n")[0],
         cfg.dataloader.evaluator.output_dir,
-        command(folder, "--eval-only", "--resume"),
+        command_for(cfg, "--eval-only", "--resume"),
     )
     return results
 

@@ -22,6 +22,7 @@ from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.engine.settings import check_settings
+from streampetr_vit.engine.targets import trust_options
 from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.logs import forget_logged
 
@@ -212,6 +213,11 @@ def command(folder: str, *options: str) -> str:
         words.append(f"--num-gpus {comm.get_local_size()}")
     # The folder may have been moved since its config.yaml was written.
     return " ".join([*words, *options, as_override("train.output_dir", folder)])
+
+
+def command_for(cfg: DictConfig, *options: str) -> str:
+    """The same for the run of a configuration, with the --trust that its config.yaml needs."""
+    return command(cfg.train.output_dir, *options, *trust_options(cfg))
 
 
 def as_override(key: str, text: str) -> str:

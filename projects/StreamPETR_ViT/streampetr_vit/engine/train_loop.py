@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from detectron2.engine import HookBase, default_writers, hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
@@ -25,8 +25,14 @@ from torch import nn
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.agreement import on_all_ranks
-from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.building import build_average, build_model
+from streampetr_vit.engine.built_hooks import (
+    batch_hook,
+    best_checkpoint_hook,
+    checkpoint_hook,
+    log_hook,
+    schedule_hook,
+)
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.configured_hooks import configured_hooks, has_state
@@ -35,18 +41,17 @@ from streampetr_vit.engine.ema_hook import AverageHook
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.freeze import FreezeHook, Freezing
 from streampetr_vit.engine.half_precision import check_half_precision
-from streampetr_vit.engine.hooks import LogHook, ScheduleHook, StopHook
+from streampetr_vit.engine.hooks import StopHook
 from streampetr_vit.engine.preflight import check_training
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.restarts import is_restart, note_start
 from streampetr_vit.engine.resume import resume_or_start
-from streampetr_vit.engine.run_folder import as_override, command, end_last_line, save_config
+from streampetr_vit.engine.run_folder import as_override, command_for, save_config
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
-from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
-from streampetr_vit.engine.targets import trust_options
+from streampetr_vit.engine.stream_hooks import StreamStateHook
 from streampetr_vit.engine.trainer import StreamingTrainer
-from streampetr_vit.errors import InputError, UserError
-from streampetr_vit.solver import WeightAverage, warmup_cosine
+from streampetr_vit.errors import UserError
+from streampetr_vit.solver import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +116,9 @@ def _train(
     check_training(cfg, model, optimizer, recipe)
     average = build_average(cfg, model)
     checkpointer = _checkpointer(cfg, model, trainer, average)
-    checkpoints = _checkpoint_hook(cfg, recipe, checkpointer)
-    best = _best_checkpoint_hook(cfg, checkpoints)
-    batch, streams = _batch_hook(cfg, recipe), StreamStateHook(loader)
+    checkpoints = checkpoint_hook(cfg, recipe, checkpointer)
+    best = best_checkpoint_hook(cfg, checkpoints)
+    batch, streams = batch_hook(cfg, recipe), StreamStateHook(loader)
     results: Metrics = {}
 
     def evaluate_now() -> Metrics:
@@ -127,7 +132,7 @@ def _train(
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            _schedule_hook(cfg, trainer, batch),
+            schedule_hook(cfg, trainer, batch),
             FreezeHook(freezing, wrap),
             streams,
             batch,
@@ -135,7 +140,7 @@ def _train(
             *(hook for hook in added if has_state(hook)),
             None if average is None else AverageHook(average),
             checkpoints,
-            StopHook(watch, checkpoints, f"To go on: {_command(cfg, '--resume')}"),
+            StopHook(watch, checkpoints, f"To go on: {command_for(cfg, '--resume')}"),
             hooks.EvalHook(cfg.train.eval_period, evaluate_now),
             best,
             *(hook for hook in added if not has_state(hook)),
@@ -149,7 +154,7 @@ def _train(
     # Last: its writers open metrics.json, which had to be moved aside first, and they write what
     # the other hooks have put into the step's scalars.
     max_iter = batch.clock.max_iter  # a resume with another batch changes it
-    trainer.register_hooks([_log_hook(cfg, max_iter)])
+    trainer.register_hooks([log_hook(cfg, max_iter)])
     trainer.train(start_iter, max_iter)
     return results
 
@@ -179,16 +184,12 @@ def _evaluate(
         weights = as_override("train.init_checkpoint", file)
         advice = (
             "the training so far is saved. To evaluate it again: "
-            f"{_command(cfg, '--eval-only')} {weights}"
+            f"{command_for(cfg, '--eval-only')} {weights}"
         )
         if isinstance(error, UserError):
             raise type(error)(f"evaluation failed: {error}; {advice}") from error
         logger.error("evaluation failed; %s", advice)
         raise
-
-
-def _command(cfg: DictConfig, option: str) -> str:
-    return command(cfg.train.output_dir, option, *trust_options(cfg))
 
 
 def _checkpointer(
@@ -210,52 +211,3 @@ def _empty_memory(model: nn.Module, lanes: int) -> Callable[[], Any] | None:
     """What makes the memory of this rank's lanes, if the model knows how."""
     make = getattr(model, "empty_memory", None)
     return None if make is None else functools.partial(make, lanes)
-
-
-def _batch_hook(cfg: DictConfig, recipe: Recipe) -> BatchHook:
-    restarts = cfg.train.get("restart_streams", False)  # an older config.yaml lacks it
-    return BatchHook(recipe.lanes, recipe.accumulate, recipe.clock, restarts)
-
-
-def _schedule_hook(cfg: DictConfig, trainer: StreamingTrainer, batch: BatchHook) -> ScheduleHook:
-    settings = {key: cfg.schedule[key] for key in ("warmup_iters", "warmup_factor", "end_factor")}
-    schedule = functools.partial(warmup_cosine, **settings)
-    return ScheduleHook(
-        schedule,
-        trainer.optimizer,
-        cfg.train.max_seconds,
-        progress=lambda iteration: batch.clock.progress(iteration),  # a resume sets its clock
-    )
-
-
-def _checkpoint_hook(
-    cfg: DictConfig, recipe: Recipe, checkpointer: SafeCheckpointer
-) -> CheckpointHook:
-    options = dict(cfg.train.checkpointer)
-    options["period"] = options["period"] or recipe.epoch_iters
-    return CheckpointHook(checkpointer, **options)
-
-
-def _best_checkpoint_hook(
-    cfg: DictConfig, checkpoints: CheckpointHook
-) -> BestCheckpointHook | None:
-    settings = cfg.train.get("best_checkpoint")  # an older config.yaml lacks it
-    if settings is None:
-        return None
-    if cfg.dataloader.get("evaluator") is None:
-        raise InputError(
-            "train.best_checkpoint needs an evaluation, and dataloader.evaluator is null: set one, "
-            "or set train.best_checkpoint=null"
-        )
-    return BestCheckpointHook(checkpoints, **settings)
-
-
-def _log_hook(cfg: DictConfig, max_iter: int) -> LogHook | None:
-    if not comm.is_main_process():
-        return None
-    # With a limit of time, the writer's estimate of the remaining time would be wrong: it counts
-    # iterations. None leaves it out.
-    expected_iters = None if cfg.train.max_seconds else max_iter
-    end_last_line(os.path.join(cfg.train.output_dir, "metrics.json"))
-    writers = default_writers(cfg.train.output_dir, expected_iters)
-    return LogHook(cfg.train.output_dir, writers, cfg.train.log_period)
