@@ -63,6 +63,7 @@ SMALL = [
 WALL_TIME = ".elapsed_s"
 AIMS = ("step", "save", "step", "start")  # of the kills, in turn
 PERIOD, SAVE_S, POLL_S = 4, 0.05, 0.002
+END = "too late, at the end"
 STARTED = "training from iteration"  # in the log of every attempt
 
 
@@ -193,7 +194,7 @@ def kill_once(run: Run, aim: str, draw: random.Random, start_s: float, span_s: f
             time.sleep(draw.uniform(0, SAVE_S))
         status = process.poll()
     if status is not None:
-        return "the end" if status == 0 else run.fail()
+        return END if status == 0 else run.fail()
     if not (run.folder / "last_checkpoint").exists():
         return "before the first checkpoint"
     if run.temporary() - before:
@@ -208,10 +209,10 @@ def crash(run: Run, kills: int, seed: int, start_s: float, span_s: float) -> Cou
     for number in range(kills):
         aim = AIMS[number % len(AIMS)]
         what = kill_once(run, aim, draw, start_s, span_s)
-        hits[what] += 1
         print(f"kill {number + 1} of {kills}: {what}", flush=True)
-        if what == "the end":
+        if what == END:
             break
+        hits[what] += 1
     run.finish("--resume")
     return hits
 
