@@ -1,4 +1,4 @@
-"""A resume of three processes, whose sums depend on how gradients are laid out."""
+"""What ranks must have in common: the layout of gradients, and random buffers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
-from streampetr_vit.engine.distributed import training_module
+from streampetr_vit.engine import build_model, load_config
+from streampetr_vit.engine.distributed import share_buffers, training_module
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.engine.trainer import StreamingTrainer
 
@@ -27,8 +30,6 @@ class Deep(nn.Module):
 
 
 def train(start: int, end: int, state: dict | None = None) -> dict:
-    from detectron2.utils import comm
-
     torch.manual_seed(0)
     model = Deep()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -43,8 +44,6 @@ def train(start: int, end: int, state: dict | None = None) -> dict:
 
 
 def rank_main(folder: str, rehearses: bool) -> None:
-    from detectron2.utils import comm
-
     torch.set_num_threads(1)
     if not rehearses:
         StreamingTrainer._rehearse = lambda *_: None
@@ -63,3 +62,26 @@ def test_a_resume_lays_gradients_out_as_an_uninterrupted_run(
     assert whole["batches"] == resumed["batches"] == 4
     equal = all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert equal == rehearses  # without it the test would prove nothing
+
+
+def drawn_buffers(folder: str) -> None:
+    """Builds the same detector on each rank as `train` does, with seeds that differ."""
+    cfg = load_config("configs/quickstart.py", ["train.device=cpu", f"train.output_dir={folder}"])
+    seed_all_rng(comm.get_rank())
+    model = build_model(cfg)
+    before = comm.all_gather(model.head.start_points.clone())
+    share_buffers(model)
+    after = comm.all_gather(dict(model.named_buffers()))
+    if comm.is_main_process():
+        torch.save((before, after), f"{folder}/buffers.pt")
+
+
+def test_all_ranks_begin_with_the_same_random_buffers(
+    tmp_path: Path, quick_processes: None
+) -> None:
+    launch(drawn_buffers, (str(tmp_path),), num_processes=2, use_gpu=False)
+    before, after = torch.load(tmp_path / "buffers.pt", weights_only=True)
+    assert not torch.equal(before[0], before[1])
+    assert torch.equal(after[0]["head.start_points"], before[0])
+    for name, value in after[0].items():
+        assert torch.equal(value, after[1][name]), name

@@ -46,6 +46,17 @@ def broadcast_float(value: float) -> float:
     return shared.item()
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Gives all ranks rank 0's buffers; on all ranks, before any training.
+
+    Some are drawn when a model is built, such as the points at which queries of a new stream start.
+    `DistributedDataParallel` shares parameters, and buffers only if it does so in every step.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def wait_for_main() -> None:
     """Waits until rank 0 is here too, after what it alone does: scores, reports.
 
