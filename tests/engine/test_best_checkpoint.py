@@ -88,7 +88,7 @@ def test_the_best_evaluation_is_kept_beside_the_last(
         step == 11
     )
     names = sorted(path.name for path in tmp_path.glob("model_*.pth"))
-    assert names == ["model_0000008.pth", "model_0000011.pth", "model_best.pth", "model_final.pth"]
+    assert names == ["model_0000005.pth", "model_0000008.pth", "model_best.pth", "model_final.pth"]
 
 
 def test_without_a_finite_value_there_is_no_best(tmp_path: Path, errors: list[Any]) -> None:

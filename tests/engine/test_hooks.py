@@ -138,11 +138,11 @@ def test_checkpoints_of_earlier_starts_count(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"of the user")
     own = {path.name for path in tmp_path.iterdir()}
     for start, expected in ((0, [1]), (3, [1, 3]), (5, [3, 5]), (7, [5, 7])):
-        train_with_checkpoints(tmp_path, start, start + 2, period=2, max_to_keep=2)
+        train_with_checkpoints(tmp_path, start, start + 3, period=2, max_to_keep=2)
         numbered = {f"model_{iteration:07d}.pth" for iteration in expected}
         assert set(checkpoints(tmp_path)) == own | numbered | {"model_final.pth"}
     # A run that went back counts anew from there: the newest file stays, whatever its number.
-    train_with_checkpoints(tmp_path, 0, 2, period=2, max_to_keep=1)
+    train_with_checkpoints(tmp_path, 0, 3, period=2, max_to_keep=1)
     assert set(checkpoints(tmp_path)) == own | {"model_0000001.pth", "model_final.pth"}
 
 

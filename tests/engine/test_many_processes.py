@@ -11,7 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from streampetr_vit.engine import build_model, load_config
-from streampetr_vit.engine.distributed import share_buffers, training_module
+from streampetr_vit.engine.distributed import training_module
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.engine.trainer import StreamingTrainer
 
@@ -70,7 +70,7 @@ def drawn_buffers(folder: str) -> None:
     seed_all_rng(comm.get_rank())
     model = build_model(cfg)
     before = comm.all_gather(model.head.start_points.clone())
-    share_buffers(model)
+    training_module(model, **cfg.train.ddp)
     after = comm.all_gather(dict(model.named_buffers()))
     if comm.is_main_process():
         torch.save((before, after), f"{folder}/buffers.pt")

@@ -35,12 +35,13 @@ def metrics(output: Path) -> list[dict[str, float]]:
 
 
 def test_a_run_leaves_what_users_of_detectron2_expect(tmp_path: Path, caplog) -> None:
-    run_tool(tmp_path, "schedule.epochs=3")
+    run_tool(tmp_path, "schedule.epochs=3", "train.checkpointer.period=12")
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint"} <= names
     assert "config.yaml.pkl" not in names
-    assert {"model_0000047.pth", "model_0000031.pth", "checkpoints.sha256"} <= names
-    assert "model_0000015.pth" not in names  # max_to_keep
+    assert {"model_0000035.pth", "model_0000023.pth", "checkpoints.sha256"} <= names
+    assert "model_0000011.pth" not in names  # max_to_keep
+    assert "model_0000047.pth" not in names  # the last step has the final one
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 

@@ -54,7 +54,6 @@ SIGNALS = (
 )
 HOOKS = ("engine/test_hooks.py",)
 EXACT = ("engine/test_exact_state.py", "engine/test_draws.py", "engine/test_clock.py")
-EXACT_RUNS = ("end_to_end/test_exact_resume.py",)
 LANES = ("engine/test_lane_memory.py",)
 MANY = ("engine/test_many_processes.py",)
 MANIFEST = ("checkpoint/test_manifest.py",)
@@ -473,7 +472,6 @@ MUTATIONS = (
         ("engine/test_accumulation.py",),
     ),
     Mutation("engine/distributed.py", "dist.broadcast(buffer, src=0)", "pass", MANY),
-    Mutation("engine/train_loop.py", "    share_buffers(model)\n", "", EXACT_RUNS),
     Mutation("engine/trainer.py", "self.iter == 0 or ", "", MANY),
     Mutation("engine/trainer.py", "            buffer.copy_(value)", "            pass", MANY),
     Mutation(

@@ -20,7 +20,7 @@ FINAL_CHECKPOINT = "model_final"
 
 
 class CheckpointHook(HookBase):
-    """Saves model_NNNNNNN.pth every period, and model_final.pth after the last step.
+    """Saves model_NNNNNNN.pth every period, and after the last step model_final.pth alone.
 
     All ranks have this hook and save after the same step: what each of them owns is gathered (see
     `StreamingTrainer.gather`), and rank 0 writes. The step waits for a copy to host memory, and a
@@ -59,11 +59,12 @@ class CheckpointHook(HookBase):
         """Saves if it is time to."""
         self._writer.raise_error()  # of a write that failed meanwhile
         self._done = self.trainer.iter
-        if (self.trainer.iter + 1) % self._period == 0:
-            self.save_as(checkpoint_name(self.trainer.iter))
         # max_iter is read now: `ScheduleHook` may have lowered it.
         if self.trainer.iter >= self.trainer.max_iter - 1:
+            # This one alone: a kill between two would leave a run that is complete without it.
             self.save_as(FINAL_CHECKPOINT)
+        elif (self.trainer.iter + 1) % self._period == 0:
+            self.save_as(checkpoint_name(self.trainer.iter))
 
     def after_train(self) -> None:
         """Waits for the last write."""

@@ -46,17 +46,6 @@ def broadcast_float(value: float) -> float:
     return shared.item()
 
 
-def share_buffers(model: nn.Module) -> None:
-    """Gives all ranks rank 0's buffers; on all ranks, before any training.
-
-    Some are drawn when a model is built, such as the points at which queries of a new stream start.
-    `DistributedDataParallel` shares parameters, and buffers only if it does so in every step.
-    """
-    if comm.get_world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
-
-
 def wait_for_main() -> None:
     """Waits until rank 0 is here too, after what it alone does: scores, reports.
 
@@ -126,6 +115,8 @@ class _Losses(nn.Module):
 def training_module(model: nn.Module, **options: Any) -> nn.Module:
     """The module that the trainer calls with (batch, memory), for any number of processes.
 
+    All ranks begin with rank 0's parameters and buffers.
+
     Args:
         model: with `losses(batch, memory) -> (losses, memory)`; on its device.
         options: of `DistributedDataParallel`, which wraps it if there are several processes. It
@@ -135,6 +126,10 @@ def training_module(model: nn.Module, **options: Any) -> nn.Module:
     module = _Losses(model)
     if comm.get_world_size() == 1:
         return module
+    # Some buffers are drawn when a model is built, such as the points at which queries of a new
+    # stream start. The wrapper shares buffers only if it is to do so in every step.
+    for buffer in model.buffers():
+        dist.broadcast(buffer, src=0)
     with warnings.catch_warnings():
         # torch 2.13 renames broadcast_buffers; 2.10 does not know the new name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

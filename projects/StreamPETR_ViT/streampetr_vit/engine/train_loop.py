@@ -36,7 +36,7 @@ from streampetr_vit.engine.built_hooks import (
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.configured_hooks import configured_hooks, has_state
-from streampetr_vit.engine.distributed import share_buffers, training_module, wait_for_main
+from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.ema_hook import AverageHook
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.freeze import FreezeHook, Freezing
@@ -94,7 +94,6 @@ def _train(
 ) -> Metrics:
     added = [*on_all_ranks(lambda: configured_hooks(cfg)), *more_hooks]
     model = build_model(cfg)
-    share_buffers(model)
     freezing = Freezing(model, cfg.train.get("freeze") or ())  # an older config.yaml lacks it
     check_half_precision(model, cfg.train.precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
