@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from detectron2.utils import comm
@@ -56,13 +56,27 @@ def on_all_ranks(work: Callable[[], Result]) -> Result:
         result = work()
     except UserError as error:
         own = error
-    errors = comm.all_gather((socket.gethostname(), own))
+    errors = from_all_ranks((socket.gethostname(), own))
     if own is not None and all(error is not None for _, error in errors):
         raise own
     for rank, (host, error) in enumerate(errors):
         if error is not None:
             raise type(error)(f"rank {rank} on {host}: {error}") from own
     return result
+
+
+def from_all_ranks(value: Result) -> list[Result]:
+    """Every rank's value, in the order of ranks, on every rank.
+
+    Args:
+        value: picklable.
+    """
+    if comm.get_world_size() == 1:
+        return [value]
+    # Not detectron2's `all_gather`: that of v0.6 makes torch warn on every rank.
+    values: list[Any] = [None] * comm.get_world_size()
+    dist.all_gather_object(values, value, group=comm._get_global_gloo_group())
+    return values
 
 
 def _broadcast(values: list) -> None:

@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
@@ -33,8 +34,10 @@ def gather_rows(memory: Any) -> Rows | None:
     own = None if memory is None else {k: v.detach().cpu() for k, v in _parts(memory).items()}
     if comm.get_world_size() == 1:
         return own
-    parts = comm.gather(own)  # gloo, whatever the backend of training
-    if not comm.is_main_process() or own is None:
+    parts: list[Any] | None = [None] * comm.get_world_size() if comm.is_main_process() else None
+    # On gloo, whatever the backend of training.
+    dist.gather_object(own, parts, group=comm._get_global_gloo_group())
+    if parts is None or own is None:
         return None
     return {name: torch.cat([part[name] for part in parts]) for name in own}
 

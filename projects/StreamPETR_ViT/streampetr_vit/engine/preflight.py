@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from streampetr_vit.checkpoint.manifest import MANIFEST, in_order
-from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
+from streampetr_vit.engine.agreement import from_all_ranks, on_all_ranks, on_rank_0
 from streampetr_vit.engine.best_checkpoint import BEST_CHECKPOINT
 from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT
 from streampetr_vit.engine.config import call
@@ -57,7 +57,7 @@ def check_evaluation(cfg: DictConfig, model: nn.Module) -> None:
         return
     device_type = next(model.parameters()).device.type
     on_all_ranks(lambda: autocast(cfg.train.eval_precision, device_type))
-    parts = comm.all_gather(on_all_ranks(lambda: _check_test_set(cfg)))
+    parts = from_all_ranks(on_all_ranks(lambda: _check_test_set(cfg)))
     tokens = [token for part in parts for token in part]
     on_rank_0(lambda: _check_evaluator(cfg, model, tokens))
 

@@ -15,10 +15,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from detectron2.utils import comm
-
 from streampetr_vit.checkpoint.manifest import MANIFEST
-from streampetr_vit.engine.agreement import on_rank_0
+from streampetr_vit.engine.agreement import from_all_ranks, on_rank_0
 from streampetr_vit.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -75,4 +73,4 @@ def agent_of(environment: Mapping[str, str]) -> str:
 
 def _agents() -> set[str]:
     """The agents that started the processes of this job."""
-    return {agent for agent in comm.all_gather(agent_of(os.environ)) if agent}
+    return {agent for agent in from_all_ranks(agent_of(os.environ)) if agent}
