@@ -11,6 +11,7 @@ from detectron2.engine import HookBase
 from toy_task import ToyDetector, build_toy_train_loader
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.checkpoint.manifest import read_manifest
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.distributed import training_module
 from streampetr_vit.engine.hooks import ScheduleHook
@@ -144,6 +145,12 @@ def test_checkpoints_of_earlier_starts_count(tmp_path: Path) -> None:
     # A run that went back counts anew from there: the newest file stays, whatever its number.
     train_with_checkpoints(tmp_path, 0, 3, period=2, max_to_keep=1)
     assert set(checkpoints(tmp_path)) == own | {"model_0000001.pth", "model_final.pth"}
+
+
+def test_the_manifest_lists_what_is_there_and_no_removed_file(tmp_path: Path) -> None:
+    train_with_checkpoints(tmp_path, 0, 9, period=2, max_to_keep=2)
+    assert checkpoints(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
+    assert list(read_manifest(tmp_path)) == checkpoints(tmp_path)
 
 
 def test_the_checkpoint_to_resume_from_stays_whatever_the_clock_says(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def watching(store: dist.Store) -> Callable[..., tuple[Watch, list[str]]]:
     ends: dict[int, list[str]] = {rank: [] for rank in range(len(NAMES))}
 
     def begin(rank: int, of: dist.Store = store) -> tuple[Watch, list[str]]:
+        for other in range(len(NAMES)):
+            of.set(f"beat/{other}", "0")  # all ranks came, as after `group.join`
         watch = Watch(of, Place(rank, len(NAMES), "ab"[rank > 0], url="tcp://a:1"), NAMES, **QUICK)
         return watch, ends[rank]
 
@@ -129,6 +131,28 @@ def test_a_rank_without_a_sign_of_life_is_named(watching) -> None:
     at_0, at_1 = begun[0][1], begun[1][1]
     wait_until(lambda: bool(at_0 and at_1))
     assert at_0 == at_1 == ["rank 2 on b gave no sign of life for 1.5 s"]
+
+
+def test_rank_0_without_a_sign_of_life_is_named_where_the_store_outlives_it(watching) -> None:
+    """As torchrun's agent on another machine keeps it."""
+    begun = [watching(rank) for rank in range(len(NAMES))]
+    for watch, words in begun[1:]:
+        watch.start(words.append)
+    at_1, at_2 = begun[1][1], begun[2][1]
+    wait_until(lambda: bool(at_1 and at_2))
+    assert at_1 == at_2 == ["rank 0 on a gave no sign of life for 1.5 s"]
+
+
+def test_a_machine_without_a_sign_of_life_is_noticed_also_if_rank_0_was_there(
+    store: dist.Store,
+) -> None:
+    names = [f"rank {rank} on {'ab'[rank > 1]}" for rank in range(4)]
+    ends: list[str] = []
+    watches = [Watch(store, Place(rank, 4, "ab"[rank > 1]), names, **QUICK) for rank in range(4)]
+    for watch in watches[2:]:
+        watch.start(ends.append)
+    wait_until(lambda: len(ends) == 2)
+    assert set(ends) == {"rank 1 on a gave no sign of life for 1.5 s"}
 
 
 def test_after_a_lost_connection_the_one_who_is_gone_is_found_sooner(watching) -> None:

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 
 from streampetr_vit.checkpoint.background import BackgroundWriter, HostCopy
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.checkpoint.manifest import in_order, is_numbered
+from streampetr_vit.checkpoint.manifest import forget, in_order, is_numbered
 from streampetr_vit.errors import OutputError
 
 logger = logging.getLogger(__name__)
@@ -133,11 +133,12 @@ class CheckpointHook(HookBase):
         """Removes the oldest numbered files. Not before the new one is whole."""
         if self._max_to_keep is None:
             return
-        files = [path for path in in_order(self._checkpointer.save_dir) if is_numbered(path)]
+        files = [path for path in in_order(self.folder) if is_numbered(path)]
         last = os.path.basename(self._checkpointer.get_checkpoint_file())
         for path in files[: -self._max_to_keep]:
             if path.name != last:
                 path.unlink(missing_ok=True)
+                forget(self.folder, path.name)  # sha256sum --check fails for what is not there
 
 
 def checkpoint_name(iteration: int) -> str:

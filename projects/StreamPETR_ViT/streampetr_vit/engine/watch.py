@@ -1,9 +1,10 @@
 """Watching the other processes of a job, so that none waits for one that is gone.
 
 Each process gives a sign of life in the job's store every second, and looks there whether another
-one has failed. Rank 0 also looks whether all others still give theirs. A process that learns of a
-failure gets some seconds to end by itself. Then it is ended: its main thread may wait in C++, where
-no exception reaches it. No clock is read: a process that was suspended finds nobody late.
+one has failed. Rank 0 also looks whether all others still give theirs, and each other rank whether
+the one before it does. A process that learns of a failure gets some seconds to end by itself. Then
+it is ended: its main thread may wait in C++, where no exception reaches it. No clock is read: a
+process that was suspended finds nobody late.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from streampetr_vit.errors import UserError, one_line
 _FAILED, _LOST, _LEFT = "failed", "lost", b"left"
 # Looks without a sign of life after which a rank is gone, if another one has lost a connection.
 _QUICK = 5
+# Further looks that the ranks beside 0 wait, which names all that are gone, and they only one.
+_AFTER_RANK_0 = 2
 
 
 def tell(store: dist.Store, reason: str) -> None:
@@ -59,6 +62,9 @@ class Watch:
         # A store of its own: the calls of one store wait for each other.
         self._store = store.clone()
         self._place, self._names = place, list(names)
+        others = [rank for rank in range(len(names)) if rank != place.rank]
+        # Rank 0 may go while the store stays: torchrun's agent has it, or the launching process.
+        self._watched = others if place.rank == 0 else [place.rank - 1]
         self._look_s, self._grace_s = look_s, grace_s
         self._patience = max(1, round(silent_s / look_s))  # in looks
         self._looks = 0
@@ -129,11 +135,10 @@ class Watch:
         while self._reason is None and not self._done.wait(self._look_s):
             try:
                 self._store.set(_beat(self._place.rank), str(self._looks))
-                if self._place.rank == 0:
-                    beats = self._beats()
-                    silent = {r: silent.get(r, 0) + 1 for r in beats if beats[r] == last.get(r)}
-                    last = beats
-                    self._tell_of_silent(silent)
+                beats = self._beats()
+                silent = {r: silent.get(r, 0) + 1 for r in beats if beats[r] == last.get(r)}
+                last = beats
+                self._tell_of_silent(silent)
                 if self._store.check([_FAILED]):
                     self._reason = self._store.get(_FAILED).decode()
                     # It will end now, in one way or the other.
@@ -144,14 +149,15 @@ class Watch:
         self._told.set()
 
     def _beats(self) -> dict[int, bytes]:
-        """The last sign of life of each other rank that has not left."""
-        others = [rank for rank in range(len(self._names)) if rank != self._place.rank]
-        beats = self._store.multi_get([_beat(rank) for rank in others]) if others else []
-        return {r: beat for r, beat in zip(others, beats, strict=True) if beat != _LEFT}
+        """The last sign of life of each rank that this one watches and that has not left."""
+        keys = [_beat(rank) for rank in self._watched]
+        beats = self._store.multi_get(keys) if keys else []
+        return {r: beat for r, beat in zip(self._watched, beats, strict=True) if beat != _LEFT}
 
     def _tell_of_silent(self, silent: dict[int, int]) -> None:
         limit = _QUICK if self._store.check([_LOST]) else self._patience
-        gone = [self._names[rank] for rank, looks in silent.items() if looks >= limit]
+        later = 0 if self._place.rank == 0 else _AFTER_RANK_0
+        gone = [self._names[rank] for rank, looks in silent.items() if looks >= limit + later]
         if gone:
             seconds = limit * self._look_s
             tell(self._store, f"{', '.join(gone)} gave no sign of life for {seconds:g} s")
