@@ -47,5 +47,12 @@ class HoldsASet(Counting):
         return {"seen": {1, 2}}
 
 
+class AsksTheTrainer(Counting):
+    """Has a state only where it is registered."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "iteration": self.trainer.iter}
+
+
 def no_hook(by: int = 1) -> int:
     return by

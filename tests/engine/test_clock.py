@@ -44,6 +44,7 @@ def test_nothing_is_left_of_epochs_that_are_over() -> None:
 
 
 def test_steps_that_were_asked_for_stay_the_measure() -> None:
-    clock = Clock(epoch_iters=50, max_iter=80)
-    assert clock.begun_at(40, 3.0) is clock
-    assert clock.progress(40) == 0.5
+    clock = Clock(epoch_iters=50, max_iter=80).begun_at(40, 3.0)
+    assert clock.max_iter == 80
+    assert (clock.progress(40), clock.progress(60)) == (0.5, 0.75)
+    assert clock.epochs_done(45) == 3.1  # a further batch finds its place in the epoch by it

@@ -64,6 +64,11 @@ def test_hooks_of_callers_keep_their_states_too(tmp_path: Path) -> None:
     assert later.total == 35
 
 
+def test_the_state_of_a_hook_may_be_of_its_trainer(tmp_path: Path) -> None:
+    run(tmp_path, "train.hooks=[{_target_:configured_hooks.AsksTheTrainer}]", "train.max_iter=4")
+    assert states(tmp_path)["AsksTheTrainer"] == {"total": 4, "iteration": 3}
+
+
 def test_a_hook_without_a_state_sees_the_evaluation_of_its_step(tmp_path: Path) -> None:
     run(tmp_path, "train.hooks=[{_target_:configured_hooks.Stateless}]", "train.eval_period=2")
     seen = scalars(tmp_path, "seen_error")

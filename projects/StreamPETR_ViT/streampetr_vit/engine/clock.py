@@ -31,13 +31,16 @@ class Clock:
 
     def progress(self, iteration: int) -> float:
         """The part of the training that `iteration` steps are: 0 to 1."""
-        begun = self.start_epochs / self.epochs if self.epochs else 0.0
+        if self.epochs is None:
+            return iteration / self.max_iter
+        begun = self.start_epochs / self.epochs
         rest = max(1, self.max_iter - self.start_iter)
         return begun + (1 - begun) * (iteration - self.start_iter) / rest
 
     def begun_at(self, iteration: int, epochs: float) -> Clock:
-        """The same epochs in all, of which the batch of this run trains those that were left."""
+        """The same epochs or steps in all, of which the batch of this run trains what is left."""
+        begun = replace(self, start_iter=iteration, start_epochs=epochs)
         if self.epochs is None:
-            return self
+            return begun
         rest = max(0, round((self.epochs - epochs) * self.epoch_iters))
-        return replace(self, max_iter=iteration + rest, start_iter=iteration, start_epochs=epochs)
+        return replace(begun, max_iter=iteration + rest)

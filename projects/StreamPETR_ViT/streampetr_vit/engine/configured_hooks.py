@@ -49,5 +49,7 @@ def _check_state(where: str, hook: Any) -> None:
         )
     try:
         plain(hook.state_dict())
+    except AttributeError:  # a state of the trainer, which the hook does not have yet
+        return
     except TypeError as error:
         raise ConfigError(f"{where}: the state of {name} cannot be saved: {error}") from error
