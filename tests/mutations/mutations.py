@@ -63,6 +63,7 @@ OWN_HOOKS = ("engine/test_hook_states.py", "engine/test_configured_hooks.py")
 BACKGROUND = ("checkpoint/test_background.py",)
 AVERAGE = ("solver/test_ema.py", "engine/test_ema_training.py")
 GROUP = ("engine/test_group.py", "engine/test_two_processes.py")
+WATCH = ("engine/test_watch.py",)
 PLACE = ("engine/test_place.py", "engine/test_processes.py")
 PROCESSES = ("engine/test_processes.py",)
 SAMPLES = ("structures/test_sample_checks.py",)
@@ -427,6 +428,8 @@ MUTATIONS = (
         HOOKS,
     ),
     Mutation("engine/stream_hooks.py", "* self._accumulate", "* 1", RESUME),
+    Mutation("engine/checkpoint_hook.py", "forget(self.folder, path.name)", "pass", HOOKS),
+    Mutation("engine/clock.py", "            return begun\n", "            return self\n", EXACT),
     Mutation("engine/stream_hooks.py", "begun_at(done, epochs)", "begun_at(done, 0.0)", EXACT),
     Mutation("engine/stream_hooks.py", "if start[0]:", "if False:", EXACT),
     Mutation("engine/stream_hooks.py", "== dict(state_dict)", "is not None", HOOKS),
@@ -630,6 +633,7 @@ MUTATIONS = (
         "            if machine == machines[0]:\n",
         GROUP,
     ),
+    Mutation("engine/watch.py", "else [place.rank - 1]", "else []", WATCH),
     Mutation("engine/group.py", "if len(same) > 1:", "if len(same) > 2:", GROUP),
     Mutation("engine/group.py", "if local_rank >= count:", "if local_rank > count:", GROUP),
     Mutation(

@@ -41,7 +41,6 @@ class AverageHook(HookBase):
 
     def after_step(self) -> None:
         """Updates the average."""
-        # A skipped step has left the weights as they were. To count it would draw the average
-        # towards those of one step only because its successor's numbers were not finite.
+        # After a skipped step the weights are as before: they would be averaged in twice.
         if self.trainer.skipped_steps == self._skipped:
             self._average.update(self.trainer.iter + 1)

@@ -94,9 +94,10 @@ def _check_outputs(
     keep = settings.get("max_to_keep")
     numbered = periods if keep is None else min(periods, keep)
     beside = [FINAL_CHECKPOINT]
-    if cfg.train.get("best_checkpoint") is not None:  # an older config.yaml lacks it
+    # An older config.yaml lacks these.
+    if cfg.train.get("best_checkpoint") is not None:
         beside.append(BEST_CHECKPOINT)
-    averaged = cfg.train.get("ema") is not None  # here, too
+    averaged = cfg.train.get("ema") is not None
     size = checkpoint_bytes(model, optimizer, averaged)
     check_checkpoint_space(folder, size, numbered, beside)
 
