@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from torch import nn
 
 from streampetr_vit.checkpoint import loading
-from streampetr_vit.checkpoint.background import BackgroundWriter, HostCopy
+from streampetr_vit.checkpoint.background import BackgroundWriter, HostCopy, finish_writes
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.trainer import StreamingTrainer
@@ -170,3 +170,15 @@ def test_an_error_is_raised_once() -> None:
         writer.wait()
     writer.wait()
     writer.raise_error()
+
+
+def test_what_is_being_written_is_waited_for_but_not_for_ever() -> None:
+    writer, may_end = BackgroundWriter(), threading.Event()
+    writer.start(may_end.wait)
+    finish_writes(0.1)
+    assert not writer._work.done()
+    may_end.set()
+    finish_writes(10.0)
+    assert writer._work.done()
+    writer.wait()
+    finish_writes(10.0)  # nothing is

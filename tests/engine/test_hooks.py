@@ -148,8 +148,12 @@ def test_checkpoints_of_earlier_starts_count(tmp_path: Path) -> None:
 
 
 def test_the_manifest_lists_what_is_there_and_no_removed_file(tmp_path: Path) -> None:
-    train_with_checkpoints(tmp_path, 0, 9, period=2, max_to_keep=2)
-    assert checkpoints(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    trainer.register_hooks([CheckpointHook(checkpointer, 2, max_to_keep=2), _FailsAt(8)])
+    with pytest.raises(RuntimeError):  # the last write has removed a file
+        trainer.train(0, 20)
+    assert checkpoints(tmp_path) == ["model_0000005.pth", "model_0000007.pth"]
     assert list(read_manifest(tmp_path)) == checkpoints(tmp_path)
 
 

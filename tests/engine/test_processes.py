@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from streampetr_vit.checkpoint.background import BackgroundWriter
 from streampetr_vit.engine import group, processes
 from streampetr_vit.engine.failures import LostProcessError, ProcessError, user_error
 from streampetr_vit.engine.place import Place
@@ -171,6 +173,22 @@ def test_a_process_leaves_why_it_fails(
     written = tmp_path / "1"
     assert written.read_text().startswith(message)
     assert ("\n" in written.read_text()) == (main is fault)
+
+
+def test_a_process_that_must_end_brings_a_checkpoint_to_its_end_first(monkeypatch) -> None:
+    class FailsAtOnce(NoWatch):
+        def start(self, end: Callable[[str], None]) -> None:
+            end("rank 1 failed")
+
+    said: list[str] = []
+    monkeypatch.setattr(group, "join", lambda place, use_gpu: FailsAtOnce())
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    writer = BackgroundWriter()
+    writer.start(lambda: (time.sleep(0.5), said.append("written")))
+    with pytest.raises(SystemExit) as stop:
+        processes._run(HERE, False, lambda: None, (), said.append)
+    assert said == [processes._line("rank 1 failed"), "written"]
+    assert stop.value.code == processes._LOST
 
 
 # How a process may end. Functions of Python alone: a test's own would have it import torch.

@@ -633,6 +633,7 @@ MUTATIONS = (
         "            if machine == machines[0]:\n",
         GROUP,
     ),
+    Mutation("engine/processes.py", "finish_writes(_WRITE_S)", "pass", PROCESSES),
     Mutation("engine/watch.py", "else [place.rank - 1]", "else []", WATCH),
     Mutation("engine/group.py", "if len(same) > 1:", "if len(same) > 2:", GROUP),
     Mutation("engine/group.py", "if local_rank >= count:", "if local_rank > count:", GROUP),

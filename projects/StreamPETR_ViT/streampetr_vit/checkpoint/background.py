@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from streampetr_vit.structures.tensors import map_tensors
 
 T = TypeVar("T")
+
+# Of this process, while they are in use.
+_WRITERS: weakref.WeakSet[BackgroundWriter] = weakref.WeakSet()
 
 
 class HostCopy:
@@ -49,8 +53,9 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         # Python waits for the thread before it ends: a write that was begun is brought to its end.
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._work: Future[None] | None = None
+        self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._work: futures.Future[None] | None = None
+        _WRITERS.add(self)
 
     def start(self, work: Callable[[], None]) -> None:
         """Starts a piece of work; the one before must have been waited for."""
@@ -67,3 +72,13 @@ class BackgroundWriter:
         """Raises the error of work that has failed meanwhile; does not wait."""
         if self._work is not None and self._work.done():
             self.wait()
+
+
+def finish_writes(seconds: float) -> None:
+    """Waits for what the writers of this process are writing, before a program ends at once.
+
+    Args:
+        seconds: that this may take. Errors stay with the writers.
+    """
+    begun = [writer._work for writer in list(_WRITERS)]
+    futures.wait([work for work in begun if work is not None], timeout=seconds)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from streampetr_vit.checkpoint.background import finish_writes
 from streampetr_vit.engine import group
 from streampetr_vit.engine.failures import LostProcessError, ProcessError, failures_in_words
 from streampetr_vit.engine.place import Place, check_machines, place_of_launcher
@@ -32,6 +33,8 @@ _LOST = 75
 _ASKED_TO_END = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Seconds for the other processes to end by themselves, and then once more after SIGTERM.
 _GRACE_S = 10.0
+# Further seconds for a checkpoint that is being written.
+_WRITE_S = 30.0
 
 
 def launch(
@@ -138,6 +141,7 @@ def _run(
 
     def end(reason: str) -> NoReturn:
         say(_line(reason))
+        finish_writes(_WRITE_S)  # the steps of that checkpoint would be lost
         os._exit(_LOST)  # the main thread waits where no exception reaches it
 
     with failures_in_words():
@@ -246,7 +250,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
     for stop in (BaseProcess.terminate, BaseProcess.kill):
         for process in filter(BaseProcess.is_alive, processes):
             stop(process)
-        _join(processes, _GRACE_S)
+        _join(processes, _GRACE_S + _WRITE_S)
 
 
 def _failed(process: BaseProcess) -> bool:
