@@ -10,7 +10,7 @@ import torch
 from detectron2.engine import HookBase
 from toy_task import ToyDetector, build_toy_train_loader
 
-from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.checkpoint.loading import SafeCheckpointer, read_checkpoint
 from streampetr_vit.checkpoint.manifest import read_manifest
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.distributed import training_module
@@ -190,6 +190,24 @@ def test_a_checkpoint_that_a_resume_went_back_to_stays_until_there_is_a_newer_on
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
     found = {"model_0000001.pth", "model_0000003.pth", "model_best.pth", "model_final.pth"}
     assert set(checkpoints(tmp_path)) == found
+
+
+@pytest.mark.parametrize("period", [9, 5])  # 5: the step has a checkpoint already
+def test_the_step_that_a_later_hook_makes_the_last_has_the_final_checkpoint(
+    tmp_path: Path, period: int
+) -> None:
+    class Ends(HookBase):
+        def after_step(self) -> None:
+            if self.trainer.iter == 4:
+                self.trainer.max_iter = 5
+
+    trainer = make_trainer()
+    checkpointer = SafeCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+    trainer.register_hooks([CheckpointHook(checkpointer, period), Ends()])
+    trainer.train(0, 20)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    final = read_checkpoint(tmp_path / "model_final.pth")
+    assert final["iteration"] == final["trainer"]["iteration"] == 4
 
 
 class _FailsAt(HookBase):

@@ -428,6 +428,7 @@ MUTATIONS = (
         HOOKS,
     ),
     Mutation("engine/stream_hooks.py", "* self._accumulate", "* 1", RESUME),
+    Mutation("engine/checkpoint_hook.py", "if has_trained and not has_failed", "if False", HOOKS),
     Mutation("engine/checkpoint_hook.py", "forget(self.folder, path.name)", "pass", HOOKS),
     Mutation("engine/clock.py", "            return begun\n", "            return self\n", EXACT),
     Mutation("engine/stream_hooks.py", "begun_at(done, epochs)", "begun_at(done, 0.0)", EXACT),

@@ -47,6 +47,7 @@ class CheckpointHook(HookBase):
         self._writer = BackgroundWriter()
         self._done: int | None = None  # the last step that is complete
         self._saved: int | None = None  # the step of the last checkpoint
+        self._has_final = False
         # What the ranks gave after which step.
         self._gathered: tuple[int | None, dict[str, Any]] = (None, {})
 
@@ -62,14 +63,17 @@ class CheckpointHook(HookBase):
         # max_iter is read now: `ScheduleHook` may have lowered it.
         if self.trainer.iter >= self.trainer.max_iter - 1:
             # This one alone: a kill between two would leave a run that is complete without it.
-            self.save_as(FINAL_CHECKPOINT)
+            self._save_final()
         elif (self.trainer.iter + 1) % self._period == 0:
             self.save_as(checkpoint_name(self.trainer.iter))
 
     def after_train(self) -> None:
-        """Waits for the last write."""
+        """Saves what a later hook has made the last step, and waits for the last write."""
         has_failed = self.trainer.iter < self.trainer.max_iter
+        has_trained = self.trainer.iter > self.trainer.start_iter
         try:
+            if has_trained and not has_failed and not self._has_final:
+                self._save_final()
             self.wait()
         except OutputError as error:
             if not has_failed:
@@ -111,6 +115,10 @@ class CheckpointHook(HookBase):
             self._save(checkpoint_name(self._done), is_last=True)
         self._writer.wait()
         return self._checkpointer.get_checkpoint_file()
+
+    def _save_final(self) -> None:
+        self._has_final = True
+        self.save_as(FINAL_CHECKPOINT)
 
     def _save(self, name: str, is_last: bool) -> None:
         if is_last:
