@@ -22,7 +22,9 @@ EXCEPTIONS = {
     f"{PACKAGE}/engine/processes.py": "last words of a process, in a temporary folder",
     "tools/install_detectron2.py": "in a temporary folder",
     "benchmarks/cost.py": "makes its input in a folder of its own",
+    "benchmarks/crash_test.py": "the output of a command, in a temporary folder",
     "benchmarks/gpu_checks.py": "a log",
+    "benchmarks/save_cost.py": "times the way in which checkpoints were written before",
 }
 
 
