@@ -162,6 +162,18 @@ def test_another_batch_is_a_warning_where_iterations_were_asked_for(tmp_path: Pa
     assert "training from iteration 16 to 20" in log
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_an_altered_checkpoint_is_not_evaluated(tmp_path: Path, by_name: bool) -> None:
+    run_tool(tmp_path, "train.max_iter=2")
+    path = tmp_path / "model_final.pth"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    words = [f"train.init_checkpoint={path}"] if by_name else ["--resume"]
+    with pytest.raises(SystemExit, match=r"model_final.pth is damaged: its SHA-256.*init_checkpoi"):
+        run_tool(tmp_path, "--eval-only", *words)
+
+
 def test_a_null_evaluator_evaluates_nothing(tmp_path: Path) -> None:
     run_tool(tmp_path, "train.max_iter=2", "dataloader.evaluator=null")
     assert "no dataloader.evaluator: nothing is evaluated" in (tmp_path / "log.txt").read_text()

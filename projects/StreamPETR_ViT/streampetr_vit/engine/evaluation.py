@@ -15,6 +15,7 @@ from torch import nn
 
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
+from streampetr_vit.checkpoint.manifest import MANIFEST, damage
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.building import build_average, build_model
 from streampetr_vit.engine.config import call
@@ -226,5 +227,11 @@ def _weights(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) -> s
             "--eval-only has no weights: train.init_checkpoint is empty, and there is no last "
             f"checkpoint to take. Pass train.init_checkpoint=FILE; or pass --resume, with a run's "
             f"folder as train.output_dir (now {cfg.train.output_dir!r})"
+        )
+    reason = damage(path) if os.path.isfile(path) else None
+    if reason is not None:  # torch reads altered numbers without an error
+        raise CheckpointError(
+            f"{path} is damaged: {reason}. Evaluate another one with train.init_checkpoint=FILE. "
+            f"(If you have changed the file on purpose, remove its line from {MANIFEST}.)"
         )
     return path
