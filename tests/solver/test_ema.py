@@ -153,4 +153,6 @@ def test_a_state_of_another_model_is_refused_and_nothing_is_taken() -> None:
         average.load_state_dict({k: v for k, v in state.items() if k != "2.bias"})
     with pytest.raises(CheckpointError, match=r"2.weight has the shape \(2, 8\).* is \(1, 8\)"):
         average.load_state_dict({**state, "2.weight": torch.zeros(2, 8)})
+    with pytest.raises(CheckpointError, match=r"2.bias holds NaN.*train.ema=null"):
+        average.load_state_dict({**state, "2.bias": torch.full((1,), float("nan"))})
     assert torch.equal(average.state_dict()["0.weight"], before) and not average.is_loaded

@@ -95,7 +95,7 @@ class WeightAverage:
         """Takes the average of each parameter; buffers are the model's.
 
         Raises:
-            CheckpointError: a parameter is missing, or has another shape.
+            CheckpointError: a parameter is missing, has another shape, or is not finite.
         """
         own = self.state_dict()
         for name, _ in self._model.named_parameters():
@@ -109,6 +109,11 @@ class WeightAverage:
                     f"the average of the weights (ema): {name} has the shape "
                     f"{tuple(state_dict[name].shape)}, the model's is {tuple(own[name].shape)}: it "
                     "is of another model. To go on without it, set train.ema=null"
+                )
+            if not torch.isfinite(state_dict[name]).all():
+                raise CheckpointError(
+                    f"the average of the weights (ema): {name} holds NaN or infinite numbers. "
+                    "Resume from an earlier checkpoint; or go on without it: train.ema=null"
                 )
         for name, _ in self._model.named_parameters():
             own[name].copy_(state_dict[name])
