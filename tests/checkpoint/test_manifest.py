@@ -13,7 +13,14 @@ from torch import nn
 
 from streampetr_vit.checkpoint import manifest
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.checkpoint.manifest import damage, forget, in_order, note, read_manifest
+from streampetr_vit.checkpoint.manifest import (
+    damage,
+    forget,
+    go_on_from,
+    in_order,
+    note,
+    read_manifest,
+)
 
 
 def add(folder: Path, name: str, content: bytes = b"") -> Path:
@@ -53,6 +60,19 @@ def test_files_that_are_gone_leave_the_list(tmp_path: Path) -> None:
     assert list(read_manifest(tmp_path)) == ["model_0000002.pth", "model_0000003.pth"]
 
 
+def test_what_was_written_after_the_one_that_is_gone_on_from_is_the_oldest(tmp_path: Path) -> None:
+    for number in (1, 2, 3, 4):
+        add(tmp_path, f"model_{number:07d}.pth")
+    go_on_from(tmp_path, "model_0000002.pth")
+    assert [int(name[6:13]) for name in names(tmp_path)] == [3, 4, 1, 2]
+    go_on_from(tmp_path, "model_0000004.pth")  # back again
+    assert [int(name[6:13]) for name in names(tmp_path)] == [1, 2, 3, 4]
+    before = read_manifest(tmp_path)
+    for name in ("model_0000004.pth", "model_0000009.pth"):  # the newest; one that is not listed
+        go_on_from(tmp_path, name)
+        assert list(read_manifest(tmp_path).items()) == list(before.items())
+
+
 def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     path = add(tmp_path, "model_0000001.pth", b"0" * 3_000_000)
     assert damage(path) is None
@@ -81,6 +101,7 @@ def test_lines_that_are_no_checksums_are_passed_over_with_a_word(
 ) -> None:
     good = "a" * 64 + "  model_0000001.pth"
     bad = ["b" * 63 + "  x.pth", "c" * 64 + "  ../x.pth", "d" * 64 + " x.pth", "\x00\xff", ""]
+    bad += ["e" * 64 + "  " + "x" * 300 + ".pth", "f" * 64 + "  config.yaml"]
     (tmp_path / "checkpoints.sha256").write_bytes("\n".join([*bad, good]).encode("latin1"))
     with caplog.at_level(logging.WARNING):
         assert read_manifest(tmp_path) == {"model_0000001.pth": "a" * 64}

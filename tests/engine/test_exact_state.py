@@ -36,8 +36,10 @@ def losses_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(output: Path, *arguments: str) -> None:
-    words = ["--config-file", CONFIG, *arguments, "model.remembers=True"]
-    words += ["train.max_iter=12", "train.checkpointer.period=5", f"train.output_dir={output}"]
+    options = [word for word in arguments if word.startswith("--")]
+    words = ["--config-file", CONFIG, *options, "model.remembers=True", "train.max_iter=12"]
+    words += ["train.checkpointer.period=5", f"train.output_dir={output}"]
+    words += [word for word in arguments if word not in options]
     lazyconfig_train_net.main(default_argument_parser().parse_args(words))
 
 
@@ -120,6 +122,23 @@ def test_a_damaged_checkpoint_is_seen_and_the_one_before_is_taken(
     assert line.count("is damaged: its SHA-256 is not the one that checkpoints.sha256 lists") == 2
     assert line.endswith("model_0000004.pth") and "training from iteration 5 to 12" in log
     assert equal(whole, final(tmp_path))
+
+
+def test_a_run_that_was_given_up_is_not_gone_on_with(tmp_path: Path) -> None:
+    """The user went back to an older checkpoint, and the next one of the new run is damaged."""
+    all_of_them = "train.checkpointer.max_to_keep=null"
+    run(tmp_path, all_of_them, "train.max_iter=22")
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    run(tmp_path, "--resume", all_of_them, "train.max_iter=13")
+    kept = ["model_0000004.pth", "model_0000009.pth", "model_0000014.pth", "model_0000019.pth"]
+    assert sorted(path.name for path in tmp_path.glob("model_0*")) == kept  # none was written
+    cut_off(tmp_path / "model_final.pth", 0.5)
+    run(tmp_path, "--resume", "train.max_iter=17")
+    log = (tmp_path / "log.txt").read_text()
+    line = next(line for line in log.splitlines() if "the one before is taken" in line)
+    assert line.endswith("model_0000009.pth") and "training from iteration 10 to 17" in log
+    # The first to be removed are those of the run that was given up.
+    assert sorted(path.name for path in tmp_path.glob("model_0*")) == kept[1:3]
 
 
 def test_without_a_sound_checkpoint_nothing_is_trained(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
 from omegaconf import DictConfig
 
 from streampetr_vit.engine import evaluate_only, load_config, train
@@ -62,7 +61,7 @@ def test_the_loops_own_hooks_act_in_the_order_that_a_step_needs(tmp_path: Path) 
         "BatchHook",
         "CheckpointHook",
         "StopHook",
-        EvalHook.__name__,
+        "PeriodicEvaluation",
         "Watcher",
         "LogHook",
     ]

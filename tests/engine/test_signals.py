@@ -167,6 +167,8 @@ def test_during_an_evaluation_the_steps_so_far_are_saved(
     text = (tmp_path / "printed").read_text()
     assert "SIGINT: ended at once" in text and "Traceback" not in text
     assert saved_iteration(run) == 2
+    last = text.splitlines()[-1]
+    assert "interrupted; the training so far is saved. To go on: python tools/lazyconfig" in last
 
 
 def test_handlers_are_restored_and_only_the_main_thread_has_them() -> None:

@@ -19,7 +19,8 @@ from streampetr_vit.files import replacing
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoints.sha256"
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]+)")
+# The name may have 255 bytes: a longer one is an error of the system wherever it is looked for.
+_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]{1,60}\.pth)")
 _NUMBERED = re.compile(r"model_\d{7,}\.pth")
 
 
@@ -57,6 +58,19 @@ def forget(folder: str | os.PathLike[str], name: str) -> None:
     digests = read_manifest(folder)
     if digests.pop(name, None) is not None:
         _write(folder, digests)
+
+
+def go_on_from(folder: str | os.PathLike[str], name: str) -> None:
+    """Makes a checkpoint the newest one of a run that goes on from it.
+
+    What was written after it belongs to a run that was given up. It is listed as older than all
+    others: it is the last that a resume takes, and the first that is removed.
+    """
+    digests = read_manifest(folder)
+    names = list(digests)
+    later = names[names.index(name) + 1 :] if name in digests else []
+    if later:
+        _write(folder, {key: digests[key] for key in later} | digests)
 
 
 def damage(path: str | os.PathLike[str]) -> str | None:

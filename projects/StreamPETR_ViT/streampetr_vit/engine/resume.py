@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.checkpoint.manifest import MANIFEST, damage, in_order, read_manifest
+from streampetr_vit.checkpoint.manifest import MANIFEST, damage, go_on_from, in_order, read_manifest
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.run_folder import EARLIER, as_override, set_aside
 from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
@@ -107,6 +107,8 @@ def _sound_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
         if reason is None:
             if found:
                 logger.warning("%s; the one before is taken: %s", "; ".join(found), path)
+            else:
+                go_on_from(checkpointer.save_dir, path.name)
             return str(path)
         found.append(f"{path} is damaged: {reason}")
     raise CheckpointError(

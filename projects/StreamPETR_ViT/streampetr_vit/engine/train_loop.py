@@ -38,6 +38,7 @@ from streampetr_vit.engine.config import call
 from streampetr_vit.engine.configured_hooks import configured_hooks, has_state
 from streampetr_vit.engine.distributed import training_module, wait_for_main
 from streampetr_vit.engine.ema_hook import AverageHook
+from streampetr_vit.engine.eval_hook import PeriodicEvaluation
 from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.freeze import FreezeHook, Freezing
 from streampetr_vit.engine.half_precision import check_half_precision
@@ -141,7 +142,7 @@ def _train(
             None if average is None else AverageHook(average),
             checkpoints,
             StopHook(watch, checkpoints, f"To go on: {command_for(cfg, '--resume')}"),
-            hooks.EvalHook(cfg.train.eval_period, evaluate_now),
+            PeriodicEvaluation(cfg.train.eval_period, evaluate_now, cfg.train.output_dir),
             best,
             *(hook for hook in added if not has_state(hook)),
         ]
@@ -177,6 +178,9 @@ def _evaluate(
         return results
     except BaseException as error:
         path = checkpoints.save_now()
+        if isinstance(error, Interrupted):
+            what = "evaluation interrupted; the training so far is saved"
+            error.advice = f"{what}. To go on: {command_for(cfg, '--resume')}"
         if not isinstance(error, Exception):
             raise
         folder = cfg.train.output_dir
