@@ -56,7 +56,7 @@ def best(output: Path, name: str = "model_best") -> tuple[int, float]:
     found = content(output, name)
     assert found["iteration"] == found["trainer"]["iteration"]
     state = found["trainer"]["hooks"]["BestCheckpointHook"]
-    assert (state["metric"], state["mode"]) in (("toy/error", "min"), ("toy/error", "max"))
+    assert state["metric"] in ("toy/error", "toy_ema/error") and state["mode"] in ("min", "max")
     return found["iteration"], state["best"]
 
 
@@ -191,6 +191,17 @@ def test_without_an_evaluation_it_is_an_error_before_the_first_step(tmp_path: Pa
     with pytest.raises(InputError, match="train.best_checkpoint needs an evaluation, and"):
         train(cfg)
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_metric_of_an_average_that_is_not_kept_is_an_error_before_the_first_step(
+    tmp_path: Path, errors: list[Any]
+) -> None:
+    words = ["train.best_checkpoint.metric=toy_ema/error"]
+    with pytest.raises(SystemExit, match="'toy_ema/error' is of the average .* set train.ema={}"):
+        run(tmp_path, *words)
+    errors += [3.0, 1.0] * 4  # of the weights and of the average
+    run(tmp_path, *words, "train.ema={}")
+    assert best(tmp_path)[1] == 1.0
 
 
 def test_the_space_for_it_is_counted(

@@ -55,6 +55,22 @@ def test_a_wrong_override_is_an_error_that_names_the_fix(override: str, message:
         load_config(CONFIG, [override])
 
 
+def test_settings_that_an_older_configuration_lacks_can_be_set() -> None:
+    """Errors of a resume advise to set them."""
+    cfg = load_config(CONFIG)
+    for key in ("restart_streams", "accumulate", "ema", "freeze", "hooks", "best_checkpoint"):
+        del cfg.train[key]
+    del cfg.train.checkpointer["background"]
+    words = ["train.restart_streams=True", "train.accumulate=2", "train.ema={decay:0.5}"]
+    words += ["train.freeze=[{parts:a}]", "train.best_checkpoint={metric:a/b}"]
+    apply_overrides(cfg, [*words, "train.checkpointer.background=False"])
+    assert cfg.train.restart_streams is True and cfg.train.accumulate == 2
+    assert cfg.train.ema == {"decay": 0.5} and cfg.train.freeze == [{"parts": "a"}]
+    assert cfg.train.best_checkpoint.metric == "a/b" and not cfg.train.checkpointer.background
+    with pytest.raises(ConfigError, match="has no key 'hoks'; did you mean train.hooks"):
+        apply_overrides(cfg, ["train.hoks=[]"])
+
+
 def test_arguments_that_only_the_signature_names_can_be_set() -> None:
     cfg = DictConfig({"model": L(ToyDetector)()}, flags={"allow_objects": True})
     check_override(cfg, "model.width=16")

@@ -188,6 +188,7 @@ def test_a_failing_evaluation_of_the_average_saves_the_weights(
         ("train.ema={warmup_iters:0.5}", "train.ema.warmup_iters=0.5"),
         ("train.ema={start_iter:-1}", "train.ema.start_iter=-1"),
         ("train.ema={rate:0.9}", "train.ema has rate, which WeightAverage does not take; it takes"),
+        ("train.ema={_target_:a.b}", "train.ema has _target_, which WeightAverage does not take"),
         ("train.ema=True", "train.ema=True is not allowed"),
         ("train.init_weights=averaged", "train.init_weights='averaged' .*one of 'model', 'ema'"),
     ],

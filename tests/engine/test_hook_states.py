@@ -11,6 +11,7 @@ import torch
 from detectron2.engine import HookBase
 
 from streampetr_vit.engine.hook_states import hooks_state, load_hooks_state, plain
+from streampetr_vit.errors import CheckpointError
 
 
 class Stateful(HookBase):
@@ -52,6 +53,12 @@ def test_states_and_hooks_that_have_no_counterpart_are_named(
         "the checkpoint has no state of the hook Stateful#2: it begins anew",
         "this run has no hook Gone: its state in the checkpoint is dropped",
     ]
+
+
+def test_a_hook_that_does_not_take_its_state_is_named() -> None:
+    message = r"the hook Stateful#2 does not take its state in the checkpoint \(KeyError: 'value'\)"
+    with pytest.raises(CheckpointError, match=message):
+        load_hooks_state([Stateful(), Stateful()], {"Stateful": {"value": 1}, "Stateful#2": {}})
 
 
 def test_a_state_is_made_of_what_a_checkpoint_can_hold() -> None:

@@ -9,6 +9,7 @@ from detectron2.engine import default_writers
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
@@ -57,6 +58,11 @@ def best_checkpoint_hook(cfg: DictConfig, checkpoints: CheckpointHook) -> BestCh
         raise InputError(
             "train.best_checkpoint needs an evaluation, and dataloader.evaluator is null: set one, "
             "or set train.best_checkpoint=null"
+        )
+    if settings.metric.partition("/")[0].endswith(f"_{AVERAGE}") and cfg.train.get("ema") is None:
+        raise InputError(
+            f"train.best_checkpoint.metric={settings.metric!r} is of the average of the weights, "
+            "and train.ema is null: set train.ema={}, or name the metric of the weights"
         )
     return BestCheckpointHook(checkpoints, **settings)
 

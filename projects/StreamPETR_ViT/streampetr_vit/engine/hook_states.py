@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from detectron2.engine import HookBase
 from torch import Tensor
+
+from streampetr_vit.errors import CheckpointError, UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +47,34 @@ def load_hooks_state(hooks: Iterable[HookBase], states: Mapping[str, Any]) -> No
     Args:
         hooks: in the order in which they were when the states were saved.
         states: of `hooks_state`, or of detectron2.
+
+    Raises:
+        CheckpointError: a hook cannot take its state.
     """
     left = dict(states)
     for key, hook in _keys(hooks):
         if key in left:
-            hook.load_state_dict(left.pop(key))  # type: ignore[attr-defined]
+            with _named(key):
+                hook.load_state_dict(left.pop(key))  # type: ignore[attr-defined]
         elif hook.state_dict():
             logger.warning("the checkpoint has no state of the hook %s: it begins anew", key)
     for key in left:
         logger.warning("this run has no hook %s: its state in the checkpoint is dropped", key)
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a hook of the user may raise anything
+        raise CheckpointError(
+            f"cannot resume: the hook {key} does not take its state in the checkpoint "
+            f"({type(error).__name__}: {one_line(error)}). Correct its load_state_dict, or resume "
+            "without this hook; if it is none of yours, the checkpoint is damaged: resume from an "
+            "earlier one"
+        ) from error
 
 
 def plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.engine.moved import KEYS
+from streampetr_vit.engine.setting_tables import OPTIONAL
 from streampetr_vit.errors import ConfigError, one_line
 from streampetr_vit.texts import nearest
 
@@ -82,7 +83,7 @@ def check_override(cfg: DictConfig, override: str) -> Override:
     node: Any = cfg
     parts = parsed.key_or_group.split(".")
     for depth, part in enumerate(parts):
-        allowed = keys_of(node)
+        allowed = [*keys_of(node), *_absent_settings(node, parts[:depth])]
         if part not in allowed:
             raise ConfigError(_unknown_key(override, parts[:depth], part, allowed))
         # An argument that only the signature names has no node: nothing below it can be set.
@@ -93,6 +94,14 @@ def check_override(cfg: DictConfig, override: str) -> Override:
                 break  # it is about to be replaced
             raise ConfigError(f"override {override!r}: {one_line(error)}") from error
     return parsed
+
+
+def _absent_settings(node: Any, parents: list[str]) -> list[str]:
+    """Known settings that a section lacks: the config.yaml of an older run has no newer ones."""
+    if not isinstance(node, DictConfig) or not parents:
+        return []
+    known = (path.rpartition(".") for path in OPTIONAL)
+    return sorted(key for above, _, key in known if above == ".".join(parents) and key not in node)
 
 
 def _with_quoted_home(override: str) -> str:

@@ -182,11 +182,13 @@ def _check_by_making(path: str, part: DictConfig) -> None:
 
 def _check_names(path: str, part: Mapping[Any, Any], target: Any) -> None:
     known, takes_others = arguments_of(target)
-    unknown = [str(key) for key in part if key != "_target_" and key not in known]
+    is_described = path not in _CALLS  # a plain section calls what the program has chosen
+    known_too = ("_target_",) if is_described else ()
+    unknown = [str(key) for key in part if key not in (*known, *known_too)]
     if unknown and not takes_others:
         name = getattr(getattr(target, "func", target), "__qualname__", str(target))
         fix = "Take it out of the recipe"
-        if "_target_" in part:
+        if is_described and "_target_" in part:
             fix = f"Give the part whole, '{path}={{_target_:...,...}}', or change the recipe"
         raise ConfigError(
             f"{path} has {', '.join(unknown)}, which {name} does not take; it takes "
