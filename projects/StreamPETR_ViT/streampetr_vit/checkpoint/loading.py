@@ -96,7 +96,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         forget = functools.partial(manifest.forget, self.save_dir, path.name)
         # A kill at any moment leaves a manifest that is true of the files that are there.
         is_new = not path.exists()
-        note(write_torch(path, content, note if is_new else lambda digest: forget()))
+        digest = write_torch(path, content, note if is_new else lambda digest: forget())
+        if not is_new:  # a new one is listed already
+            note(digest)
         if is_last:
             self.tag_last_checkpoint(path.name)
 

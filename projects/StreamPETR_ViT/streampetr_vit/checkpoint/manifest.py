@@ -19,6 +19,8 @@ from streampetr_vit.files import replacing
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoints.sha256"
+# For the error about a file that cannot be taken: the way on for a user who has changed it.
+ON_PURPOSE = f"(If you have changed the file on purpose, remove its line from {MANIFEST}.)"
 # The name may have 255 bytes: a longer one is an error of the system wherever it is looked for.
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]{1,60}\.pth)")
 _NUMBERED = re.compile(r"model_\d{7,}\.pth")
@@ -74,7 +76,7 @@ def go_on_from(folder: str | os.PathLike[str], name: str) -> None:
 
 
 def damage(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with a checkpoint, by its size and checksum; None where nothing is known."""
+    """What is wrong with a checkpoint, by its checksum; None where nothing is known."""
     path = Path(path)
     expected = read_manifest(path.parent).get(path.name)
     if not path.is_file():

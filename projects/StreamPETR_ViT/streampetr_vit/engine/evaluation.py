@@ -15,7 +15,7 @@ from torch import nn
 
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import CheckpointError, SafeCheckpointer
-from streampetr_vit.checkpoint.manifest import MANIFEST, damage
+from streampetr_vit.checkpoint.manifest import ON_PURPOSE, damage
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.building import build_average, build_model
 from streampetr_vit.engine.config import call
@@ -232,6 +232,6 @@ def _weights(cfg: DictConfig, checkpointer: SafeCheckpointer, resume: bool) -> s
     if reason is not None:  # torch reads altered numbers without an error
         raise CheckpointError(
             f"{path} is damaged: {reason}. Evaluate another one with train.init_checkpoint=FILE. "
-            f"(If you have changed the file on purpose, remove its line from {MANIFEST}.)"
+            f"{ON_PURPOSE}"
         )
     return path

@@ -17,7 +17,13 @@ from omegaconf import DictConfig
 
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.checkpoint.manifest import MANIFEST, damage, go_on_from, in_order, read_manifest
+from streampetr_vit.checkpoint.manifest import (
+    ON_PURPOSE,
+    damage,
+    go_on_from,
+    in_order,
+    read_manifest,
+)
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.run_folder import EARLIER, as_override, set_aside
 from streampetr_vit.engine.stream_hooks import BatchHook, StreamStateHook
@@ -112,8 +118,7 @@ def _sound_checkpoint(checkpointer: SafeCheckpointer) -> str | None:
             return str(path)
         found.append(f"{path} is damaged: {reason}")
     raise CheckpointError(
-        f"cannot resume: {'; '.join(found)}, and there is no checkpoint before it. (If you have "
-        f"changed the file on purpose, remove its line from {MANIFEST}.)"
+        f"cannot resume: {'; '.join(found)}, and there is no checkpoint before it. {ON_PURPOSE}"
     )
 
 
