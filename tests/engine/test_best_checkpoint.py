@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.engine import default_argument_parser
-from toy_task import ToyEvaluator
+from toy_task import ToyEvaluator, equal
 
 from streampetr_vit.checkpoint.manifest import damage
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures.tensors import tensors_of
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 NAN = float("nan")
@@ -58,11 +57,6 @@ def best(output: Path, name: str = "model_best") -> tuple[int, float]:
     state = found["trainer"]["hooks"]["BestCheckpointHook"]
     assert state["metric"] in ("toy/error", "toy_ema/error") and state["mode"] in ("min", "max")
     return found["iteration"], state["best"]
-
-
-def equal(one: Any, other: Any) -> bool:
-    pairs = zip(tensors_of(one), tensors_of(other), strict=True)
-    return all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(

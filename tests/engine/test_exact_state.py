@@ -14,11 +14,10 @@ import pytest
 import torch
 from detectron2.engine import default_argument_parser
 from torch import Tensor
-from toy_task import ToyDetector
+from toy_task import ToyDetector, equal
 
 from streampetr_vit.checkpoint import loading
 from streampetr_vit.checkpoint.manifest import read_manifest
-from streampetr_vit.structures.tensors import tensors_of
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 
@@ -53,11 +52,6 @@ def stopped(output: Path, *arguments: str) -> None:
     for name in ("model_final.pth", "model_0000009.pth"):
         (output / name).unlink()
     (output / "last_checkpoint").write_text("model_0000004.pth")
-
-
-def equal(one: Any, other: Any) -> bool:
-    pairs = zip(tensors_of(one), tensors_of(other), strict=True)
-    return all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(

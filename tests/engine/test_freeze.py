@@ -10,13 +10,12 @@ import pytest
 import torch
 from detectron2.engine import HookBase, default_argument_parser
 from torch import Tensor, nn
-from toy_task import ToyDetector
+from toy_task import ToyDetector, equal
 
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.engine.freeze import FreezeHook, Freezing
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.errors import ConfigError, InputError
-from streampetr_vit.structures.tensors import tensors_of
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 FIRST_7 = "train.freeze=[{parts:backbone.,iters:7}]"
@@ -40,11 +39,6 @@ def saved(output: Path, name: str = "model_final") -> dict[str, Any]:
 
 def weights(output: Path, step: int) -> dict[str, Tensor]:
     return saved(output, "model_final" if step == 11 else f"model_{step:07d}")["model"]
-
-
-def equal(one: Any, other: Any) -> bool:
-    pairs = zip(tensors_of(one), tensors_of(other), strict=True)
-    return all(torch.equal(*pair) for pair in pairs)
 
 
 class GradientWatcher(HookBase):

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from started_tool import end_all, start_python, wait_for
 
 from streampetr_vit.engine import signals
 from streampetr_vit.engine.signals import Interrupted, SignalWatch
@@ -30,35 +30,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started = []
 
     def start_tool(*words: str) -> subprocess.Popen[str]:
-        paths = [str(HERE), str(ROOT / "projects" / "StreamPETR_ViT")]
-        paths.append(os.environ.get("PYTHONPATH", ""))
-        config = str(HERE / "toy_config.py")
         words = tuple(sorted(words, key=lambda word: not word.startswith("--")))  # options first
-        command = [*(sys.executable, TOOL, "--config-file", config), *words]
-        with (tmp_path / "printed").open("w") as sink:
-            process = subprocess.Popen(
-                [*command, f"train.output_dir={tmp_path / 'run'}"],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,  # signals to its group do not reach the tests
-            )
+        arguments = [TOOL, "--config-file", str(HERE / "toy_config.py"), *words]
+        arguments.append(f"train.output_dir={tmp_path / 'run'}")
+        process = start_python(arguments, tmp_path / "printed")
         started.append(process)
         return process
 
     yield start_tool
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(path: Path, text: str, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not (path.is_file() and text in path.read_text()):
-        assert time.monotonic() < end, path.read_text() if path.is_file() else f"no {path}"
-        time.sleep(0.05)
+    end_all(started)
 
 
 def saved_iteration(run: Path) -> int:

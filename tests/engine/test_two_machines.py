@@ -6,15 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils import comm
+from started_tool import end_all, start_python, wait_for
 
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.engine.failures import ProcessError
@@ -25,6 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONFIG = str(HERE / "toy_config.py")
 WITHIN_S = 60  # a rank that dies ends all others within a minute
+WAIT_S = 90.0  # for a moment of a run on two machines
 
 
 def settings(run: Path, max_iter: int) -> list[str]:
@@ -87,19 +87,12 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def wait_for(path: Path, text: str) -> None:
-    end = time.monotonic() + 90
-    while not (path.is_file() and text in path.read_text()):
-        assert time.monotonic() < end, path.read_text() if path.is_file() else f"no {path}"
-        time.sleep(0.05)
-
-
 def test_what_happens_on_one_machine_ends_both_and_both_go_on(
     tmp_path: Path, quick_processes: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     machines = started(run)
-    wait_for(run / "metrics.json", '"iteration": 14,')
+    wait_for(run / "metrics.json", '"iteration": 14,', WAIT_S)
     os.kill(int((run / "pid1").read_text()), signal.SIGKILL)
     on_0, on_1 = ends(machines)
     assert isinstance(on_0, SystemExit) and on_0.code == 1
@@ -110,8 +103,8 @@ def test_what_happens_on_one_machine_ends_both_and_both_go_on(
     assert "Traceback" not in printed
 
     machines = started(run, resume=True)
-    wait_for(run / "log.txt", "training from iteration 10 to 2000")
-    wait_for(run / "metrics.json", '"iteration": 17,')
+    wait_for(run / "log.txt", "training from iteration 10 to 2000", WAIT_S)
+    wait_for(run / "metrics.json", '"iteration": 17,', WAIT_S)
     os.kill(int((run / "pid1").read_text()), signal.SIGTERM)
     assert [end.code for end in ends(machines)] == [143, 143]
     number = int((run / "last_checkpoint").read_text()[len("model_") : -len(".pth")])
@@ -123,27 +116,13 @@ def test_what_happens_on_one_machine_ends_both_and_both_go_on(
 @pytest.fixture
 def agents(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
     """An agent of torchrun on each machine, the same command on both."""
-    paths = [str(HERE), str(ROOT / "projects" / "StreamPETR_ViT"), os.environ.get("PYTHONPATH", "")]
     words = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=1"]
     words += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
     tool = [str(ROOT / "tools" / "lazyconfig_train_net.py"), "--config-file", CONFIG]
-    processes = []
-    for machine in range(2):
-        with (tmp_path / f"printed{machine}").open("w") as sink:
-            process = subprocess.Popen(
-                [sys.executable, *words, *tool, *settings(tmp_path / "run", 40)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,  # signals to its group do not reach the tests
-            )
-        processes.append(process)
+    arguments = [*words, *tool, *settings(tmp_path / "run", 40)]
+    processes = [start_python(arguments, tmp_path / f"printed{machine}") for machine in range(2)]
     yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    end_all(processes)
 
 
 def test_torchrun_starts_both_machines_again_and_they_go_on(
@@ -151,7 +130,7 @@ def test_torchrun_starts_both_machines_again_and_they_go_on(
 ) -> None:
     """One of them counts no restart of its own. Still they meet, and nothing is set aside."""
     run = tmp_path / "run"
-    wait_for(run / "metrics.json", '"iteration": 14,')
+    wait_for(run / "metrics.json", '"iteration": 14,', WAIT_S)
     pid = agents[1].pid
     (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)

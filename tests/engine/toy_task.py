@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from torch import Tensor, nn
+
+from streampetr_vit.structures.tensors import tensors_of
 
 Sample = dict[str, Tensor]
 
@@ -123,3 +126,9 @@ class ToyEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         return {"toy": {"error": sum(self._errors) / len(self._errors)}}
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two states, which hold as many tensors, are equal in every bit."""
+    pairs = zip(tensors_of(one), tensors_of(other), strict=True)
+    return all(torch.equal(*pair) for pair in pairs)
