@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from streampetr_vit.evaluation.result_records import check_records
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.json_files import read_json
-from streampetr_vit.structures import DatasetSpec, Detections, Pose
+from streampetr_vit.structures import DatasetSpec, Detections, GlobalBoxes, Pose
 
 FloatArray = NDArray[np.float64]
 
@@ -39,51 +38,6 @@ SUBMISSION_META = {
 }
 
 
-@dataclass(frozen=True)
-class GlobalBoxes:
-    """Boxes of one sample in the global frame.
-
-    Attributes:
-        sample_token: the sample.
-        center_global_m: (n, 3) float64, gravity centre.
-        size_wlh_m: (n, 3) float64, width, length, height: the order of nuScenes.
-        rotation_wxyz: (n, 4) float64 quaternion.
-        velocity_global_mps: (n, 2) float64.
-        scores: (n,) float64.
-        class_names: n names.
-        attribute_names: n names, "" for classes without attributes.
-    """
-
-    # Columns: 6,000 samples with 300 boxes each are 200 MB so, and gigabytes as records.
-    sample_token: str
-    center_global_m: FloatArray
-    size_wlh_m: FloatArray
-    rotation_wxyz: FloatArray
-    velocity_global_mps: FloatArray
-    scores: FloatArray
-    class_names: tuple[str, ...]
-    attribute_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def records(self) -> list[dict[str, Any]]:
-        """The boxes as dicts of plain Python values, the form of the results file."""
-        columns = {
-            "translation": self.center_global_m.tolist(),
-            "size": self.size_wlh_m.tolist(),
-            "rotation": self.rotation_wxyz.tolist(),
-            "velocity": self.velocity_global_mps.tolist(),
-            "detection_name": self.class_names,
-            "detection_score": self.scores.tolist(),
-            "attribute_name": self.attribute_names,
-        }
-        return [
-            {"sample_token": self.sample_token, **dict(zip(columns, row, strict=True))}
-            for row in zip(*columns.values(), strict=True)  # columns -> rows, one for each box
-        ]
-
-
 def to_global_boxes(
     detections: Detections,
     lidar_to_ego: Pose,
@@ -91,48 +45,8 @@ def to_global_boxes(
     sample_token: str,
     spec: DatasetSpec = NUSCENES,
 ) -> GlobalBoxes:
-    """Moves detections to the global frame, drops those out of range, names their attributes.
-
-    Args:
-        detections: in the lidar frame; any device.
-        lidar_to_ego: pose of the lidar in the vehicle.
-        ego_to_global: pose of the vehicle at the lidar's time.
-        sample_token: the sample.
-        spec: names, ranges and attributes of the classes.
-
-    Returns:
-        At most n boxes, in the same order.
-    """
-    boxes = detections.boxes.detach().cpu().double().numpy()
-    labels = detections.labels.cpu().numpy()
-    scores = detections.scores.detach().cpu().double().numpy()
-    lidar_rotation, ego_rotation = lidar_to_ego.rotation(), ego_to_global.rotation()
-
-    center_ego = lidar_rotation.apply(boxes[:, :3]) + lidar_to_ego.translation_m  # (n, 3)
-    limits = np.array([entry.range_m for entry in spec.classes], dtype=np.float64)
-    # In the vehicle's xy plane, from its origin: as the metric measures the range.
-    kept = np.hypot(center_ego[:, 0], center_ego[:, 1]) <= limits[labels]
-    boxes, labels, center_ego = boxes[kept], labels[kept], center_ego[kept]
-
-    # (n, 2) -> (n, 3) -> (n, 2): files have no vertical velocity, tilted poses make one.
-    lidar_to_global = ego_rotation * lidar_rotation
-    velocity = lidar_to_global.apply(np.pad(boxes[:, 7:9], ((0, 0), (0, 1))))[:, :2]
-    # (w, x, y, z) * (cos, 0, 0, sin), with the lidar's roll and pitch. Not by way of rotation
-    # matrices: they lose the sign of a quaternion, and released result files keep it.
-    x, y, z, w = lidar_to_global.as_quat()
-    cos, sin = np.cos(boxes[:, 6] / 2), np.sin(boxes[:, 6] / 2)  # (n,)
-    rotation = (w * cos - z * sin, x * cos + y * sin, y * cos - x * sin, z * cos + w * sin)
-    speeds = np.hypot(velocity[:, 0], velocity[:, 1])
-    return GlobalBoxes(
-        sample_token=sample_token,
-        center_global_m=ego_rotation.apply(center_ego) + ego_to_global.translation_m,
-        size_wlh_m=boxes[:, [4, 3, 5]],  # l, w, h -> w, l, h
-        rotation_wxyz=np.stack(rotation, axis=1),  # (n, 4)
-        velocity_global_mps=velocity,
-        scores=scores[kept],
-        class_names=tuple(spec.class_names[label] for label in labels),
-        attribute_names=tuple(map(spec.attribute, labels, speeds)),
-    )
+    """`GlobalBoxes.of` detections in the lidar frame, by default with the classes of nuScenes."""
+    return GlobalBoxes.of(detections, lidar_to_ego, ego_to_global, sample_token, spec)
 
 
 def write_results(

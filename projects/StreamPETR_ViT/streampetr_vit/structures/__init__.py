@@ -10,20 +10,30 @@ from streampetr_vit.structures.collation import FrameTargets, collate_windows
 from streampetr_vit.structures.dataset_spec import DatasetSpec, ObjectClass
 from streampetr_vit.structures.detections import Detections, PaddedDetections
 from streampetr_vit.structures.frame import CameraRig, Frame
+from streampetr_vit.structures.global_boxes import GlobalBoxes
+from streampetr_vit.structures.moment import Moment
+from streampetr_vit.structures.objects import Objects
 from streampetr_vit.structures.packed_copy import packed_to
 from streampetr_vit.structures.pose import Pose, invert_rigid
+from streampetr_vit.structures.rig import Camera, Distortion, Rig
 from streampetr_vit.structures.sample import Boxes2D, Sample
 
 __all__ = [
     "Boxes2D",
+    "Camera",
     "CameraRig",
     "DatasetSpec",
     "Detections",
+    "Distortion",
     "Frame",
     "FrameTargets",
+    "GlobalBoxes",
+    "Moment",
     "ObjectClass",
+    "Objects",
     "PaddedDetections",
     "Pose",
+    "Rig",
     "Sample",
     "box_corners",
     "boxes_from_bottom_center",

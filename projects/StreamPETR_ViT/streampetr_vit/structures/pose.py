@@ -29,6 +29,12 @@ class Pose:
         values = np.asarray(row, dtype=np.float64)
         return Pose(values[:3], values[3:])
 
+    @staticmethod
+    def of_matrix(matrix: np.ndarray) -> Pose:
+        """From a 4x4 matrix for column vectors."""
+        x, y, z, w = Rotation.from_matrix(matrix[:3, :3]).as_quat()
+        return Pose(np.array(matrix[:3, 3], dtype=np.float64), np.array([w, x, y, z]))
+
     def matrix(self) -> np.ndarray:
         """The 4x4 float64 matrix, for column vectors."""
         matrix = np.eye(4)
