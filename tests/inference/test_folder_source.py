@@ -38,6 +38,7 @@ def test_frames_in_order_with_their_pictures_and_poses(tmp_path: Path) -> None:
     assert moments[1].rig.names == CAMERAS and not moments[1].camera_vehicle_to_world
     np.testing.assert_array_equal(moments[1].vehicle_to_world.translation_m, [5, 1, 0])
     np.testing.assert_array_equal(moments[1].vehicle_to_world.rotation_wxyz, [1, 0, 0, 0])
+    assert source.frames_per_second("my drive") == 2.0
     assert [moment.name for moment in source.frames("my drive", 2)] == ["000002"]
     assert list(source.frames("my drive", 3)) == []
 
@@ -284,6 +285,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         "line 4: picture 'left/1.png' of camera left, frame '000002', is not in .*2 of 4 are mis",
     ),
     "missing in folder": (no_file("left/000003.png"), "line 5: picture 'left/000003.jpg' of camer"),
+    "no picture at all": (
+        columns(lambda rows: [r.update(left="", front="" if i == 2 else "left/000000.png")
+                for i, r in enumerate(rows)]),
+        "line 4: no camera has a picture; leave the frame out",
+    ),
     "two endings": (text("left/000001.jpg", ""), "has 000001.jpg and 000001.png"),
     "no pictures": (no_folder("left"), "camera left has no pictures in"),
     "half a pose of a camera": (camera_pose(qw=""), "the pose of camera left is 0 0 0 nan"),

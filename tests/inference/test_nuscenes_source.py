@@ -91,6 +91,7 @@ def test_a_folder_of_the_same_frames_gives_the_same_moments(
     write_folder(tmp_path / "drive", records.root, scene)
     folder = FolderSource(tmp_path / "drive")
     assert folder.scenes == [(scene, count)] and count == 6
+    assert folder.frames_per_second(scene) == source.frames_per_second(scene)
     moments, others = list(source.frames(scene)), list(folder.frames(scene))
     for moment, other in zip(moments, others, strict=True):
         assert (moment.scene, moment.name) == (other.scene, other.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import Moment
 from streampetr_vit.texts import name_list, nearest, shown
@@ -31,6 +33,14 @@ class Source(Protocol):
         Raises:
             InputError: there is no such scene.
         """
+
+    def frames_per_second(self, scene: str) -> float:
+        """How fast the frames of a scene were taken."""
+
+
+def rate_of(timestamps_s: np.ndarray) -> float:
+    """Frames per second of times (n,), by their median step; 1 for a single frame."""
+    return 1.0 / float(np.median(np.diff(timestamps_s))) if len(timestamps_s) > 1 else 1.0
 
 
 def rows_of(scenes: Sequence[tuple[str, int]], scene: str, start: int = 0) -> range:

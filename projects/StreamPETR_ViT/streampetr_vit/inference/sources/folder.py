@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.inference.sources.base import rows_of
+from streampetr_vit.inference.sources.base import rate_of, rows_of
 from streampetr_vit.inference.sources.csv_frames import read_csv
 from streampetr_vit.inference.sources.frame_columns import FrameColumns, check_columns
 from streampetr_vit.inference.sources.jsonl_frames import read_jsonl
@@ -60,6 +60,7 @@ class FolderSource:
             camera.name: find_pictures(self._folder, camera, self._columns, may_miss_pictures)
             for camera in self.rig.cameras
         }
+        self._check_pictures()
         self.scenes = self._columns.scene_lengths()
         videos = [v.path for v in self._pictures.values() if isinstance(v, Video)]
         self.description: Mapping[str, object] = {
@@ -76,6 +77,11 @@ class FolderSource:
         """
         return self._frames(rows_of(self.scenes, scene, start))
 
+    def frames_per_second(self, scene: str) -> float:
+        """See `Source`."""
+        rows = rows_of(self.scenes, scene)
+        return rate_of(self._columns.timestamp_s[rows.start : rows.stop])
+
     def _frames(self, rows: range) -> Iterator[Moment]:
         with ExitStack() as stack:  # closes videos
             pictures = {
@@ -88,6 +94,18 @@ class FolderSource:
                     row,
                     self.rig,
                     {name: next(source) for name, source in pictures.items()},
+                )
+
+    def _check_pictures(self) -> None:
+        """Raises InputError where no camera has a picture."""
+        columns = self._columns
+        if len(columns.pictures) < len(self.rig.cameras):  # others have one in each frame
+            return
+        for row, paths in enumerate(zip(*columns.pictures.values(), strict=True)):
+            if not any(paths):
+                raise InputError(
+                    f"{columns.where(row)}: no camera has a picture; leave the frame out, the "
+                    "memory bridges the gap"
                 )
 
     def _table(self) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
-from streampetr_vit.inference.sources.base import rows_of
+from streampetr_vit.inference.sources.base import rate_of, rows_of
 from streampetr_vit.structures import Camera, Moment, Pose, Rig
 
 
@@ -46,6 +46,11 @@ class NuScenesSource:
         """
         rows = rows_of(self.scenes, scene, start)
         return (moment_of(self._records[row], scene) for row in rows)
+
+    def frames_per_second(self, scene: str) -> float:
+        """See `Source`."""
+        rows = rows_of(self.scenes, scene)
+        return rate_of(self._records.timestamps_us[rows.start : rows.stop] / 1e6)
 
 
 def moment_of(record: FrameRecord, scene: str | None = None) -> Moment:
