@@ -11,6 +11,8 @@ from streampetr_vit.structures import Pose
 # No car is as fast or turns as fast; what is added is for corrections of a position.
 FASTEST_MPS, JUMP_M = 100.0, 10.0
 FASTEST_TURN_RADPS, JUMP_RAD = 3.0, 1.0
+# Of two moments that are equally near, always the earlier one, whatever their rounding.
+_TIE_S = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def follow(
     if reason:
         return Step(Drive(timestamp_s, pose, timestamp_s, last.scene + 1, gaps), reason, True)
     # Of the moments around the wished time, the nearest one: half a step early is near enough.
-    remember = timestamp_s - last.remembered_s + passed / 2 >= period_s
+    remember = timestamp_s - last.remembered_s + passed / 2 >= period_s - _TIE_S
     remembered_s = timestamp_s if remember else last.remembered_s
     drive = replace(
         last, timestamp_s=timestamp_s, vehicle_to_world=pose, remembered_s=remembered_s, gaps=0

@@ -86,6 +86,6 @@ def check_array(picture: Any, camera: Camera) -> None:
         raise InputError(f"{where} is {picture.dtype}: give uint8, 0 to 255")
     if shape[:2] != (height, width):
         raise InputError(
-            f"{where} is {shape[1]}x{shape[0]} pixels, the rig says {width}x{height}: give pictures "
-            "of that size, or a rig with the size and intrinsics of these"
+            f"{where} is {shape[1]}x{shape[0]} pixels, the rig says {width}x{height}: give "
+            "pictures of that size, or a rig with the size and intrinsics of these"
         )

@@ -26,7 +26,6 @@ from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Detections, Frame, Moment, Objects, Pose, Rig
 from streampetr_vit.structures.moment import Picture
 from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_sample
-from streampetr_vit.texts import shown
 
 logger = logging.getLogger(__name__)
 
@@ -191,13 +190,17 @@ class Predictor:
                 found[row] = detections
                 if steps[row].remember:
                     memories[row] = memory
+        objects = [self._objects(p, found[row], steps[row]) for row, p in enumerate(prepared)]
         # All at once, when nothing can fail any more: a moment counts as a whole or not at all.
         self._memories, self._drives = memories, [step.drive for step in steps]
-        return [self._objects(p, found[row], steps[row]) for row, p in enumerate(prepared)]
+        return objects
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Writes what was seen, as safetensors, so that another process can go on from there."""
-        write_state(path, self._memories, self._drives)
+        length = self.loaded.detector.head.memory_length
+        # Of a frame's new entries and the older ones, the next frame keeps as many.
+        kept = [memory.map(lambda value: value[:, :length]) for memory in self._memories]
+        write_state(path, kept, self._drives)
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Goes on from what `save_state` has written, bit for bit.

@@ -26,7 +26,8 @@ def write_state(
     path: str | os.PathLike[str], memories: Sequence[TemporalMemory], drives: Sequence[Drive]
 ) -> None:
     """Writes memories (1, M, ...) of B cars and their places."""
-    tensors = {_DRIVES: torch.tensor([_row(drive) for drive in drives]).reshape(-1, 11).double()}
+    rows = torch.tensor([_row(drive) for drive in drives], dtype=torch.float64)
+    tensors = {_DRIVES: rows.reshape(-1, 11)}
     for row, memory in enumerate(memories):
         # Copies: the memories of several cars share storage, which the format refuses.
         tensors |= {f"{name}.{row}": getattr(memory, name).cpu().clone() for name in _MEMORY}
@@ -64,14 +65,15 @@ def read_state(
     for memory in memories:
         for name in _MEMORY:
             value, wanted = getattr(memory, name), getattr(like, name)
-            # Entries beyond those that the detector keeps are the newest frame's.
-            if value.dtype != wanted.dtype or value.shape[2:] != wanted.shape[2:]:
+            if value.dtype != wanted.dtype or value.shape != wanted.shape:
                 raise InputError(
                     f"{os.fspath(path)} is of another detector: its {name} is "
                     f"{tuple(value.shape)} of {value.dtype}, not {tuple(wanted.shape)} of "
                     f"{wanted.dtype}; remove it and begin anew"
                 )
-    return [memory.map(lambda value: value.to(like.embedding.device)) for memory in memories], drives
+    return [
+        memory.map(lambda value: value.to(like.embedding.device)) for memory in memories
+    ], drives
 
 
 def _row(drive: Drive) -> list[float]:

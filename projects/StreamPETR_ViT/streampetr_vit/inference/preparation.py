@@ -135,7 +135,9 @@ class Preparation:
                 "(--allow-missing-cameras)"
             )
         found = [(c, pictures[c.name]) for c in moment.rig.cameras if c.name in pictures]
-        return [(camera, _checked(picture, camera)) for camera, picture in found if picture is not None]
+        return [
+            (camera, _checked(picture, camera)) for camera, picture in found if picture is not None
+        ]
 
     def _images(
         self, given: Sequence[tuple[Camera, Picture]]
