@@ -90,8 +90,14 @@ BAD: dict[str, tuple[Callable[[], Moment], str]] = {
     "3x4 pose": (lambda: at(POSE[:3]), "vehicle_to_world is of shape (3, 4): give a 4x4 matrix"),
     "no pose": (lambda: at("here"), "vehicle_to_world is 'here': give a 4x4 matrix, or a Pose"),
     "None as pose": (lambda: at(None), "vehicle_to_world is of shape (): give a 4x4 matrix"),
-    "scaled pose": (lambda: at(np.diag([2.0, 2, 2, 1])), "vehicle_to_world has the upper left 2 0 0 0 2 0 0 0 2, which is no rotation"),
-    "mirrored pose": (lambda: at(np.diag([1.0, -1, 1, 1])), "vehicle_to_world has the upper left 1 0 0 0 -1 0 0 0 1, a mirror image"),
+    "scaled pose": (
+        lambda: at(np.diag([2.0, 2, 2, 1])),
+        "vehicle_to_world has the upper left 2 0 0 0 2 0 0 0 2, which is no rotation",
+    ),
+    "mirrored pose": (
+        lambda: at(np.diag([1.0, -1, 1, 1])),
+        "vehicle_to_world has the upper left 1 0 0 0 -1 0 0 0 1, a mirror image",
+    ),
     "row vectors": (
         lambda: at(matrix({(3, 0): 600.0})),
         "vehicle_to_world has the last row 600 0 0 1, not 0 0 0 1: give the matrix for column",

@@ -21,7 +21,8 @@ from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.inference import Moment, Objects, Predictor, Rig, Stream
-from streampetr_vit.structures import Camera, Pose
+from streampetr_vit.inference.undistortion import straightened
+from streampetr_vit.structures import Camera, Distortion, Pose
 
 both_heads = pytest.mark.parametrize("make", [make_detector, make_repdetr3d])
 
@@ -318,8 +319,21 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="half is no state of a predictor"):
         predictor.load_state(tmp_path / "half")
     other = make_predictor(make_detector(memory_length=12, num_propagated=4).eval())
-    with pytest.raises(InputError, match=r"state is of another detector: its embedding is \(1, 12"):
+    with pytest.raises(InputError, match=r"state is of another detector: its embedding is \(1, 8"):
         other.load_state(tmp_path / "state")
+
+
+def test_a_bent_picture_is_seen_straight() -> None:
+    """A lens, and a pinhole camera with the picture that straightening makes of the lens's."""
+    lens = Distortion([-0.2, 0.05, 0, 0])
+    bent = Rig([replace(c, distortion=lens if c.name == "left" else None) for c in RIG.cameras])
+    moment = make_moment(0, bent)
+    straight = straightened(bent.camera("left")).apply(moment.pictures["left"])
+    expected = play(
+        make_predictor(), [make_moment(0, pictures=moment.pictures | {"left": straight})]
+    )
+    assert same(found(play(make_predictor(), [moment])), found(expected))
+    assert not same(found(play(make_predictor(), [make_moment(0)])), found(expected))
 
 
 def test_a_broken_file_is_named_or_left_out(tmp_path: Path, caplog: Any) -> None:

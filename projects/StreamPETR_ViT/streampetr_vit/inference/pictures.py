@@ -11,7 +11,7 @@ import numpy as np
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.undistortion import Straightener
+from streampetr_vit.inference.undistortion import StraightCamera, straightened
 from streampetr_vit.structures import Camera
 from streampetr_vit.structures.moment import Picture
 from streampetr_vit.texts import shown
@@ -35,17 +35,20 @@ class PictureMaker:
             raise InputError(f'channel_order must be "rgb" or "bgr", not {shown(channel_order)}')
         self.image_aug, self._is_rgb = image_aug, channel_order == "rgb"
         # Maps of OpenCV, 8 bytes for each pixel: made once for each camera that is in use.
-        self._straighteners: WeakKeyDictionary[Camera, Straightener] = WeakKeyDictionary()
+        self._straight: WeakKeyDictionary[Camera, StraightCamera] = WeakKeyDictionary()
 
     def draw(self, camera: Camera) -> ImageDraw:
         """The resize and crop of a camera's pictures."""
         return self.image_aug.fixed((camera.width, camera.height))
 
-    def intrinsics(self, camera: Camera) -> np.ndarray:
-        """(3, 3) float64 camera matrix of a camera's pictures, straight and before the resize."""
-        if camera.distortion is None:
-            return camera.intrinsics
-        return self._straightener(camera).intrinsics
+    def straight(self, camera: Camera) -> StraightCamera:
+        """The pinhole camera that the network sees in place of a camera, before the resize."""
+        if camera.distortion is None:  # not kept: the value would hold its own key
+            return straightened(camera)
+        known = self._straight.get(camera)
+        if known is None:
+            known = self._straight[camera] = straightened(camera)
+        return known
 
     def write(self, picture: Picture, camera: Camera, planes: np.ndarray) -> None:
         """Writes a picture, a file or an array that `check_array` accepts, to (3, H, W) uint8 RGB.
@@ -58,15 +61,8 @@ class PictureMaker:
         else:
             image = read_image(Path(picture), (camera.width, camera.height))
             is_rgb = False  # OpenCV's order
-        if camera.distortion is not None:
-            image = self._straightener(camera).apply(image)
+        image = self.straight(camera).apply(image)
         self.draw(camera).write(image, planes if is_rgb else planes[::-1])
-
-    def _straightener(self, camera: Camera) -> Straightener:
-        known = self._straighteners.get(camera)
-        if known is None:
-            known = self._straighteners[camera] = Straightener(camera)
-        return known
 
 
 def check_array(picture: Any, camera: Camera) -> None:
