@@ -76,8 +76,8 @@ def open_records(args: argparse.Namespace) -> FrameRecords:
     """The data set that the command line names."""
     if args.config_file:
         # Seconds, and most calls do without.
+        from streampetr_vit.configuration.described import call
         from streampetr_vit.engine import load_config
-        from streampetr_vit.engine.described import call
 
         cfg = load_config(args.config_file, (), args.trust)
         return open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
