@@ -286,8 +286,12 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "missing in folder": (no_file("left/000003.png"), "line 5: picture 'left/000003.jpg' of camer"),
     "no picture at all": (
-        columns(lambda rows: [r.update(left="", front="" if i == 2 else "left/000000.png")
-                for i, r in enumerate(rows)]),
+        columns(
+            lambda rows: [
+                r.update(left="", front="" if i == 2 else "left/000000.png")
+                for i, r in enumerate(rows)
+            ]
+        ),
         "line 4: no camera has a picture; leave the frame out",
     ),
     "two endings": (text("left/000001.jpg", ""), "has 000001.jpg and 000001.png"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from streampetr_vit.json_files import read_json
 from streampetr_vit.texts import name_list, shown
 
 _FIRST = 5  # broken pictures that are named
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?$")  # the names of `files.replacing`
 _ANEW = "choose another --out, or begin anew with --overwrite"
 
 
@@ -104,7 +107,10 @@ class PlayRecord:
                     f"{self.out} was begun with {key} {shown(old.get(key))}, and now it is "
                     f"{shown(settings.get(key))}: {_ANEW}"
                 )
-        return _progress(values["counts"]) if "counts" in values else None
+        if "counts" not in values:
+            return None
+        shutil.rmtree(self.parts, ignore_errors=True)  # where a process was killed in `end`
+        return _progress(values["counts"])
 
     def end(self, counts: Progress) -> None:
         """Notes that all files are there, and removes what only a restart would need."""
@@ -128,11 +134,10 @@ class PlayRecord:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
         kept = None if progress.complete else self.state_file(scene, progress.frames)
-        # The label ends with no number, and may hold what glob takes as a pattern.
         for file in self.parts.iterdir():
-            if file.name.startswith(f"{scene.label}.") and file.suffix == ".safetensors":
-                if file != kept:
-                    file.unlink(missing_ok=True)
+            is_state = file.name.startswith(f"{scene.label}.") and file.suffix == ".safetensors"
+            if is_state and file != kept:
+                file.unlink(missing_ok=True)
 
     def _progress_file(self, scene: Scene) -> Path:
         return self.parts / f"{scene.label}.progress.json"
@@ -144,6 +149,15 @@ class PlayRecord:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def remove_temporary(self, sinks: Sequence[Sink]) -> None:
+        """Removes what a killed process has not finished; only while no other process writes."""
+        finals = [self._settings_file, *(path for sink in sinks for path in sink.outputs())]
+        for path in finals:
+            beside = path.parent.glob(f"{glob.escape(path.name)}.*") if path.parent.is_dir() else ()
+            for file in [*beside, *(path.rglob("*") if path.is_dir() else ())]:
+                if _TEMPORARY.search(file.name):
+                    file.unlink(missing_ok=True)
 
     def _write(self, values: Mapping[str, Any]) -> None:
         with replacing(self._settings_file) as temporary:

@@ -55,6 +55,9 @@ class Part:
     wait: Callable[[], None] = lambda: None
 
 
+ONE_PROCESS = Part()
+
+
 @dataclass(frozen=True)
 class Play:
     """All that is needed to play scenes.
@@ -106,11 +109,11 @@ def share(scenes: Sequence[Scene], part: Part) -> list[Scene]:
     return sorted(mine, key=lambda scene: scene.index)
 
 
-def play(
+def play_scenes(
     play: Play,
     scenes: Sequence[Scene],
     settings: Mapping[str, Any],
-    part: Part = Part(),  # noqa: B008
+    part: Part = ONE_PROCESS,
     overwrite: bool = False,
 ) -> Progress:
     """Plays all scenes, goes on with those that an earlier start has begun, and joins the results.
@@ -129,7 +132,10 @@ def play(
     """
     record = play.record
     # One process compares and removes. The others read what it has written.
-    counts = record.begin(settings, play.sinks, overwrite) if part.rank == 0 else None
+    counts = None
+    if part.rank == 0:
+        counts = record.begin(settings, play.sinks, overwrite)
+        record.remove_temporary(play.sinks)
     part.wait()
     if part.rank > 0:
         counts = record.begin(settings, play.sinks)
@@ -161,18 +167,16 @@ def play_scene(play: Play, scene: Scene) -> None:
     else:
         play.predictor.reset()
     log = ReplayLog(play.record.parts, play.spec, play.replay_min_score)
-    open_sinks = []
+    opened = []
     try:
-        known = log.open_scene(scene, progress.frames)
         for sink in play.sinks:
             sink.open_scene(scene, progress.frames if sink.can_append else 0)
-            open_sinks.append(sink)
-        _play_frames(play, scene, progress, log, known)
-        log.save()
+            opened.append(sink)
+        _play_frames(play, scene, progress, log)
         for sink in play.sinks:
             sink.close_scene()
     except BaseException:
-        for sink in open_sinks:
+        for sink in opened:
             sink.abandon_scene()
         raise
     finally:
@@ -180,13 +184,12 @@ def play_scene(play: Play, scene: Scene) -> None:
     play.record.save(scene, replace(progress, complete=True))
 
 
-def _play_frames(
-    play: Play, scene: Scene, progress: Progress, log: ReplayLog, known: Iterator[Objects]
-) -> None:
+def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -> None:
     """Plays the frames of a scene that are not done, and replays the others where it is needed."""
     appending = [sink for sink in play.sinks if sink.can_append]
     others = [sink for sink in play.sinks if not sink.can_append]
     done = progress.frames
+    known = log.open_scene(scene, done) if others else iter(())
     first = 0 if others else done
     moments = islice(play.source.frames(scene.name, first), scene.frames - first)
 

@@ -42,8 +42,8 @@ class ReplayLog:
 
     def save(self) -> None:
         """Brings what it has taken to the disk."""
-        assert self._file is not None
-        self._file.save()
+        if self._file is not None:
+            self._file.save()
 
     def close(self) -> None:
         """Closes the file of the scene."""
