@@ -3,6 +3,7 @@
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
 from streampetr_vit.visualization.frame_picture import draw_record, save_picture
+from streampetr_vit.visualization.video import video_writer
 
 __all__ = [
     "camera_grid",
@@ -10,4 +11,5 @@ __all__ = [
     "draw_cameras",
     "draw_record",
     "save_picture",
+    "video_writer",
 ]
