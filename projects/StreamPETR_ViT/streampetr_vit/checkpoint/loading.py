@@ -19,7 +19,14 @@ from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_torch
 from streampetr_vit.checkpoint.fit import KeyReport, groups
 from streampetr_vit.checkpoint.formats import AVERAGE, weights_of
-from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
+from streampetr_vit.checkpoint.settings import (
+    LOSSES,
+    Settings,
+    differences,
+    parse_settings,
+    settings_of,
+    take_over,
+)
 from streampetr_vit.errors import CheckpointError, UserError, one_line
 from streampetr_vit.files import replacing
 
@@ -145,7 +152,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         report = KeyReport.compare(weights, model)
         matched = {name: weights[name] for name in report.matched}
         self._check_names(path, report, weights, self._require_all or resuming)
-        self._check_settings(path, rest.get(SETTINGS), self._require_all or resuming)
+        recorded = parse_settings(rest.get(SETTINGS), path)
+        self._check_settings(path, recorded, self._require_all or resuming)
         if resuming:
             needed = [name for name in names if name not in self._optional]
             _check_state(path, [name for name in needed if name not in rest])
@@ -155,6 +163,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         # The model's own values stand for what is missing: the report has named it, and
         # `modeling.loading_warning` need not.
         self.model.load_state_dict({**model, **matched})
+        if self._require_all or resuming:  # not of a file that another training begins from
+            take_over(recorded, self.model)
         for name in names:
             if name in rest:
                 with _damaged_state(path, name):
@@ -209,9 +219,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "all the same: train.init_allow_partial=True.)"
             )
 
-    def _check_settings(self, path: str, recorded: object, needs_all: bool) -> None:
+    def _check_settings(self, path: str, recorded: Settings, needs_all: bool) -> None:
         """Compares windows and ranges, which tensors do not tell."""
-        found = differences(parse_settings(recorded, path), settings_of(self.model))
+        found = differences(recorded, settings_of(self.model))
         lines = [line for name, line in found.items() if name not in LOSSES]
         if lines and needs_all:
             raise CheckpointError(

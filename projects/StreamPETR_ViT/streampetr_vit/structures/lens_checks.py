@@ -97,8 +97,8 @@ def check_fits(matrix: FloatArray, width: int, height: int, what: str, fisheye: 
     if (parts > _MIDDLE[1]).all() or (parts < _MIDDLE[0]).all():
         raise InputError(
             f"{what} has the principal point ({numbers(point, ', ')}) in pictures of "
-            f"{width}x{height}: it looks like that of a {_size_of(point, size)} picture; give the "
-            "size and the intrinsics of the same picture"
+            f"{width}x{height}: it looks like that of a {usual_size(point, size)} picture; give "
+            "the size and the intrinsics of the same picture"
         )
     if (parts < 0).any() or (parts >= 1).any():
         raise InputError(
@@ -119,6 +119,23 @@ def fields_of_view_deg(
     return across, down
 
 
+def usual_size(point: FloatArray, size: FloatArray) -> str:
+    """The size of the picture that a principal point would fit, as "800x450".
+
+    Args:
+        point: (2,) principal point, pixels.
+        size: (2,) width and height of the pictures that it does not fit, pixels.
+    """
+    parts = point / size
+    scale = float(parts.sum())
+    usual = min(_USUAL_SCALES, key=lambda known: abs(math.log(known / max(scale, 1e-6))))
+    if parts.max() < 1.15 * parts.min() and abs(math.log(usual / scale)) < 0.1:
+        width, height = np.round(size * usual).astype(int)
+    else:
+        width, height = np.round(2 * np.abs(point)).astype(int)
+    return f"{width}x{height}"
+
+
 def _check_view(
     focal: FloatArray, point: FloatArray, size: FloatArray, what: str, fisheye: bool
 ) -> None:
@@ -135,18 +152,6 @@ def _check_view(
         f"{what} has the focal lengths {numbers(focal, ' and ')} for pictures of "
         f"{size[0]}x{size[1]}, which would see {view:.3g} degrees: {fix}"
     )
-
-
-def _size_of(point: FloatArray, size: FloatArray) -> str:
-    """The size of the picture that a principal point is the middle of."""
-    parts = point / size
-    scale = float(parts.sum())
-    usual = min(_USUAL_SCALES, key=lambda known: abs(math.log(known / max(scale, 1e-6))))
-    if parts.max() < 1.15 * parts.min() and abs(math.log(usual / scale)) < 0.1:
-        width, height = np.round(size * usual).astype(int)
-    else:
-        width, height = np.round(2 * np.abs(point)).astype(int)
-    return f"{width}x{height}"
 
 
 def numbers(values: Any, separator: str = " ") -> str:
