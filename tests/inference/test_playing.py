@@ -310,6 +310,13 @@ def test_scenes_of_like_names_have_files_of_their_own(source: FolderSource) -> N
     assert [scene.frames_per_second for scene in choose_scenes(source)] == [2.0, 2.0]
 
 
+def test_scenes_are_chosen_by_name(source: FolderSource) -> None:
+    (scene,) = choose_scenes(source, ["a_b"], most_frames=2)
+    assert (scene.index, scene.name, scene.frames) == (1, "a_b", 2)
+    with pytest.raises(InputError, match="scene 'b' is unknown"):
+        choose_scenes(source, ["a_b", "b"])
+
+
 def test_items_are_made_ahead_in_order_and_errors_come_in_their_turn() -> None:
     made = []
 
