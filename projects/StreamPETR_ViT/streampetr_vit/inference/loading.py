@@ -140,10 +140,10 @@ def _sources(
 ) -> tuple[DictConfig, Path]:
     """A copy of the configuration, and the file of the weights, which is as it was written."""
     if (run is None) == (config is None):
-        given = "both" if run is not None else "neither"
+        given = "run and config" if run is not None else "neither run nor config"
         raise InputError(
-            f"{given} run and config: give the folder of a training as run, or else a "
-            "configuration as config and a checkpoint as weights"
+            f"{given}: give the folder of a training as run, or else a configuration as config and "
+            "a checkpoint as weights"
         )
     if run is None and weights is None:
         raise InputError("config without weights: name a checkpoint as weights")

@@ -24,12 +24,12 @@ def config_of_run(run: StrPath) -> Path:
     folder = Path(run).expanduser()
     if folder.is_file():
         raise InputError(
-            f"run={shown(str(run))} is a file: give the folder of a training (its "
+            f"run={_as_given(run)} is a file: give the folder of a training (its "
             "train.output_dir), or a configuration as config and a checkpoint as weights"
         )
     if not folder.is_dir():
         raise MissingFileError(
-            f"run={shown(str(run))} does not exist: give the folder of a training (its "
+            f"run={_as_given(run)} does not exist: give the folder of a training (its "
             f"train.output_dir){_folders_like(folder)}"
         )
     path = folder / CONFIG
@@ -87,9 +87,9 @@ def chosen_weights(weights: StrPath, run: StrPath | None = None) -> Path:
         folder = Path(run).expanduser()
         path = folder / path.name if os.path.isfile(folder / path.name) else path
     if path.is_dir():
-        raise InputError(f"weights={shown(str(weights))} is a folder: {_others(path)}")
+        raise InputError(f"weights={_as_given(weights)} is a folder: {_others(path)}")
     if not os.path.isfile(path):
-        raise MissingFileError(f"weights={shown(str(weights))} does not exist; {_others(folder)}")
+        raise MissingFileError(f"weights={_as_given(weights)} does not exist; {_others(folder)}")
     return path
 
 
@@ -99,6 +99,10 @@ def check_whole(path: Path) -> None:
     if reason is not None:  # torch reads altered numbers without an error
         others = _others(path.parent, but=path.name)
         raise CheckpointError(f"{path} is damaged: {reason}; {others}. {ON_PURPOSE}")
+
+
+def _as_given(path: StrPath) -> str:
+    return shown(str(path), limit=300)  # a path tells most at its end
 
 
 def _others(folder: Path, but: str = "") -> str:
