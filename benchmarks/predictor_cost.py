@@ -21,7 +21,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from streampetr_vit.command_line import at_least
-from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.data.nuscenes.spec import NUSCENES, NUSCENES_LIDAR_TO_VEHICLE
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.config import call, instantiate_model
 from streampetr_vit.errors import one_line_errors
@@ -75,9 +75,10 @@ def main() -> None:
         detector=detector,
         image_aug=call(cfg.dataloader.test.mapper).image_aug,
         spec=NUSCENES,
-        reference_to_vehicle=Pose.of_row([0.94, 0, 1.84, 0.7071068, 0, 0, -0.7071068]),
+        reference_to_vehicle=Pose.of_row(NUSCENES_LIDAR_TO_VEHICLE),
         frame_period_s=0.5,
         precision="float32",
+        memory=True,
         weights="",
         identity="",
     )

@@ -56,7 +56,9 @@ def make_moment(time_s: float, rig: Rig = RIG, seed: int = 0, **changes: Any) ->
     return Moment(**(values | changes))
 
 
-def make_predictor(detector: StreamPETR | None = None, **options: Any) -> Predictor:
+def make_predictor(
+    detector: StreamPETR | None = None, memory: bool = True, **options: Any
+) -> Predictor:
     """A predictor with a tiny detector, trained, so to say, at 2 Hz."""
     loaded = LoadedDetector(
         detector=detector or make_detector().eval(),
@@ -65,6 +67,7 @@ def make_predictor(detector: StreamPETR | None = None, **options: Any) -> Predic
         reference_to_vehicle=REFERENCE,
         frame_period_s=0.5,
         precision="float32",
+        memory=memory,
         weights="",
         identity="",
     )

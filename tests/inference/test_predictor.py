@@ -223,6 +223,12 @@ def test_a_moment_that_a_car_can_reach_goes_on(time_s: float) -> None:
     assert not same(found([objects]), found(play(make_predictor(), [make_moment(time_s)])))
 
 
+def test_without_memory_every_moment_stands_alone() -> None:
+    objects = play(make_predictor(memory=False), [make_moment(0), make_moment(0.5)])
+    assert all(entry.starts_scene for entry in objects)
+    assert same(found(objects[1:]), found(play(make_predictor(), [make_moment(0.5)])))
+
+
 def test_reset_begins_a_scene() -> None:
     predictor = make_predictor()
     first = play(predictor, [make_moment(0)])

@@ -53,6 +53,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             Resuming always takes the model's.
         optional: names of checkpointables that may be missing in a file to resume from. They keep
             their state then.
+        leave_out: how names of tensors begin that the file may have and the model shall not.
         checkpointables: as detectron2's.
     """
 
@@ -66,6 +67,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         allow_partial: bool = False,
         weights: str = "model",
         optional: Collection[str] = (),
+        leave_out: tuple[str, ...] = (),
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
@@ -73,6 +75,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._allow_wrong_shape = allow_wrong_shape
         self._allow_partial = allow_partial
         self._averaged, self._optional = weights == AVERAGE, optional
+        self._leave_out = leave_out
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint as detectron2 does, with the settings of the model beside it."""
@@ -145,6 +148,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         # on a file that training may overwrite.
         content = read_checkpoint(path, lazily=not names)
         weights = weights_of(content, path, averaged=self._averaged and not resuming)
+        weights = {n: value for n, value in weights.items() if not n.startswith(self._leave_out)}
         model = self.model.state_dict()
         rest = dict(content) if isinstance(content.get("model"), Mapping) else {}
         rest.pop("model", None)

@@ -3,8 +3,8 @@
 Detectors with tensors of the same names and shapes may differ in the size of their windows, in the
 ranges that normalise points, and in the class that each channel stands for. Weights of one then
 load into the other without complaint and detect badly. Checkpoints record these settings as plain
-values, see `settings_of`. Inference on another car needs two more: the frame that boxes live in, and
-the time between frames.
+values, see `settings_of`. Inference on another car needs two more: the frame that boxes live in,
+and the time between frames.
 """
 
 from __future__ import annotations

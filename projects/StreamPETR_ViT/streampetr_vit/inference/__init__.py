@@ -2,6 +2,15 @@
 
 from streampetr_vit.inference.predictor import Predictor
 from streampetr_vit.inference.stream import Stream
-from streampetr_vit.structures import Moment, Objects, Rig
+from streampetr_vit.structures import Camera, Distortion, Moment, Objects, Pose, Rig
 
-__all__ = ["Moment", "Objects", "Predictor", "Rig", "Stream"]
+__all__ = [
+    "Camera",
+    "Distortion",
+    "Moment",
+    "Objects",
+    "Pose",
+    "Predictor",
+    "Rig",
+    "Stream",
+]

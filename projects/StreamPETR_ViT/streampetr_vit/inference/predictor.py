@@ -215,9 +215,10 @@ class Predictor:
     def _follow(self, prepared: Sequence[Prepared]) -> list[Step]:
         """How each moment follows; says where a scene begins."""
         steps = []
+        remembers = bool(self._drives) and self.loaded.memory
         for row, moment in enumerate(prepared):
             step = follow(
-                self._drives[row] if self._drives else None,
+                self._drives[row] if remembers else None,
                 moment.timestamp_s,
                 moment.vehicle_to_world,
                 max_gap_s=self.max_gap_s,
