@@ -11,6 +11,7 @@ import argparse
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
@@ -160,7 +161,7 @@ def settings_of(
     loaded = predictor.loaded
     return {
         "source": dict(source.description),
-        "weights": f"{loaded.weights} {loaded.identity}",
+        "weights": f"{Path(loaded.weights).name} {loaded.identity[:16]}",
         "device": loaded.detector.device.type,
         "precision": loaded.precision,
         **{

@@ -15,7 +15,7 @@ from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.playing import Part, choose_scenes, share
+from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
 from streampetr_vit.inference.sources import FolderSource
