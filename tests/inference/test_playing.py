@@ -12,9 +12,10 @@ from drive_folder import rows_of_drive, write_csv, write_drive, write_video
 from played_drive import FakePredictor, Killed, files_in, played
 
 from streampetr_vit.data.image_io import BadImageError
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
+from streampetr_vit.inference.play_record import PlayRecord, Progress
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
@@ -204,6 +205,21 @@ def test_files_of_another_program_are_not_overwritten(source: FolderSource, tmp_
     assert (tmp_path / "other.txt").read_text() == "mine"
 
 
+def test_two_programs_do_not_play_into_one_folder(source: FolderSource, tmp_path: Path) -> None:
+    with (
+        PlayRecord(tmp_path).alone(),
+        pytest.raises(InputError, match="another program is playing into"),
+    ):
+        played(source, tmp_path, overwrite=True)
+    assert played(source, tmp_path).frames == FRAMES
+
+
+def test_a_folder_that_cannot_be_made(source: FolderSource, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write .*file/out"):
+        played(source, tmp_path / "file" / "out")
+
+
 def test_weak_objects_are_left_out_of_the_files(source: FolderSource, tmp_path: Path) -> None:
     played(source, tmp_path, min_score=0.5)
     scores = [
@@ -257,8 +273,6 @@ def test_broken_pictures_are_counted_over_a_restart(
 
 
 def test_only_the_first_broken_pictures_are_named() -> None:
-    from streampetr_vit.inference.play_record import Progress
-
     total = Progress(complete=True)
     for scene in "ab":
         progress = Progress()
