@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drive_folder import rows_of_drive, write_csv, write_drive, write_video
 from played_drive import FakePredictor, Killed, files_in, played
+from tiny_car import make_predictor
 
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError, OutputError
@@ -20,6 +22,7 @@ from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
 from streampetr_vit.inference.sources import FolderSource
+from streampetr_vit.structures import Objects
 
 FRAMES = 7
 
@@ -143,6 +146,27 @@ def test_a_kill_between_any_two_changes_on_the_disk(tmp_path: Path) -> None:
                 played(source, out)
         played(source, out)
         assert files_in(out) == wanted, number
+
+
+@pytest.mark.parametrize("frame", [1, 3, 5])
+def test_a_network_goes_on_bit_for_bit(
+    source: FolderSource, tmp_path: Path, frame: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_frames(prepared: Sequence[Any]) -> list[Objects]:
+        if calls.pop():
+            return detect(prepared)
+        raise Killed
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    played(source, whole, make_predictor())
+    predictor = make_predictor()
+    detect, calls = predictor.detect, [False, *[True] * frame]
+    monkeypatch.setattr(predictor, "detect", first_frames)
+    with pytest.raises(Killed):
+        played(source, killed, predictor)
+    played(source, killed, make_predictor())
+    assert files_in(killed) == files_in(whole)
+    assert len((whole / "objects.jsonl").read_bytes()) > 10_000
 
 
 def test_half_a_line_and_lines_behind_the_count_are_cut_off(
