@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -356,20 +357,33 @@ def test_scenes_are_chosen_by_name(source: FolderSource) -> None:
 
 
 def test_items_are_made_ahead_in_order_and_errors_come_in_their_turn() -> None:
-    made = []
+    read, gate = [], threading.Event()
 
     def items() -> Iterator[int]:
         for number in range(4):
-            made.append(number)
+            read.append(number)
             yield number
         raise ValueError("the fifth")
 
+    def made(number: int) -> int:
+        if number == 0:
+            assert gate.wait(10)  # the second one is finished before the first
+        gate.set() if number == 1 else None
+        return 10 * number
+
     taken = []
     with pytest.raises(ValueError, match="the fifth"):
-        for item in ahead(items(), 2):
+        for item in ahead(items(), made, 2):
             taken.append(item)
-            assert max(made) <= item + 3
-    assert taken == [0, 1, 2, 3]
+            assert len(read) <= len(taken) + 2
+    assert taken == [0, 10, 20, 30]
+
+
+def test_an_error_of_the_work_comes_in_its_turn() -> None:
+    made = ahead(iter([1, 0]), lambda number: 1 / number)
+    assert next(made) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(made)
 
 
 def test_a_part_file_grows_and_is_cut(tmp_path: Path) -> None:

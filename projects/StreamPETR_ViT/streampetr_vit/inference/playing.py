@@ -8,7 +8,7 @@ run that nothing has stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -28,7 +28,7 @@ class SceneReader(Protocol):
     """What detects in one moment after the other, such as a `Predictor`."""
 
     def prepare(self, moment: Moment) -> Any:
-        """Reads the pictures of a moment; in another thread, ahead of time."""
+        """Reads the pictures of a moment; in other threads, ahead of time."""
 
     def detect(self, prepared: Sequence[Any]) -> list[Objects]:
         """Detects in one prepared moment, and remembers it."""
@@ -158,12 +158,12 @@ def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -
     first = 0 if others else done
     moments = islice(play.source.frames(scene.name, first), scene.frames - first)
 
-    def prepared() -> Iterator[tuple[Moment, Any]]:
-        for index, moment in enumerate(moments, first):
-            yield moment, None if index < done else play.predictor.prepare(moment)
+    def prepared(item: tuple[int, Moment]) -> tuple[int, Moment, Any]:
+        index, moment = item
+        return index, moment, None if index < done else play.predictor.prepare(moment)
 
     saved = time.monotonic()
-    for index, (moment, ready) in enumerate(ahead(prepared()), first):
+    for index, moment, ready in ahead(enumerate(moments, first), prepared):
         if index < done:
             _write(others, moment, next(known))
             continue
