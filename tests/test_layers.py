@@ -21,9 +21,18 @@ BELOW = {
     "data": {"structures"},
     "solver": set(),
     "checkpoint": {"structures", "modeling"},
-    "inference": {"structures", "modeling", "data"},
+    "configuration": {"structures", "modeling", "data", "checkpoint"},
     "evaluation": {"structures", "data"},
     "visualization": {"structures", "data"},
+    "inference": {
+        "structures",
+        "modeling",
+        "data",
+        "checkpoint",
+        "configuration",
+        "evaluation",
+        "visualization",
+    },
     "report": {"structures", "data", "evaluation", "visualization"},
     "engine": {
         "structures",
@@ -31,12 +40,21 @@ BELOW = {
         "data",
         "solver",
         "checkpoint",
+        "configuration",
         "inference",
         "evaluation",
         "report",
     },
     # It times the trainer's own step and the engine's own model.
-    "benchmark": {"structures", "modeling", "data", "checkpoint", "inference", "engine"},
+    "benchmark": {
+        "structures",
+        "modeling",
+        "data",
+        "checkpoint",
+        "configuration",
+        "inference",
+        "engine",
+    },
 }
 # What the network may need beside torch, numpy and the standard library.
 MODELING_LIBRARIES = {"torch", "numpy", "scipy", "detectron2", "fvcore", "flash_attn", "xformers"}

@@ -19,6 +19,7 @@ BLOCKS = {"replacing", "_writing"}
 EXCEPTIONS = {
     "projects/StreamPETR_ViT/synthetic_nuscenes/files.py": "renames by itself; imports no detector",
     f"{PACKAGE}/benchmark/measuring.py": "resets a counter of the kernel in /proc",
+    f"{PACKAGE}/visualization/video.py": "its `Encoder`s get a temporary name",
     f"{PACKAGE}/engine/processes.py": "last words of a process, in a temporary folder",
     "tools/install_detectron2.py": "in a temporary folder",
     "benchmarks/cost.py": "makes its input in a folder of its own",

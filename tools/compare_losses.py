@@ -29,10 +29,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.nn import functional
 
 from streampetr_vit.command_line import add_trust, at_least, file_path, not_negative
+from streampetr_vit.configuration.described import call
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.engine import load_config, train
-from streampetr_vit.engine.described import call
 from streampetr_vit.errors import InputError, MissingFileError, one_line_errors
 from streampetr_vit.files import replacing
 

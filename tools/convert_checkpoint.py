@@ -29,8 +29,8 @@ from streampetr_vit.checkpoint.conversion import TARGETS, convert_file, describe
 from streampetr_vit.checkpoint.files import check_output, write_checkpoint, write_mmcv_checkpoint
 from streampetr_vit.checkpoint.formats import FORMATS
 from streampetr_vit.command_line import add_trust, file_path
+from streampetr_vit.configuration.described import call
 from streampetr_vit.engine import instantiate_model, load_config
-from streampetr_vit.engine.described import call
 from streampetr_vit.errors import InputError, one_line_errors
 
 

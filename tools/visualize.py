@@ -13,12 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from streampetr_vit.command_line import above_0, add_trust, at_least, file_path, not_negative
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
-from streampetr_vit.errors import InputError, OutputError, one_line_errors
+from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
-from streampetr_vit.files import replacing
 from streampetr_vit.progress import progress
 from streampetr_vit.texts import file_name
-from streampetr_vit.visualization import draw_record, save_picture
+from streampetr_vit.visualization import draw_record, save_picture, video_writer
 
 EXAMPLES = """
 examples:
@@ -76,8 +75,8 @@ def open_records(args: argparse.Namespace) -> FrameRecords:
     """The data set that the command line names."""
     if args.config_file:
         # Seconds, and most calls do without.
+        from streampetr_vit.configuration.described import call
         from streampetr_vit.engine import load_config
-        from streampetr_vit.engine.described import call
 
         cfg = load_config(args.config_file, (), args.trust)
         return open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
@@ -135,20 +134,12 @@ def write_video(path: Path, files: list[Path], frames_per_second: float = 2.0) -
     """Joins pictures of equal size to an MP4 file.
 
     Raises:
-        OutputError: OpenCV has no writer for it here.
+        InputError: they are not of one size: scenes of several data sets, for instance.
+        OutputError: it cannot be encoded or written.
     """
-    # The encoder wants even sizes.
-    height, width = (2 * (n // 2) for n in cv2.imread(str(files[0])).shape[:2])
-    code = cv2.VideoWriter_fourcc(*"mp4v")
-    with replacing(path, path.suffix) as temporary:
-        writer = cv2.VideoWriter(str(temporary), code, frames_per_second, (width, height))
-        if not writer.isOpened():
-            raise OutputError(
-                f"OpenCV cannot write {path}; leave out --video and join the PNG files"
-            )
-        for file in files:
-            writer.write(cv2.imread(str(file))[:height, :width])
-        writer.release()
+    with video_writer(path, frames_per_second) as video:
+        for file in progress(files, "video"):
+            video.write(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB))
 
 
 @one_line_errors(OmegaConfBaseException)

@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_read_is_damaged(tmp_path: Path, monkeypatch) -> N
     def broken_disk(_: Path) -> str:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(manifest, "_digest", broken_disk)
+    monkeypatch.setattr(manifest, "digest_of", broken_disk)
     assert damage(path) == "it cannot be read (Input/output error)"
 
 

@@ -15,6 +15,7 @@ from streampetr_vit.checkpoint.adapters.rotary import (
     settings_from_rotary_tables,
 )
 from streampetr_vit.checkpoint.conversion import convert, convert_file
+from streampetr_vit.checkpoint.files import write_checkpoint
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.settings import (
     Settings,
@@ -26,6 +27,15 @@ from streampetr_vit.errors import CheckpointError, InputError
 from streampetr_vit.modeling.detector import StreamPETR
 
 RANGE = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
+OF_A_CAR = {"reference_to_vehicle": [0.9, 0.0, 1.8, 0.6, 0.0, 0.0, -0.8], "frame_period_s": 0.5}
+OF_ANOTHER = {"reference_to_vehicle": [2.0, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0], "frame_period_s": 0.1}
+
+
+def trained_on(settings: Settings) -> StreamPETR:
+    detector = make_detector()
+    for name, value in settings.items():
+        setattr(detector, name, value)
+    return detector
 
 
 def rotary(pretrain: int = 16, blocks: tuple[int, ...] = (4, 4, 6), head_dim: int = 16) -> Settings:
@@ -59,6 +69,35 @@ def test_classes_are_compared_by_name(tmp_path: Path, caplog) -> None:
     # A file or a model that does not say them is not compared.
     del other.class_names
     SafeCheckpointer(other, require_all=True).load(path)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_frame_and_rate_of_the_training_set_stay_with_the_weights(
+    tmp_path: Path, ending: str
+) -> None:
+    trained = trained_on(OF_A_CAR)
+    SafeCheckpointer(trained, str(tmp_path)).save("model")
+    path, converted = str(tmp_path / "model.pth"), str(tmp_path / f"converted.{ending}")
+    conversion = convert_file(path, model=trained_on(OF_ANOTHER))  # no other detector
+    write_checkpoint(converted, conversion.tensors, conversion.settings)
+    for file in (path, converted):
+        new = make_detector(1)
+        SafeCheckpointer(new, require_all=True).load(file)
+        assert settings_of(new) == settings_of(trained)
+        assert OF_A_CAR.items() <= settings_of(new).items()
+
+
+def test_frame_and_rate_are_those_of_the_present_training_set(tmp_path: Path) -> None:
+    """What a file says stands for what is not known, and not for another training's."""
+    SafeCheckpointer(trained_on(OF_A_CAR), str(tmp_path)).save("model")
+    path = str(tmp_path / "model.pth")
+    known, beginning, resumed = trained_on(OF_ANOTHER), make_detector(), make_detector()
+    SafeCheckpointer(known, require_all=True).load(path)
+    assert OF_ANOTHER.items() <= settings_of(known).items()
+    SafeCheckpointer(beginning).load(path)
+    assert not OF_A_CAR.keys() & settings_of(beginning).keys()
+    SafeCheckpointer(resumed).resume(path)
+    assert OF_A_CAR.items() <= settings_of(resumed).items()
 
 
 def test_a_recipe_names_the_classes_of_its_model() -> None:
@@ -107,6 +146,15 @@ def test_tables_of_another_shape_are_named(table: torch.Tensor) -> None:
         {"position_range": 3.0},
         {"code_weights": [1.0, float("nan")]},
         {"match_costs": None},
+        {"reference_to_vehicle": 3},
+        {"reference_to_vehicle": [0.0] * 7},
+        {"reference_to_vehicle": [0.0, 0.0, float("inf"), 1.0, 0.0, 0.0, 0.0]},
+        {"reference_to_vehicle": [0.0, 0.0, True, 1.0, 0.0, 0.0, 0.0]},
+        {"reference_to_vehicle": [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]},
+        {"frame_period_s": 0},
+        {"frame_period_s": float("nan")},
+        {"frame_period_s": "0.5"},
+        {"frame_period_s": [0.5]},
     ],
 )
 def test_malformed_settings_are_left_out_with_a_warning(malformed: Settings, caplog) -> None:
@@ -130,7 +178,7 @@ def test_a_file_with_malformed_settings_loads(tmp_path: Path, caplog) -> None:
     content = {"model": model.state_dict(), "settings": {"rotary": {"blocks": [1]}}}
     torch.save(content, tmp_path / "w.pth")
     SafeCheckpointer(make_detector(1), require_all=True).load(str(tmp_path / "w.pth"))
-    assert "is malformed and not compared" in caplog.text
+    assert "is malformed and left out" in caplog.text
     assert convert_file(tmp_path / "w.pth").settings == {}
 
 

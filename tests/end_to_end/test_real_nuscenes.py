@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 from streampetr_vit.data.nuscenes import open_dataset
+from streampetr_vit.data.nuscenes.build_records import load_records
+from streampetr_vit.data.nuscenes.spec import (
+    NUSCENES_FRAME_PERIOD_S,
+    NUSCENES_LIDAR_TO_VEHICLE,
+)
+from streampetr_vit.data.nuscenes.typical import usual_period_s
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.visualization import draw_record
 
@@ -36,3 +42,9 @@ def test_real_frames_train_are_scored_and_drawn(tmp_path: Path) -> None:
     picture = draw_record(records[0], None)
     assert picture.ndim == 3 and picture.std() > 20
     assert (tmp_path / "out" / "report.html").read_text().count("data:image/jpeg") == 4
+
+
+def test_files_that_record_no_frame_get_that_of_most_cars(tmp_path: Path) -> None:
+    records = load_records(DATA, "v1.0-mini", cache_dir=tmp_path)
+    assert NUSCENES_LIDAR_TO_VEHICLE in [tuple(row) for row in records.lidar_to_ego.tolist()]
+    assert usual_period_s(records) == pytest.approx(NUSCENES_FRAME_PERIOD_S, abs=0.06)

@@ -9,7 +9,9 @@ import pytest
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
+from streampetr_vit.checkpoint.files import read_checkpoint
 from streampetr_vit.data.build import build_window_loader
+from streampetr_vit.data.nuscenes import open_dataset
 from streampetr_vit.engine import load_config, setup, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,10 @@ def test_sliding_windows_train_and_resume(recipe: DictConfig) -> None:
     recipe.model.window.num_frame_losses = recipe.model.window.num_frame_head_grads = 2
     setup(recipe)
     train(recipe)
+    settings = read_checkpoint(f"{recipe.train.output_dir}/model_final.pth")["settings"]
+    records = open_dataset(recipe.dataloader.train.dataset)
+    assert settings["reference_to_vehicle"] == records.lidar_to_ego[0].tolist()
+    assert settings["frame_period_s"] == pytest.approx(0.5, abs=0.01)
     losses = last_losses(recipe)
     assert {"loss_cls", "t-1.loss_cls", "t-1.enc_loss_cls", "t-1.d0.dn_loss_bbox"} <= set(losses)
     recipe.train.max_iter = 3

@@ -13,9 +13,9 @@ import torch
 from detectron2.config import LazyCall
 from detectron2.engine import default_argument_parser, hooks
 
+from streampetr_vit.configuration.targets import trust_options
 from streampetr_vit.engine import load_config, train
 from streampetr_vit.engine.run_folder import save_config
-from streampetr_vit.engine.targets import trust_options
 from streampetr_vit.errors import ConfigError, InputError
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))

@@ -14,9 +14,10 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
-from streampetr_vit.engine import instantiate_model, load_config, targets
+from streampetr_vit.configuration import targets
+from streampetr_vit.configuration.targets import check_targets
+from streampetr_vit.engine import instantiate_model, load_config
 from streampetr_vit.engine.config import ConfigError, call
-from streampetr_vit.engine.targets import check_targets
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.py"))

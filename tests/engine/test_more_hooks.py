@@ -9,8 +9,8 @@ import pytest
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
 
+from streampetr_vit.configuration.arguments import arguments_of
 from streampetr_vit.engine import evaluate_only, load_config, train
-from streampetr_vit.engine.overrides import arguments_of
 from streampetr_vit.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

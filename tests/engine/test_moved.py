@@ -10,9 +10,9 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+from streampetr_vit.configuration.moved import _CLASSES, _MODULES, new_name
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.config import ConfigError
-from streampetr_vit.engine.moved import _CLASSES, _MODULES, new_name
 from streampetr_vit.inference.bare_model import BareStreamPETR
 
 ROOT = Path(__file__).resolve().parents[2]

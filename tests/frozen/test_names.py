@@ -13,5 +13,5 @@ def test_names_are_the_frozen_ones(name: str) -> None:
     assert not gone and not new, (
         f"{name}: gone {gone}, new {new}. If that is meant: run `python tests/frozen/names.py`, "
         "say it in CHANGELOG.md, and see to it that old checkpoints and command lines still work, "
-        "or fail with the new name (engine/moved.py)"
+        "or fail with the new name (configuration/moved.py)"
     )

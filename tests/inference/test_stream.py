@@ -17,7 +17,7 @@ from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference import Stream
-from streampetr_vit.inference.stream import cast_weights
+from streampetr_vit.inference.frame_step import cast_weights
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.box_coding import decode_padded
 from streampetr_vit.modeling.image.rig_code import RigCode
@@ -153,7 +153,8 @@ def test_nothing_in_push_waits_for_the_device(make: Callable[[], StreamPETR]) ->
     stream.push(first)  # the first frame of a size makes the ViT's tables
     # A frame on a device: its rig is known by the object, never by its values.
     others = [replace(frame, rig=others[0].rig) for frame in others]
-    stream._known = replace(stream._known, rig=others[0].rig, values=None)
+    step = stream._step
+    step._known = replace(step._known, rig=others[0].rig, values=None)
     with torch.no_grad(), NoSynchronisation():
         for frame in others:
             stream.push(frame)

@@ -248,7 +248,7 @@ MUTATIONS = (
     Mutation("checkpoint/files.py", "ZIP_STORED", "ZIP_DEFLATED", CHECKPOINT),
     # evaluation
     Mutation(
-        "evaluation/result_format.py", "boxes[:, [4, 3, 5]]", "boxes[:, [3, 4, 5]]", EVALUATION
+        "structures/global_boxes.py", "boxes[:, [4, 3, 5]]", "boxes[:, [3, 4, 5]]", EVALUATION
     ),
     Mutation("evaluation/result_format.py", "np.argsort(-scores", "np.argsort(scores", EVALUATION),
     Mutation("evaluation/metric_tables.py", "key=float)", "key=str)", EVALUATION),
@@ -340,19 +340,21 @@ MUTATIONS = (
     Mutation("engine/setting_tables.py", "all(low < high", "any(low < high", SETTINGS),
     Mutation("engine/setting_tables.py", "whole(0, 2**32 - 1)", "whole(0, 2**32)", SETTINGS),
     Mutation(
-        "engine/yaml_file.py",
+        "configuration/yaml_file.py",
         '"${" in _PLAIN_TEXT.sub("", text)',
         '"${" in text and not _PLAIN_TEXT.match(text)',
         HOSTILE,
     ),
-    Mutation("engine/yaml_file.py", " or depth > _MAX_DEPTH:", ":", HOSTILE),
-    Mutation("engine/targets.py", " and not _within(home, _NOT)", "", HOSTILE),
-    Mutation("engine/targets.py", 'startswith(f"{package}.")', "startswith(package)", HOSTILE),
-    Mutation("engine/targets.py", "locate(target) is not found", "False", HOSTILE),
+    Mutation("configuration/yaml_file.py", " or depth > _MAX_DEPTH:", ":", HOSTILE),
+    Mutation("configuration/targets.py", " and not _within(home, _NOT)", "", HOSTILE),
+    Mutation(
+        "configuration/targets.py", 'startswith(f"{package}.")', "startswith(package)", HOSTILE
+    ),
+    Mutation("configuration/targets.py", "locate(target) is not found", "False", HOSTILE),
     Mutation("engine/overrides.py", "return not describes and ", "return ", CONFIG),
     Mutation("engine/overrides.py", "if depth + 1 == len(parts):", "if False:", CONFIG),
-    Mutation("engine/described.py", "given % needed", "needed % given", CONFIG),
-    Mutation("engine/described.py", '("head", "image_head")', '("head",)', CONFIG),
+    Mutation("configuration/described.py", "given % needed", "needed % given", CONFIG),
+    Mutation("configuration/described.py", '("head", "image_head")', '("head",)', CONFIG),
     # a run: what it needs, where it starts, how it ends
     Mutation(
         "engine/preflight.py",
@@ -543,12 +545,12 @@ MUTATIONS = (
         OWN_HOOKS,
     ),
     Mutation(
-        "engine/targets.py",
+        "configuration/targets.py",
         '"detectron2.engine.hooks.TorchMemoryStats"',
         '"detectron2.engine.hooks.AutogradProfiler"',
         OWN_HOOKS,
     ),
-    Mutation("engine/targets.py", "sorted(set(modules))", "[]", OWN_HOOKS),
+    Mutation("configuration/targets.py", "sorted(set(modules))", "[]", OWN_HOOKS),
     Mutation("engine/trainer.py", "min(self.iter, self.max_iter - 1)", "self.iter", BEST),
     Mutation("engine/freeze.py", "trains = iteration >= step", "trains = iteration > step", FREEZE),
     Mutation("engine/freeze.py", "max(iters, self._until.get(parameter, 0))", "iters", FREEZE),

@@ -12,13 +12,12 @@ from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.structures import DatasetSpec, Detections
+from streampetr_vit.visualization.camera_grid import GRID_ORDER, camera_grid
+from streampetr_vit.visualization.camera_panels import draw_cameras
 from streampetr_vit.visualization.camera_view import (
-    GRID_ORDER,
     PREDICTION_STYLE,
     TRUTH_STYLE,
-    camera_grid,
     draw_boxes,
-    draw_cameras,
     project_boxes,
 )
 from streampetr_vit.visualization.colors import CLASS_COLORS
@@ -105,6 +104,7 @@ def test_grid_of_other_rigs() -> None:
     grid = camera_grid(panels, ["LEFT", "RIGHT", "REAR", "TOP"], gap_px=0)
     assert grid.shape == (20, 60, 3)
     assert [int(grid[5, c, 0]) for c in (10, 30, 50)] == [1, 2, 3]
+    assert int(grid[15, 30, 0]) == 4  # a short row is in the middle
 
 
 def test_corners_equal_the_devkit_projection(tiny_nuscenes: Path) -> None:

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass, Pose
-from streampetr_vit.visualization import camera_view, drawing, frame_picture
+from streampetr_vit.visualization import camera_panels, camera_view, drawing, sheet
 from streampetr_vit.visualization.colors import CLASS_COLORS, class_colors
 from streampetr_vit.visualization.frame_picture import draw_record
 
@@ -55,9 +55,15 @@ def test_discs_stay_round(tmp_path: Path) -> None:
     width = 3 * PANEL_WIDTH + 2 * GAP_PX
     assert picture.shape == (HEADER_PX + height + LEGEND_PX, width + GAP_PX + height, 3)
     cameras = picture[HEADER_PX : HEADER_PX + height, :width]
+    step = PANEL_WIDTH + GAP_PX
+    # The last one is in the middle of its row.
+    lefts = (0, step, 2 * step, step)
     for place, (stored_width, stored_height) in enumerate(SIZES.values()):
         scale = PANEL_WIDTH / stored_width
-        top, left = (PANEL_WIDTH + GAP_PX) * np.array([place // 3, place % 3])
+        left = lefts[place]
+        # So is a low picture beside a higher one.
+        low = (PANEL_WIDTH - round(stored_height * scale)) // 2
+        top = low if place < 3 else step
         panel = cameras[top : top + round(stored_height * scale), left : left + PANEL_WIDTH]
         # The name of the camera is in the first rows.
         rows, columns = np.nonzero(panel[24:, :, 1] > 80)
@@ -78,13 +84,15 @@ def test_own_names_in_legend_and_labels(tmp_path: Path, monkeypatch: pytest.Monk
 
         return draw_text
 
-    monkeypatch.setattr(frame_picture, "draw_text", write_down("legend"))
-    monkeypatch.setattr(camera_view, "draw_text", write_down("cameras"))
+    monkeypatch.setattr(sheet, "draw_text", write_down("legend"))
+    for module in (camera_view, camera_panels):
+        monkeypatch.setattr(module, "draw_text", write_down("cameras"))
     record = _record(tmp_path)
     for label, name in enumerate(("light vehicle", "person")):
         draw_record(record, _ahead(LIDAR_TO_EGO, 12.0, 0.0, label))
         assert f"{name} 0.75" in texts["cameras"]
-    assert texts["legend"][1:3] == ["light vehicle", "person"]
+    header_length = 4
+    assert texts["legend"][header_length:][:2] == ["light vehicle", "person"]
     assert {"front", "left", "rear", "right"} < set(texts["cameras"])
 
 

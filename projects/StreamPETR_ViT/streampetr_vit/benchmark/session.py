@@ -15,8 +15,8 @@ from torch.utils.benchmark import Timer
 
 from streampetr_vit.benchmark.measuring import Row
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
+from streampetr_vit.configuration.arguments import target_of
 from streampetr_vit.engine import build_model, load_config
-from streampetr_vit.engine.overrides import target_of
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.linear import ONEDNN_USABLE, onednn_product

@@ -19,7 +19,14 @@ from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_torch
 from streampetr_vit.checkpoint.fit import KeyReport, groups
 from streampetr_vit.checkpoint.formats import AVERAGE, weights_of
-from streampetr_vit.checkpoint.settings import LOSSES, differences, parse_settings, settings_of
+from streampetr_vit.checkpoint.settings import (
+    LOSSES,
+    Settings,
+    differences,
+    parse_settings,
+    settings_of,
+    take_over,
+)
 from streampetr_vit.errors import CheckpointError, UserError, one_line
 from streampetr_vit.files import replacing
 
@@ -46,6 +53,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             Resuming always takes the model's.
         optional: names of checkpointables that may be missing in a file to resume from. They keep
             their state then.
+        leave_out: how names of tensors begin that the file may have and the model shall not.
         checkpointables: as detectron2's.
     """
 
@@ -59,6 +67,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         allow_partial: bool = False,
         weights: str = "model",
         optional: Collection[str] = (),
+        leave_out: tuple[str, ...] = (),
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
@@ -66,6 +75,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._allow_wrong_shape = allow_wrong_shape
         self._allow_partial = allow_partial
         self._averaged, self._optional = weights == AVERAGE, optional
+        self._leave_out = leave_out
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint as detectron2 does, with the settings of the model beside it."""
@@ -138,6 +148,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         # on a file that training may overwrite.
         content = read_checkpoint(path, lazily=not names)
         weights = weights_of(content, path, averaged=self._averaged and not resuming)
+        weights = {n: value for n, value in weights.items() if not n.startswith(self._leave_out)}
         model = self.model.state_dict()
         rest = dict(content) if isinstance(content.get("model"), Mapping) else {}
         rest.pop("model", None)
@@ -145,7 +156,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         report = KeyReport.compare(weights, model)
         matched = {name: weights[name] for name in report.matched}
         self._check_names(path, report, weights, self._require_all or resuming)
-        self._check_settings(path, rest.get(SETTINGS), self._require_all or resuming)
+        recorded = parse_settings(rest.get(SETTINGS), path)
+        self._check_settings(path, recorded, self._require_all or resuming)
         if resuming:
             needed = [name for name in names if name not in self._optional]
             _check_state(path, [name for name in needed if name not in rest])
@@ -155,6 +167,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         # The model's own values stand for what is missing: the report has named it, and
         # `modeling.loading_warning` need not.
         self.model.load_state_dict({**model, **matched})
+        if self._require_all or resuming:  # not of a file that another training begins from
+            take_over(recorded, self.model)
         for name in names:
             if name in rest:
                 with _damaged_state(path, name):
@@ -209,9 +223,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "all the same: train.init_allow_partial=True.)"
             )
 
-    def _check_settings(self, path: str, recorded: object, needs_all: bool) -> None:
+    def _check_settings(self, path: str, recorded: Settings, needs_all: bool) -> None:
         """Compares windows and ranges, which tensors do not tell."""
-        found = differences(parse_settings(recorded, path), settings_of(self.model))
+        found = differences(recorded, settings_of(self.model))
         lines = [line for name, line in found.items() if name not in LOSSES]
         if lines and needs_all:
             raise CheckpointError(

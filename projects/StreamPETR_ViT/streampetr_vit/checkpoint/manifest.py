@@ -84,7 +84,7 @@ def damage(path: str | os.PathLike[str]) -> str | None:
     if expected is None:
         return None
     try:
-        digest = _digest(path)
+        digest = digest_of(path)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     return None if digest == expected else f"its SHA-256 is not the one that {MANIFEST} lists"
@@ -106,7 +106,8 @@ def is_numbered(path: Path) -> bool:
     return _NUMBERED.fullmatch(path.name) is not None
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

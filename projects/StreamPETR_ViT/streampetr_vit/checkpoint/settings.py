@@ -3,7 +3,8 @@
 Detectors with tensors of the same names and shapes may differ in the size of their windows, in the
 ranges that normalise points, and in the class that each channel stands for. Weights of one then
 load into the other without complaint and detect badly. Checkpoints record these settings as plain
-values, see `settings_of`.
+values, see `settings_of`. Inference on another car needs two more: the frame that boxes live in,
+and the time between frames.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,14 @@ _PATHS = {
     "code_weights": "criterion.detection.code_weights",
     "match_costs": "criterion.detection.matcher.code_weights",
 }
-# The class of each channel; the engine notes it on the model, which has no use for it.
+# What is noted on the model, which has no use for it: the class of each channel; and of the
+# training set the frame that boxes and memory live in, and the rate that the memory has learned.
 CLASS_NAMES = "class_names"
+REFERENCE_TO_VEHICLE = "reference_to_vehicle"  # its pose, as (x, y, z, qw, qx, qy, qz)
+FRAME_PERIOD = "frame_period_s"
+# Another car or another rate is no other detector: these are not compared.
+OF_THE_TRAINING_SET = (REFERENCE_TO_VEHICLE, FRAME_PERIOD)
+_NOTED = (CLASS_NAMES, *OF_THE_TRAINING_SET)
 # Only training reads these: a checkpoint for other ones is no other detector.
 LOSSES = ("code_weights", "match_costs")
 
@@ -45,9 +52,10 @@ def settings_of(model: nn.Module) -> Settings:
         with suppress(AttributeError):  # of a backbone alone, or a detector without losses
             value = attrgetter(path)(model)
             settings[name] = value.tolist() if isinstance(value, Tensor) else list(value)
-    names = getattr(model, CLASS_NAMES, None)
-    if names is not None:
-        settings[CLASS_NAMES] = list(names)
+    for name in _NOTED:
+        value = getattr(model, name, None)
+        if value is not None:
+            settings[name] = value if name == FRAME_PERIOD else list(value)
     ropes = [module.rope for module in model.modules() if isinstance(module, WindowAttention)]
     # A ViT without rotary positions, or with some, tells nothing.
     if ropes and None not in ropes:
@@ -67,10 +75,10 @@ def parse_settings(recorded: object, path: str) -> Settings:
     # Other projects may use the entry for something else.
     if not isinstance(recorded, Mapping):
         return {}
-    found = {name: recorded[name] for name in (*_PATHS, CLASS_NAMES, "rotary") if name in recorded}
+    found = {name: recorded[name] for name in (*_PATHS, *_NOTED, "rotary") if name in recorded}
     for name in [name for name, value in found.items() if not _is_valid(name, value)]:
         value = found.pop(name)
-        logger.warning("%s: its setting %s=%.80r is malformed and not compared", path, name, value)
+        logger.warning("%s: its setting %s=%.80r is malformed and left out", path, name, value)
     return found
 
 
@@ -79,11 +87,18 @@ def _is_valid(name: str, value: object) -> bool:
         return _is_rotary(value)
     if name == CLASS_NAMES:
         return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    return (
-        isinstance(value, list)
-        and (len(value) == 6 or not name.endswith("_range"))
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
-    )
+    if name == FRAME_PERIOD:
+        return _is_number(value) and value > 0
+    if not isinstance(value, list) or not all(map(_is_number, value)):
+        return False
+    if name == REFERENCE_TO_VEHICLE:
+        return len(value) == 7 and abs(math.hypot(*value[3:]) - 1) < 1e-3
+    return len(value) == 6 or not name.endswith("_range")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def _is_rotary(value: object) -> bool:
@@ -92,6 +107,13 @@ def _is_rotary(value: object) -> bool:
     sizes = [value.get(name) for name in ("head_dim", "window", "global")]
     sizes += [*value["blocks"], value.get("pretrain", 1)]
     return all(isinstance(size, int) and size > 0 for size in sizes)
+
+
+def take_over(recorded: Settings, model: nn.Module) -> None:
+    """Notes on a model what a file says of its training set, where nothing is noted yet."""
+    for name in OF_THE_TRAINING_SET:
+        if name in recorded and getattr(model, name, None) is None:
+            setattr(model, name, recorded[name])
 
 
 def differences(file: Settings, model: Settings) -> dict[str, str]:

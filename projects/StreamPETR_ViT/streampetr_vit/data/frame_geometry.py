@@ -14,7 +14,7 @@ from torch import Tensor
 
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.data.transforms import ImageDraw, SceneDraw
-from streampetr_vit.structures import invert_rigid
+from streampetr_vit.structures import Pose, invert_rigid
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,36 @@ class FrameGeometry:
     @staticmethod
     def of_record(record: FrameRecord) -> FrameGeometry:
         """The geometry of a frame as it was recorded."""
+        return FrameGeometry.of(
+            record.lidar_to_ego,
+            record.ego_to_global,
+            record.camera_to_lidar,
+            record.camera_intrinsics,
+        )
+
+    @staticmethod
+    def of(
+        lidar_to_ego: Pose,
+        ego_to_global: Pose,
+        camera_to_lidar: np.ndarray,
+        camera_intrinsics: np.ndarray,
+    ) -> FrameGeometry:
+        """The geometry of stored pictures.
+
+        Args:
+            lidar_to_ego: pose on the vehicle of the lidar, or of the frame that stands for it.
+            ego_to_global: pose of the vehicle at the lidar's time.
+            camera_to_lidar: (N, 4, 4) float64, with the car's motion between their times.
+            camera_intrinsics: (N, 3, 3) float64, in pixels of the stored picture.
+        """
         # Float64 to the end. The released weights were trained with float32, which at 2.5 km from
         # the map's origin rounds positions by up to 0.3 mm: noise, nothing that they could learn.
-        lidar_to_global = torch.from_numpy(
-            record.ego_to_global.matrix() @ record.lidar_to_ego.matrix()
-        )
+        lidar_to_global = torch.from_numpy(ego_to_global.matrix() @ lidar_to_ego.matrix())
         # Inverted before rounding: torch.tensor copies out of the read-only mapped file.
-        lidar_to_camera = invert_rigid(torch.tensor(record.camera_to_lidar)).float()
+        lidar_to_camera = invert_rigid(torch.tensor(camera_to_lidar)).float()
         # (N, 3, 3) into the upper left of (N, 4, 4)
         intrinsics = torch.eye(4, dtype=torch.float64).repeat(len(lidar_to_camera), 1, 1)
-        intrinsics[:, :3, :3] = torch.tensor(record.camera_intrinsics)
+        intrinsics[:, :3, :3] = torch.tensor(camera_intrinsics)
         return FrameGeometry(
             lidar_to_global=lidar_to_global,
             global_to_lidar=invert_rigid(lidar_to_global),
@@ -47,6 +67,17 @@ class FrameGeometry:
             intrinsics=intrinsics,
             lidar_to_image=intrinsics @ lidar_to_camera.double(),
         )
+
+    def matrices(self) -> dict[str, Tensor]:
+        """The fields of a `Sample` of the same names."""
+        return {
+            # Products were made in float64; the network takes float32.
+            "intrinsics": self.intrinsics.float(),
+            "lidar_to_camera": self.lidar_to_camera,
+            "lidar_to_image": self.lidar_to_image.float(),
+            "lidar_to_global": self.lidar_to_global,
+            "global_to_lidar": self.global_to_lidar,
+        }
 
     def with_image_draws(self, draws: Sequence[ImageDraw]) -> FrameGeometry:
         """The geometry of the resized, cropped and flipped pictures, a draw for each of them."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -115,12 +114,7 @@ class NuScenesMapper:
         annotated = record.has_annotations
         return Sample(
             images=images,
-            # Products were made in float64; the network takes float32.
-            intrinsics=geometry.intrinsics.float(),
-            lidar_to_camera=geometry.lidar_to_camera,
-            lidar_to_image=geometry.lidar_to_image.float(),
-            lidar_to_global=geometry.lidar_to_global,
-            global_to_lidar=geometry.global_to_lidar,
+            **geometry.matrices(),
             timestamp_s=torch.tensor(record.timestamp_us / 1e6, dtype=torch.float64),
             continues_stream=torch.tensor(continues_stream),
             scene_token=record.scene_token,
@@ -189,8 +183,6 @@ class NuScenesMapper:
             rgb[:] = known[1]
             return
         width, height = record.image_sizes[camera].tolist()
-        image = draw.apply(read_image(Path(file), (width, height)))
-        red, green, blue = rgb
-        cv2.split(image, [blue, green, red])  # (H, W, 3) BGR -> three planes
+        draw.write(read_image(Path(file), (width, height)), rgb[::-1])  # BGR
         if self.cache_images:
             self._cache[file] = (draw, rgb.copy())  # the caller may write into its sample

@@ -57,6 +57,10 @@ class ImageDraw:
         cropped = _crop(image, (x, y), self.final_size)
         return cv2.flip(cropped, 1) if self.flip else cropped
 
+    def write(self, image: np.ndarray, planes: np.ndarray) -> None:
+        """Transforms a picture into planes: (height, width, 3) -> (3, H, W) uint8, same order."""
+        cv2.split(self.apply(image), list(planes))
+
 
 def _crop(image: np.ndarray, origin: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Cuts a rectangle out of a picture; what lies outside is 0."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
 
+from streampetr_vit.checkpoint.settings import FRAME_PERIOD, REFERENCE_TO_VEHICLE
+from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.data.nuscenes.typical import usual_period_s, usual_reference
 from streampetr_vit.engine.compile import compile_parts
 from streampetr_vit.engine.config import check_settings, instantiate_model
 from streampetr_vit.engine.distributed import resolve_device
@@ -34,3 +38,16 @@ def build_average(cfg: DictConfig, model: nn.Module) -> WeightAverage | None:
     """The average of a model's weights that train.ema asks for; None without it."""
     settings = cfg.train.get("ema")  # an older config.yaml lacks it
     return None if settings is None else WeightAverage(model, **settings)
+
+
+def note_training_set(model: nn.Module, dataset: Any) -> None:
+    """Notes on a model, for its checkpoints, the frame and the rate of what it is trained on.
+
+    Args:
+        model: which has no use for it; inference on other cars has.
+        dataset: of the training loader; one without `FrameRecords` tells nothing.
+    """
+    records = getattr(dataset, "records", None)
+    if isinstance(records, FrameRecords):
+        setattr(model, REFERENCE_TO_VEHICLE, usual_reference(records))
+        setattr(model, FRAME_PERIOD, usual_period_s(records))

@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
 
-from streampetr_vit.engine.described import call
+from streampetr_vit.configuration.described import call
 from streampetr_vit.engine.hook_states import plain
 from streampetr_vit.errors import ConfigError
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from streampetr_vit.engine.moved import KEYS
+from streampetr_vit.configuration.arguments import keys_of
+from streampetr_vit.configuration.moved import KEYS
 from streampetr_vit.engine.setting_tables import OPTIONAL
 from streampetr_vit.errors import ConfigError, one_line
 from streampetr_vit.texts import nearest
@@ -109,63 +108,6 @@ def _with_quoted_home(override: str) -> str:
     if "'" in override or '"' in override:
         return override
     return re.sub(r"(?<=[=:,\[{ ])~[^,\[\]{}\s]*", r"'\g<0>'", override)
-
-
-def target_of(node: DictConfig) -> Any:
-    """The class or function that a described part calls.
-
-    Raises:
-        ConfigError: there is none of the name.
-    """
-    entry = node._get_node("_target_")
-    target = entry._value() if hasattr(entry, "_value") else entry
-    if not isinstance(target, str):
-        return target
-    try:
-        return locate(target)
-    # Whatever importing a module of the user's choice raises.
-    except Exception as error:
-        where = node._get_full_key("_target_")
-        raise ConfigError(
-            f"{where}={target} cannot be imported: {one_line(error)}. Write the full name of a "
-            "class or function, such as torch.optim.AdamW"
-        ) from error
-
-
-def keys_of(node: Any) -> list[str]:
-    """Keys that may be set in a node: those it has, and arguments of what it describes."""
-    if isinstance(node, ListConfig):
-        return [str(index) for index in range(len(node))]
-    if not isinstance(node, Mapping):
-        return []
-    keys = [str(key) for key in node]
-    if isinstance(node, DictConfig) and "_target_" in node:
-        keys += [name for name in arguments_of(target_of(node))[0] if name not in keys]
-    return keys
-
-
-def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Named arguments of a function or class; with **options also those of the base classes.
-
-    Returns:
-        The arguments, and whether it takes others as well.
-    """
-    found: dict[str, inspect.Parameter] = {}
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    # A class whose __init__ takes **options passes them on to the next class.
-    for place in inspect.getmro(target) if inspect.isclass(target) else (target,):
-        if place is object:
-            break
-        try:
-            parameters = inspect.signature(place).parameters.values()
-        except (TypeError, ValueError):  # some built-in classes have none
-            return found, True
-        for parameter in parameters:
-            if parameter.kind in named:
-                found.setdefault(parameter.name, parameter)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            return found, False
-    return found, True
 
 
 def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str]) -> str:

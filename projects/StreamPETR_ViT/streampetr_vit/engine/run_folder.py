@@ -21,8 +21,8 @@ from detectron2.utils.logger import setup_logger
 from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 
+from streampetr_vit.configuration.targets import trust_options
 from streampetr_vit.engine.settings import check_settings
-from streampetr_vit.engine.targets import trust_options
 from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.logs import forget_logged
 

@@ -20,12 +20,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
+from streampetr_vit.configuration.arguments import arguments_of, target_of
+from streampetr_vit.configuration.described import call
 from streampetr_vit.engine.allowed import ANYTHING, Allowed, by_annotation, list_of
 from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.compile import compile_parts
-from streampetr_vit.engine.described import call
-from streampetr_vit.engine.overrides import arguments_of, target_of
 from streampetr_vit.engine.setting_tables import ARGUMENTS, OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, UserError, one_line
 from streampetr_vit.solver import WeightAverage

@@ -25,7 +25,7 @@ from torch import nn
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.agreement import on_all_ranks
-from streampetr_vit.engine.building import build_average, build_model
+from streampetr_vit.engine.building import build_average, build_model, note_training_set
 from streampetr_vit.engine.built_hooks import (
     batch_hook,
     best_checkpoint_hook,
@@ -98,6 +98,7 @@ def _train(
     freezing = Freezing(model, cfg.train.get("freeze") or ())  # an older config.yaml lacks it
     check_half_precision(model, cfg.train.precision)
     loader = call(cfg.dataloader.train, rank=comm.get_rank(), world_size=comm.get_world_size())
+    note_training_set(model, loader.dataset)
     recipe = Recipe.of(cfg, len(loader.dataset), comm.get_world_size())
     optimizer = build_optimizer(cfg.optimizer, model, recipe.lr_factor)
     freezing.at(0)  # the optimiser has them all: their training will begin

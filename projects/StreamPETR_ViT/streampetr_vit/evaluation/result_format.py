@@ -59,12 +59,27 @@ def write_results(
         samples: the boxes of each sample; each sample once.
         scoring: writes only what is scored, under the metric's names; None writes all.
     """
+    write_result_lines(path, (result_line(boxes, scoring) for boxes in samples))
+
+
+def result_line(boxes: GlobalBoxes, scoring: Scoring | None = None) -> str:
+    """What a results file says about a sample; `scoring` as in `write_results`."""
+    records = boxes.records() if scoring is None else scoring.scored(boxes.records())
+    return f"{json.dumps(boxes.sample_token)}: {json.dumps(records)}"
+
+
+def write_result_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Writes a results file line by line; it is there when it is complete.
+
+    Args:
+        path: the JSON file; its folder is created.
+        lines: of `result_line`, one for each sample.
+    """
     with replacing(path) as temporary, temporary.open("w") as file:
         file.write(f'{{"meta": {json.dumps(SUBMISSION_META)}, "results": {{')
         separator = "\n"
-        for boxes in samples:
-            records = boxes.records() if scoring is None else scoring.scored(boxes.records())
-            file.write(f"{separator}{json.dumps(boxes.sample_token)}: {json.dumps(records)}")
+        for line in lines:
+            file.write(separator + line)
             separator = ",\n"  # JSON allows no comma after the last one
         file.write("\n}}\n")
 

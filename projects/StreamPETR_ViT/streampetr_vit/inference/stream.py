@@ -7,43 +7,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.cuda_graph import GraphStep, StepInputs, StepOutputs
+from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.image.rig_code import RigCode
-from streampetr_vit.modeling.ops.precision import DTYPES, autocast
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.structures import (
-    CameraRig,
-    Detections,
-    Frame,
-    PaddedDetections,
-    Sample,
-    packed_to,
-)
+from streampetr_vit.structures import Detections, Frame, PaddedDetections, Sample
 from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_batch
-from streampetr_vit.structures.tensors import move_tensor, tensors_of
 
 logger = logging.getLogger(__name__)
 
 # No car is as fast, and no correction of a position as large.
 _FASTEST_MPS, _JUMP_M = 150.0, 100.0
-
-
-@dataclass(frozen=True)
-class _KnownRig:
-    """The last rig and its code, with the (height, width) in pixels that the code is for."""
-
-    rig: CameraRig
-    values: list[Tensor] | None  # copies of the rig's tensors; None if they are on a device
-    image_size: tuple[int, int]
-    code: RigCode
 
 
 class Stream:
@@ -75,12 +55,8 @@ class Stream:
         cuda_graph: bool = False,
         cast: bool = False,
     ) -> None:
-        autocast(precision, detector.device.type)  # refuses an impossible precision now
-        self._detector, self._precision, self._remembers = detector, precision, memory
-        self._cuda_graph = cuda_graph
-        self._step = GraphStep(self._run, detector) if cuda_graph else self._run
-        if cast and precision in ("bf16", "fp16"):
-            cast_weights(detector.backbone, DTYPES[precision])
+        self._step = FrameStep(detector, precision, cuda_graph=cuda_graph, cast=cast)
+        self._detector, self._remembers = detector, memory
         self.reset()
 
     def reset(self) -> None:
@@ -92,7 +68,7 @@ class Stream:
 
     def forget_rig(self) -> None:
         """Forgets what was computed from the weights and the last rig; the streams go on."""
-        self._known: _KnownRig | None = None
+        self._step.forget_rig()
 
     def __call__(self, samples: Sequence[Sample | Mapping[str, Any]]) -> list[Detections]:
         """Detects in the next sample of each stream, and waits for the boxes.
@@ -141,53 +117,20 @@ class Stream:
         Raises:
             InputError: it is no Frame, or the detector is in training mode.
         """
-        detector = self._detector
         if not isinstance(frame, Frame):
             raise InputError(
                 f"push takes a Frame, not a {type(frame).__name__}: Frame.collate([sample]); or "
                 "call the stream, stream([sample])"
             )
-        if detector.training:
-            raise InputError("the detector is in training mode: call detector.eval() first")
         memory, rows = self.memory, len(frame.timestamp_s)
         if memory is None or len(memory.embedding) != rows:
-            memory = detector.empty_memory(rows)
+            memory = self._detector.empty_memory(rows)
             # Without a memory no stream goes on, whatever the frame says.
             anew = torch.zeros_like(frame.continues_stream)
             frame = replace(frame, continues_stream=anew)
-        # (B, M + new entries, ...) -> (B, M, ...): the entries that this frame drops are cut off
-        # first, so that all frames have inputs of one shape, which a graph needs.
-        memory = memory.map(lambda value: value[:, : detector.head.memory_length])
-        outputs = self._step(StepInputs(frame, memory, self._code(frame)))
-        self.memory = outputs.memory if self._remembers else None
-        return outputs.detections
-
-    @torch.no_grad()
-    def _run(self, inputs: StepInputs) -> StepOutputs:
-        detector = self._detector
-        frame = inputs.frame
-        images = move_tensor(frame.images, detector.device)
-        frame = packed_to(replace(frame, images=images), detector.device)
-        # Autocast keeps the weights that it casts. During a capture they would lie in the memory of
-        # the graph, and must not outlive it.
-        with autocast(self._precision, detector.device.type, cache_enabled=not self._cuda_graph):
-            return StepOutputs(*detector.detect(frame, inputs.memory, inputs.rig_code))
-
-    @torch.no_grad()
-    def _code(self, frame: Frame) -> RigCode:
-        """The code of the frame's rig, computed only if the rig is not the last one."""
-        size = self._detector.padded_size(frame.image_size)
-        known = self._known
-        if known is None or known.image_size != size or not _is_same(known, frame.rig):
-            self._known = None  # frees the old code before the new one takes memory
-            values = tensors_of(frame.rig)
-            on_cpu = all(value.device.type == "cpu" for value in values)
-            # Copies, because the caller may write the next calibration into the same memory.
-            copies = [value.clone() for value in values] if on_cpu else None
-            rig = packed_to(frame.rig, self._detector.device)
-            code = self._detector.head.encode_rig(rig, size)
-            self._known = known = _KnownRig(frame.rig, copies, size, code)
-        return known.code
+        found, memory = self._step(frame, memory)
+        self.memory = memory if self._remembers else None
+        return found
 
     def _continues(self, position: list[tuple[str, float, Tensor]]) -> list[bool]:
         """For each row, whether it goes on in the scene of the call before."""
@@ -231,34 +174,3 @@ def _warn_of_jump(scene: str, passed_s: float, way_m: float) -> None:
             passed_s,
             scene,
         )
-
-
-def _is_same(known: _KnownRig, rig: CameraRig) -> bool:
-    if known.values is None:
-        return rig is known.rig  # to compare values on a device would wait for it
-    pairs = zip(tensors_of(rig), known.values, strict=True)
-    return all(new.device.type == "cpu" and torch.equal(new, old) for new, old in pairs)
-
-
-def cast_weights(backbone: nn.Module, dtype: torch.dtype) -> None:
-    """Casts the weights and biases of linear and convolutional layers, in place.
-
-    For inference under autocast to the same dtype, with the same results. The layers can no longer
-    be trained or called in float32.
-
-    Args:
-        backbone: in evaluation mode.
-        dtype: torch.bfloat16 or torch.float16.
-
-    Raises:
-        ValueError: the backbone is in training mode.
-    """
-    if backbone.training:
-        raise ValueError(
-            "the backbone is in training mode: cast_weights is for inference, call eval()"
-        )
-    for layer in backbone.modules():
-        # The layers that autocast would cast in every call. Norms stay float32.
-        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
-            for parameter in layer.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)

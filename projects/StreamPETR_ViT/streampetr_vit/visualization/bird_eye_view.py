@@ -24,11 +24,14 @@ from streampetr_vit.visualization.drawing import (
     fill_polygon,
 )
 
-RING_SPACING_M = 10.0
+RING_SPACINGS_M = (10.0, 20.0, 50.0, 100.0, 200.0)  # the first that leaves room for the numbers
+RING_SPACING_PX = 28
 # Slower objects get no arrow: it would be shorter than the box's own heading line.
 LEAST_SPEED_MPS = 0.5
-# The outline of a car around the lidar of nuScenes, metres: right, forward.
-_EGO_OUTLINE_M = np.array([(-0.9, -2.9), (0.9, -2.9), (0.9, 1.3), (0.0, 2.2), (-0.9, 1.3)])
+# The outline of a car, metres: right, forward. Around the lidar of nuScenes, and around the middle
+# of the rear axle.
+LIDAR_OUTLINE_M = np.array([(-0.9, -2.9), (0.9, -2.9), (0.9, 1.3), (0.0, 2.2), (-0.9, 1.3)])
+VEHICLE_OUTLINE_M = np.array([(-0.9, -0.8), (0.9, -0.8), (0.9, 2.6), (0.0, 3.4), (-0.9, 2.6)])
 _FLOOR = (0, 2, 6, 4)  # numbers of `box_corners`: rear right, rear left, front left, front right
 
 
@@ -39,6 +42,7 @@ def draw_bird_eye_view(
     range_m: float = 51.2,
     size_px: int = 720,
     forward: tuple[float, float] = (0.0, 1.0),
+    outline_m: FloatArray = LIDAR_OUTLINE_M,
 ) -> Image:
     """Draws range rings, the ego vehicle, and boxes with heading and velocity.
 
@@ -48,8 +52,10 @@ def draw_bird_eye_view(
         truth: dashed white.
         range_m: half the width of the square that is drawn.
         size_px: width and height of the picture.
-        forward: the vehicle's forward direction, (x, y) in the lidar frame, a unit vector. In
+        forward: the vehicle's forward direction, (x, y) in the boxes' frame, a unit vector. In
             nuScenes it is y.
+        outline_m: (k, 2) outline of the vehicle around the origin of the boxes' frame, to the
+            right and forward.
 
     Returns:
         (size_px, size_px, 3) uint8 RGB.
@@ -60,11 +66,11 @@ def draw_bird_eye_view(
     # Metres to the right and forward -> pixels: rows of a picture count downwards.
     scale = np.array([1.0, -1.0]) * size_px / (2 * range_m)
     _draw_rings(image, middle, range_m)
-    # Columns: right and forward in the lidar frame. Points are rows: (k, 2) @ (2, 2).
+    # Columns: right and forward in the boxes' frame. Points are rows: (k, 2) @ (2, 2).
     to_pixels = np.array([[forward[1], forward[0]], [-forward[0], forward[1]]]) * scale
     for detections, style in with_styles(predictions, truth):
         _draw_boxes(image, detections, to_pixels, style, class_names)
-    fill_polygon(image, middle + _EGO_OUTLINE_M * scale, EGO_COLOR)
+    fill_polygon(image, middle + outline_m * scale, EGO_COLOR)
     draw_text(image, "BIRD'S-EYE VIEW", (8, 18))
     return image
 
@@ -74,8 +80,10 @@ def _draw_rings(image: Image, middle: float, range_m: float) -> None:
     for axis in np.eye(2):
         ends = middle + np.stack((-axis, axis)) * size_px / 2
         draw_line(image, ends[0], ends[1], GRID_COLOR)
+    wide = [step for step in RING_SPACINGS_M if step * size_px >= RING_SPACING_PX * 2 * range_m]
+    spacing_m = (wide or RING_SPACINGS_M[-1:])[0]
     # The corners of the square are sqrt(2) times its range away.
-    for radius_m in np.arange(RING_SPACING_M, 1.4 * range_m, RING_SPACING_M):
+    for radius_m in np.arange(spacing_m, 1.4 * range_m, spacing_m):
         radius = radius_m * size_px / (2 * range_m)
         draw_circle(image, np.array([middle, middle]), radius, GRID_COLOR)
         if radius_m < range_m:

@@ -1,6 +1,6 @@
-"""Camera pictures with boxes drawn on them.
+"""Boxes drawn on a camera picture.
 
-Shape letters: N cameras, n boxes.
+Shape letters: n boxes.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from streampetr_vit.structures import DatasetSpec, Detections, box_corners
+from streampetr_vit.structures import Detections, box_corners
 from streampetr_vit.visualization.colors import (
     BACKGROUND_COLOR,
     TRUTH_COLOR,
@@ -28,16 +27,6 @@ from streampetr_vit.visualization.drawing import (
     fill_polygon,
 )
 
-# Where nuScenes' cameras are in the 2x3 picture: the front above, the back below, left to right.
-GRID_ORDER = (
-    "CAM_FRONT_LEFT",
-    "CAM_FRONT",
-    "CAM_FRONT_RIGHT",
-    "CAM_BACK_LEFT",
-    "CAM_BACK",
-    "CAM_BACK_RIGHT",
-)
-GRID_COLUMNS = 3
 NEAR_M = 0.1  # depth of the plane at which boxes are cut
 
 # Corners whose numbers differ in one bit share an edge; see `box_corners`.
@@ -122,74 +111,6 @@ def draw_boxes(
         _draw_box(image, corners, color, style)
         if style.with_label:
             _draw_label(image, corners, f"{name.replace('_', ' ')} {scores[index]:.2f}", color)
-
-
-def draw_cameras(
-    images: Sequence[Image],
-    lidar_to_image: ArrayLike,
-    spec: DatasetSpec,
-    predictions: Detections | None = None,
-    truth: Detections | None = None,
-    panel_width: int = 640,
-) -> list[Image]:
-    """The pictures of one moment with predicted and true boxes.
-
-    Args:
-        images: N pictures (H, W, 3) uint8 RGB, of any sizes; not changed.
-        lidar_to_image: (N, 4, 4) of these pictures.
-        spec: names of the cameras, which are written into the pictures, and of the classes.
-        predictions: drawn in the colours of their classes, the front face filled.
-        truth: drawn as thin dashed white lines.
-        panel_width: pixels.
-
-    Returns:
-        N pictures of that width, each with the proportions of its own.
-    """
-    panels: list[Image] = []
-    for image, matrix, name in zip(images, np.asarray(lidar_to_image), spec.cameras, strict=True):
-        # Resized before lines are drawn: those of small pictures would be enlarged with them.
-        scale = panel_width / image.shape[1]
-        size = (panel_width, round(image.shape[0] * scale))
-        interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-        panel: Image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
-        # Pixel centres are at integer coordinates: u' = scale * (u + 0.5) - 0.5.
-        enlarge = np.diag([scale, scale, 1.0, 1.0])
-        enlarge[:2, 2] = 0.5 * scale - 0.5
-        matrix = enlarge @ np.asarray(matrix, dtype=np.float64)
-        for detections, style in with_styles(predictions, truth):
-            draw_boxes(panel, detections, matrix, style, spec.class_names)
-        title = name.removeprefix("CAM_").replace("_", " ")
-        draw_text(panel, title, (8, 18), background=BACKGROUND_COLOR)
-        panels.append(panel)
-    return panels
-
-
-def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: int = 4) -> Image:
-    """Lays pictures out in rows of three, front above back.
-
-    Args:
-        panels: N pictures of equal width; a row is as high as the highest of its pictures.
-        camera_names: N names; those that nuScenes does not have keep their order, after the others.
-        gap_px: dark space between the pictures.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
-    """
-    panel_of = dict(zip(camera_names, panels, strict=True))
-    known = [name for name in GRID_ORDER if name in panel_of]
-    ordered = [panel_of[n] for n in (*known, *(n for n in camera_names if n not in known))]
-    rows = [ordered[k : k + GRID_COLUMNS] for k in range(0, len(ordered), GRID_COLUMNS)]
-    # Own cameras may have several proportions: each row is as high as it needs to be.
-    heights = [max(panel.shape[0] for panel in row) + gap_px for row in rows]
-    step = panels[0].shape[1] + gap_px  # from column to column
-    grid = np.empty((sum(heights) - gap_px, len(rows[0]) * step - gap_px, 3), np.uint8)
-    grid[:] = BACKGROUND_COLOR
-    for number, row in enumerate(rows):
-        top = sum(heights[:number])
-        for column, panel in enumerate(row):
-            height, width = panel.shape[:2]
-            grid[top : top + height, column * step : column * step + width] = panel
-    return grid
 
 
 def _draw_box(image: Image, corners: FloatArray, color: Color, style: BoxStyle) -> None:

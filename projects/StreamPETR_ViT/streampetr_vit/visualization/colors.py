@@ -22,6 +22,7 @@ CLASS_COLORS: Mapping[str, Color] = {
 }
 TRUTH_COLOR: Color = (255, 255, 255)
 BACKGROUND_COLOR: Color = (19, 24, 32)
+MISSING_COLOR: Color = (34, 40, 50)
 GRID_COLOR: Color = (54, 63, 76)
 TEXT_COLOR: Color = (206, 214, 224)
 EGO_COLOR: Color = (235, 239, 245)

@@ -122,7 +122,7 @@ def draw_text(
     Returns:
         The width of the text in pixels.
     """
-    text = re.sub(r"[^ -~]", "?", text)[:_LONGEST_TEXT]
+    text = _drawable(text)
     (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
     # A margin of 3 pixels to the sides, for the box behind the text.
     x = int(np.clip(position[0], 3, max(3, image.shape[1] - width - 3)))
@@ -133,6 +133,15 @@ def draw_text(
         fill_polygon(image, box, background, TEXT_BACKGROUND_OPACITY)
     cv2.putText(image, text, (x, y), FONT, scale, color, 1, cv2.LINE_AA)
     return width
+
+
+def text_width(text: str, scale: float = 0.45) -> int:
+    """Pixels that `draw_text` needs for a text."""
+    return cv2.getTextSize(_drawable(text), FONT, scale, 1)[0][0]
+
+
+def _drawable(text: str) -> str:
+    return re.sub(r"[^ -~]", "?", text)[:_LONGEST_TEXT]
 
 
 def draw_circle(image: Image, center: FloatArray, radius_px: float, color: Color) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,13 +16,10 @@ from streampetr_vit.errors import OutputError
 from streampetr_vit.files import replacing
 from streampetr_vit.structures import Detections, Pose
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
-from streampetr_vit.visualization.camera_view import camera_grid, draw_cameras
-from streampetr_vit.visualization.colors import BACKGROUND_COLOR, TRUTH_COLOR, class_colors
-from streampetr_vit.visualization.drawing import Image, draw_line, draw_text, fill_polygon
-
-_GAP_PX = 4
-_HEADER_PX = 26
-_LEGEND_PX = 28
+from streampetr_vit.visualization.camera_grid import camera_grid
+from streampetr_vit.visualization.camera_panels import draw_cameras
+from streampetr_vit.visualization.drawing import Image
+from streampetr_vit.visualization.sheet import GAP_PX, compose
 
 
 def draw_record(
@@ -57,15 +53,15 @@ def draw_record(
     lidar_to_image = FrameGeometry.of_record(record).lidar_to_image.numpy()
     spec = record.spec
     panels = draw_cameras(images, lidar_to_image, spec, shown, truth, panel_width)
-    grid = camera_grid(panels, spec.cameras, gap_px=_GAP_PX)
+    grid = camera_grid(panels, spec.cameras, gap_px=GAP_PX)
     forward = forward_in_lidar(record.lidar_to_ego)
     size_px = grid.shape[0]  # as high as the cameras beside it
     above = draw_bird_eye_view(spec.class_names, shown, truth, range_m, size_px, forward)
     count = 0 if truth is None else len(truth)
-    header = f"{record.scene_name}   {record.timestamp_us / 1e6:.2f} s   {count} true boxes"
+    header = [record.scene_name, f"{record.timestamp_us / 1e6:.2f} s", f"{count} true boxes"]
     if shown is not None:
-        header += f"   {len(shown)} detections of score {score_threshold:.2f} and more"
-    return _compose(grid, above, header, spec.class_names)
+        header.append(f"{len(shown)} detections of score {score_threshold:.2f} and more")
+    return compose(grid, above, header, spec.class_names)
 
 
 def forward_in_lidar(lidar_to_ego: Pose) -> tuple[float, float]:
@@ -95,18 +91,6 @@ def visible_truth(record: FrameRecord, range_m: float) -> Detections:
     return Detections(boxes, torch.ones(len(boxes)), labels)
 
 
-def _compose(cameras: Image, above: Image, header: str, class_names: Sequence[str]) -> Image:
-    """Cameras on the left, the view from above on the right, a header and the legend around."""
-    height, width = cameras.shape[:2]
-    picture = np.empty((_HEADER_PX + height + _LEGEND_PX, width + _GAP_PX + height, 3), np.uint8)
-    picture[:] = BACKGROUND_COLOR
-    middle = picture[_HEADER_PX : _HEADER_PX + height]
-    middle[:, :width], middle[:, -height:] = cameras, above  # the view from above is square
-    draw_text(picture, header, (10, 18), scale=0.5)
-    _draw_legend(picture[_HEADER_PX + height :], class_names)
-    return picture
-
-
 def save_picture(path: str | Path, image: Image) -> None:
     """Writes a picture as PNG or JPEG, by the ending of its name.
 
@@ -125,18 +109,3 @@ def encode_jpeg(image: Image, quality: int = 85) -> bytes:
     """The bytes of a JPEG file of an RGB picture."""
     _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.tobytes()
-
-
-def _draw_legend(strip: Image, names: Sequence[str]) -> None:
-    """Class colours, the dashed line of true boxes, and the arrow, in one row."""
-    left, middle = 10.0, strip.shape[0] / 2
-    # Each entry: a square of 12 pixels, a small gap, the name, a wider gap.
-    for name, color in class_colors(names).items():
-        square = np.array([[0, -6], [12, -6], [12, 6], [0, 6]]) + [left, middle]
-        fill_polygon(strip, square, color)
-        left += 18 + draw_text(strip, name.replace("_", " "), (left + 18, middle + 5)) + 22
-    # Dashed as the true boxes are.
-    start = np.array([left, middle])
-    draw_line(strip, start, start + np.array([28.0, 0.0]), TRUTH_COLOR, dash_px=4)
-    left += 34 + draw_text(strip, "true box", (left + 34, middle + 5)) + 22
-    draw_text(strip, "filled side = front,  arrow = way of one second", (left, middle + 5))

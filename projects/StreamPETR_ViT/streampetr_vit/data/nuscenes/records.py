@@ -128,6 +128,11 @@ class FrameRecords(Sequence[FrameRecord]):
         return self._columns["timestamp_us"][self._rows]
 
     @property
+    def lidar_to_ego(self) -> np.ndarray:
+        """(len(self), 7) float64, `FrameRecord.lidar_to_ego` as (x, y, z, qw, qx, qy, qz)."""
+        return self._columns["lidar_to_ego"][self._rows]
+
+    @property
     def image_sizes(self) -> np.ndarray:
         """(len(self), N, 2) int32, (width, height) of all pictures."""
         return self._columns["image_size"][self._rows]

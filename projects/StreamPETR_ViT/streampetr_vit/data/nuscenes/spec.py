@@ -58,3 +58,15 @@ CONVERTER_CLASS_NAMES = (
     "traffic_cone",
     "barrier",
 )
+# The lidar of the cars of most scenes, (x, y, z, qw, qx, qy, qz) on the vehicle, metres: the frame
+# of detectors whose checkpoints do not record one. Source: nuScenes' table calibrated_sensor.
+NUSCENES_LIDAR_TO_VEHICLE = (
+    0.943713,
+    0.0,
+    1.84023,
+    0.7077955119163518,
+    -0.006492242056004365,
+    0.010646214713995808,
+    -0.7063073142877817,
+)
+NUSCENES_FRAME_PERIOD_S = 0.5  # between key frames

@@ -68,7 +68,8 @@ def check_targets(cfg: DictConfig, path: str, trusted: Sequence[str] = ()) -> No
                 f"{path}: {where}={target!r} {problem}. A YAML configuration may call what recipes "
                 "use: layers and networks of streampetr_vit, torch.nn, detectron2 and timm, "
                 "optimisers of torch.optim, the loaders and the evaluator. If you know what it "
-                f"does, allow its package by --trust PACKAGE{_advice(where, target)}"
+                f"does, allow its package by --trust PACKAGE{_advice(where, target)}, in Python by "
+                "trusted=['PACKAGE']"
             )
 
 

@@ -16,6 +16,7 @@ _MODULES = {
     "data.table_reader": "data.nuscenes.tables",
     "data.frame_records": "data.nuscenes.records",
     "data.record_cache": "data.nuscenes.cache",
+    "engine.described": "configuration.described",
     "evaluation.report": "report.page",
     "evaluation.report_from_run": "report.from_run",
     "evaluation.report_pictures": "report.page",

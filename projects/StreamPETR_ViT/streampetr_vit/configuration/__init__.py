@@ -1,0 +1,1 @@
+"""Reading a recipe, and building what it describes."""

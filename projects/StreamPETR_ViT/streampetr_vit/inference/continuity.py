@@ -1,0 +1,94 @@
+"""Whether a moment goes on where the one before it was, and whether the memory takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from streampetr_vit.structures import Pose
+
+# No car is as fast or turns as fast; what is added is for corrections of a position.
+FASTEST_MPS, JUMP_M = 100.0, 10.0
+FASTEST_TURN_RADPS, JUMP_RAD = 3.0, 1.0
+# Of two moments that are equally near, always the earlier one, whatever their rounding.
+_TIE_S = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """Where one car was in the last moment.
+
+    Attributes:
+        timestamp_s, vehicle_to_world: of that moment.
+        remembered_s: time of the last moment that the memory has taken.
+        scene: number of the scene, counted from 0.
+        gaps: how many of the last moments began a scene because of the time, one after the other.
+    """
+
+    timestamp_s: float
+    vehicle_to_world: Pose
+    remembered_s: float
+    scene: int = 0
+    gaps: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a moment follows the one before it.
+
+    Attributes:
+        drive: the car's place now.
+        anew: why a scene begins; None where it goes on, "" for the first moment of all.
+        remember: whether the memory takes this moment.
+    """
+
+    drive: Drive
+    anew: str | None
+    remember: bool
+
+
+def follow(
+    last: Drive | None, timestamp_s: float, pose: Pose, *, max_gap_s: float, period_s: float
+) -> Step:
+    """How a moment follows.
+
+    Args:
+        last: None before the first moment.
+        timestamp_s, pose: of the moment, `pose` from the vehicle to the world.
+        max_gap_s: a longer time between two moments begins a scene.
+        period_s: time between two moments that the memory takes; 0 takes every one.
+    """
+    if last is None:
+        return Step(Drive(timestamp_s, pose, timestamp_s), "", True)
+    passed = timestamp_s - last.timestamp_s
+    reason = _time_break(passed, max_gap_s)
+    gaps = last.gaps + 1 if reason else 0
+    reason = reason or _pose_break(last.vehicle_to_world, pose, passed)
+    if reason:
+        return Step(Drive(timestamp_s, pose, timestamp_s, last.scene + 1, gaps), reason, True)
+    # Of the moments around the wished time, the nearest one: half a step early is near enough.
+    remember = timestamp_s - last.remembered_s + passed / 2 >= period_s - _TIE_S
+    remembered_s = timestamp_s if remember else last.remembered_s
+    drive = replace(
+        last, timestamp_s=timestamp_s, vehicle_to_world=pose, remembered_s=remembered_s, gaps=0
+    )
+    return Step(drive, None, remember)
+
+
+def _time_break(passed_s: float, max_gap_s: float) -> str | None:
+    if passed_s < 0:
+        return f"the time goes back by {-passed_s:.3f} s"
+    if passed_s > max_gap_s:
+        return f"{passed_s:.3f} s have passed, more than max_gap_s={max_gap_s:g}"
+    return None
+
+
+def _pose_break(last: Pose, now: Pose, passed_s: float) -> str | None:
+    way = float(np.linalg.norm(now.translation_m - last.translation_m))
+    if way > JUMP_M + FASTEST_MPS * passed_s:
+        return f"the car has moved by {way:.1f} m in {passed_s:.3f} s"
+    turn = float((last.rotation().inv() * now.rotation()).magnitude())
+    if turn > JUMP_RAD + FASTEST_TURN_RADPS * passed_s:
+        return f"the car has turned by {np.degrees(turn):.0f} degrees in {passed_s:.3f} s"
+    return None

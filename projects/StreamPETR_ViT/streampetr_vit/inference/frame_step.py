@@ -1,0 +1,152 @@
+"""One frame through a detector, with what is kept between frames that is no memory of them.
+
+Shape letters: B streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.inference.cuda_graph import GraphStep, StepInputs, StepOutputs
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.image.rig_code import RigCode
+from streampetr_vit.modeling.ops.precision import DTYPES, autocast
+from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.structures import CameraRig, Frame, PaddedDetections, packed_to
+from streampetr_vit.structures.tensors import move_tensor, tensors_of
+
+
+@dataclass(frozen=True)
+class _KnownRig:
+    """The last rig and its code, with the (height, width) in pixels that the code is for."""
+
+    rig: CameraRig
+    values: list[Tensor] | None  # copies of the rig's tensors; None if they are on a device
+    image_size: tuple[int, int]
+    code: RigCode
+
+
+class FrameStep:
+    """A pure function (frame, memory) -> (detections, memory), made fast for frames that are alike.
+
+    It keeps the code of the last rig and the captured graph. The weights must not change
+    meanwhile; call `forget_rig` if they do.
+
+    Args:
+        detector: in evaluation mode, on its device.
+        precision: "float32", "bf16" or "fp16", of the network, whatever surrounds a call; None is
+            what surrounds it.
+        cuda_graph: capture the frame in a CUDA graph and replay it.
+        cast: cast the backbone's weights to `precision` once, instead of in each frame. This
+            changes the detector, see `cast_weights`.
+
+    Raises:
+        InputError: the precision is unknown or the device does not have it; or a graph cannot be
+            captured, see `GraphStep`.
+    """
+
+    def __init__(
+        self,
+        detector: StreamPETR,
+        precision: str | None = "float32",
+        *,
+        cuda_graph: bool = False,
+        cast: bool = False,
+    ) -> None:
+        autocast(precision, detector.device.type)  # refuses an impossible precision now
+        self.detector, self._precision, self._cuda_graph = detector, precision, cuda_graph
+        self._step = GraphStep(self._run, detector) if cuda_graph else self._run
+        if cast and precision in ("bf16", "fp16"):
+            cast_weights(detector.backbone, DTYPES[precision])
+        self.forget_rig()
+
+    def forget_rig(self) -> None:
+        """Forgets what was computed from the weights and the last rig."""
+        self._known: _KnownRig | None = None
+
+    def __call__(
+        self, frame: Frame, memory: TemporalMemory
+    ) -> tuple[PaddedDetections, TemporalMemory]:
+        """Detects, and returns before the device has done so.
+
+        Args:
+            frame: of B streams, on the CPU or on the detector's device. A rig on the CPU is
+                compared with the last one by value. On the device, two rigs are the same only if
+                they are the same Python object, which must not change.
+            memory: of B streams, as `detector.empty_memory` or an earlier call gave it.
+
+        Returns:
+            Detections on the device, and the memory after the frame. Later calls change neither.
+
+        Raises:
+            InputError: the detector is in training mode.
+        """
+        if self.detector.training:
+            raise InputError("the detector is in training mode: call detector.eval() first")
+        # (B, M + new entries, ...) -> (B, M, ...): the entries that this frame drops are cut off
+        # first, so that all frames have inputs of one shape, which a graph needs.
+        memory = memory.map(lambda value: value[:, : self.detector.head.memory_length])
+        outputs = self._step(StepInputs(frame, memory, self._code(frame)))
+        return outputs.detections, outputs.memory
+
+    @torch.no_grad()
+    def _run(self, inputs: StepInputs) -> StepOutputs:
+        detector = self.detector
+        frame = inputs.frame
+        images = move_tensor(frame.images, detector.device)
+        frame = packed_to(replace(frame, images=images), detector.device)
+        # Autocast keeps the weights that it casts. During a capture they would lie in the memory of
+        # the graph, and must not outlive it.
+        with autocast(self._precision, detector.device.type, cache_enabled=not self._cuda_graph):
+            return StepOutputs(*detector.detect(frame, inputs.memory, inputs.rig_code))
+
+    @torch.no_grad()
+    def _code(self, frame: Frame) -> RigCode:
+        """The code of the frame's rig, computed only if the rig is not the last one."""
+        size = self.detector.padded_size(frame.image_size)
+        known = self._known
+        if known is None or known.image_size != size or not _is_same(known, frame.rig):
+            self._known = None  # frees the old code before the new one takes memory
+            values = tensors_of(frame.rig)
+            on_cpu = all(value.device.type == "cpu" for value in values)
+            # Copies, because the caller may write the next calibration into the same memory.
+            copies = [value.clone() for value in values] if on_cpu else None
+            rig = packed_to(frame.rig, self.detector.device)
+            code = self.detector.head.encode_rig(rig, size)
+            self._known = known = _KnownRig(frame.rig, copies, size, code)
+        return known.code
+
+
+def _is_same(known: _KnownRig, rig: CameraRig) -> bool:
+    if known.values is None:
+        return rig is known.rig  # to compare values on a device would wait for it
+    pairs = zip(tensors_of(rig), known.values, strict=True)
+    return all(new.device.type == "cpu" and torch.equal(new, old) for new, old in pairs)
+
+
+def cast_weights(backbone: nn.Module, dtype: torch.dtype) -> None:
+    """Casts the weights and biases of linear and convolutional layers, in place.
+
+    For inference under autocast to the same dtype, with the same results. The layers can no longer
+    be trained or called in float32.
+
+    Args:
+        backbone: in evaluation mode.
+        dtype: torch.bfloat16 or torch.float16.
+
+    Raises:
+        ValueError: the backbone is in training mode.
+    """
+    if backbone.training:
+        raise ValueError(
+            "the backbone is in training mode: cast_weights is for inference, call eval()"
+        )
+    for layer in backbone.modules():
+        # The layers that autocast would cast in every call. Norms stay float32.
+        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)

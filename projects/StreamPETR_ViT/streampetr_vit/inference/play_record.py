@@ -1,0 +1,171 @@
+"""What a drive that is played leaves behind, so that a killed process can be made up for."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.files import replacing
+from streampetr_vit.inference.sinks.base import Scene, Sink
+from streampetr_vit.json_files import read_json
+from streampetr_vit.texts import name_list, shown
+
+_FIRST = 5  # broken pictures that are named
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?$")  # the names of `files.replacing`
+_ANEW = "choose another --out, or begin anew with --overwrite"
+
+
+@dataclass
+class Progress:
+    """How far a scene is played, and what was counted on the way.
+
+    Attributes:
+        frames: how many frames are done.
+        complete: whether it is played to its end.
+        scene_starts: frames that used nothing of earlier ones.
+        missing_pictures: cameras that a frame had no picture of, over all frames; broken ones
+            count.
+        bad_pictures: broken pictures that were left out.
+        first_bad: texts about the first of them.
+    """
+
+    frames: int = 0
+    complete: bool = False
+    scene_starts: int = 0
+    missing_pictures: int = 0
+    bad_pictures: int = 0
+    first_bad: list[str] = dataclasses.field(default_factory=list)
+
+    def count_bad(self, texts: Sequence[str]) -> None:
+        """Counts broken pictures."""
+        self.bad_pictures += len(texts)
+        self.first_bad = [*self.first_bad, *texts][:_FIRST]
+
+    def add(self, other: Progress) -> None:
+        """Adds the counts of another scene."""
+        self.frames += other.frames
+        self.scene_starts += other.scene_starts
+        self.missing_pictures += other.missing_pictures
+        bad = self.bad_pictures + other.bad_pictures
+        self.count_bad(other.first_bad)
+        self.bad_pictures = bad
+
+
+class PlayRecord:
+    """The files beside the results: settings, and for each scene its progress and its state.
+
+    Args:
+        out: folder of the results.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.parts = out, out / "parts"
+        self._settings_file = out / "predict.json"
+
+    def begin(
+        self, settings: Mapping[str, Any], sinks: Sequence[Sink], overwrite: bool = False
+    ) -> Progress | None:
+        """Writes the settings, or compares them with those of an earlier start.
+
+        Args:
+            settings: plain values that decide what the results are.
+            sinks: whose files are expected.
+            overwrite: removes what an earlier start has left.
+
+        Returns:
+            The counts, if an earlier start has finished everything; else None.
+
+        Raises:
+            InputError: the folder has results of other settings, or of another program.
+        """
+        settings = json.loads(json.dumps(settings))  # as they are read again
+        if overwrite:
+            self._remove(sinks)
+        if not self._settings_file.is_file():
+            found = [path.name for sink in sinks for path in sink.outputs() if path.exists()]
+            if found:
+                raise InputError(
+                    f"{self.out} has {name_list(found)} that this tool has not written: {_ANEW}"
+                )
+            self._write({"settings": settings})
+            return None
+        values = read_json(self._settings_file)
+        old = values.get("settings") if isinstance(values, dict) else None
+        if not isinstance(old, dict):
+            raise InputError(f"{self._settings_file} is none that this tool has written: {_ANEW}")
+        for key in {**settings, **old}:
+            if settings.get(key) != old.get(key):
+                raise InputError(
+                    f"{self.out} was begun with {key} {shown(old.get(key))}, and now it is "
+                    f"{shown(settings.get(key))}: {_ANEW}"
+                )
+        if "counts" not in values:
+            return None
+        shutil.rmtree(self.parts, ignore_errors=True)  # where a process was killed in `end`
+        return _progress(values["counts"])
+
+    def end(self, counts: Progress) -> None:
+        """Notes that all files are there, and removes what only a restart would need."""
+        settings = read_json(self._settings_file)["settings"]
+        self._write({"settings": settings, "counts": dataclasses.asdict(counts)})
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def progress(self, scene: Scene) -> Progress:
+        """How far a scene is played."""
+        path = self._progress_file(scene)
+        return _progress(read_json(path)) if path.is_file() else Progress()
+
+    def state_file(self, scene: Scene, frames: int) -> Path:
+        """The file of the predictor's state after so many frames of a scene."""
+        # The number is in its name: the progress is written later, and names this file by it.
+        return self.parts / f"{scene.label}.{frames}.safetensors"
+
+    def save(self, scene: Scene, progress: Progress) -> None:
+        """Writes how far a scene is played; the state of the predictor must be there already."""
+        path = self._progress_file(scene)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
+        kept = None if progress.complete else self.state_file(scene, progress.frames)
+        for file in self.parts.iterdir():
+            is_state = file.name.startswith(f"{scene.label}.") and file.suffix == ".safetensors"
+            if is_state and file != kept:
+                file.unlink(missing_ok=True)
+
+    def _progress_file(self, scene: Scene) -> Path:
+        return self.parts / f"{scene.label}.progress.json"
+
+    def _remove(self, sinks: Sequence[Sink]) -> None:
+        self._settings_file.unlink(missing_ok=True)
+        for path in (self.parts, *(path for sink in sinks for path in sink.outputs())):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def remove_temporary(self, sinks: Sequence[Sink]) -> None:
+        """Removes what a killed process has not finished; only while no other process writes."""
+        finals = [self._settings_file, *(path for sink in sinks for path in sink.outputs())]
+        for path in finals:
+            beside = path.parent.glob(f"{glob.escape(path.name)}.*") if path.parent.is_dir() else ()
+            for file in [*beside, *(path.rglob("*") if path.is_dir() else ())]:
+                if _TEMPORARY.search(file.name):
+                    file.unlink(missing_ok=True)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        with replacing(self._settings_file) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _progress(values: Any) -> Progress:
+    try:
+        return Progress(**values)
+    except TypeError as error:
+        raise InputError(f"the progress of an earlier start is {shown(values)}: {_ANEW}") from error

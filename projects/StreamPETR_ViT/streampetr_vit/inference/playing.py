@@ -1,0 +1,241 @@
+"""Plays drives through a predictor into sinks; a second start goes on where the first one stopped.
+
+Every now and then the state of the predictor and the number of finished frames are stored. What the
+sinks have taken since then is cut off and made again, so that the files in the end are those of a
+run that nothing has stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from streampetr_vit.inference.ahead import ahead
+from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.sinks.base import Scene, Sink
+from streampetr_vit.inference.sinks.replay_log import ReplayLog
+from streampetr_vit.inference.sources.base import Source
+from streampetr_vit.structures import DatasetSpec, Moment, Objects
+
+
+class SceneReader(Protocol):
+    """What detects in one moment after the other, such as a `Predictor`."""
+
+    def prepare(self, moment: Moment) -> Any:
+        """Reads the pictures of a moment; in another thread, ahead of time."""
+
+    def detect(self, prepared: Sequence[Any]) -> list[Objects]:
+        """Detects in one prepared moment, and remembers it."""
+
+    def reset(self) -> None:
+        """Begins a scene."""
+
+    def save_state(self, path: Path) -> None:
+        """Writes what it remembers."""
+
+    def load_state(self, path: Path) -> None:
+        """Goes on from there."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of several processes this one is.
+
+    Attributes:
+        rank, count: its number, and how many there are.
+        wait: returns when all processes are here.
+    """
+
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+ONE_PROCESS = Part()
+
+
+@dataclass(frozen=True)
+class Play:
+    """All that is needed to play scenes.
+
+    Attributes:
+        source: of the moments.
+        predictor: see `SceneReader`.
+        sinks: take the objects.
+        record: in the folder of the results.
+        spec: classes of the objects.
+        replay_min_score: weaker objects are not given to sinks that cannot append.
+        save_seconds, save_frames: how often the state is stored: whatever comes first.
+        shown: called with a number of frames that are done.
+    """
+
+    source: Source
+    predictor: SceneReader
+    sinks: Sequence[Sink]
+    record: PlayRecord
+    spec: DatasetSpec
+    replay_min_score: float = 0.0
+    save_seconds: float = 30.0
+    save_frames: int = 1000
+    shown: Callable[[int], object] = field(default=lambda count: None)
+
+
+def choose_scenes(source: Source, most_frames: int | None = None) -> list[Scene]:
+    """All scenes of a source, of at most so many frames each."""
+    return [
+        Scene(
+            index,
+            name,
+            count if most_frames is None else min(count, most_frames),
+            source.frames_per_second(name),
+        )
+        for index, (name, count) in enumerate(source.scenes)
+    ]
+
+
+def share(scenes: Sequence[Scene], part: Part) -> list[Scene]:
+    """The scenes that one process plays, in order, so that all have about as many frames."""
+    loads = [0] * part.count
+    mine = []
+    for scene in sorted(scenes, key=lambda scene: (-scene.frames, scene.index)):
+        rank = loads.index(min(loads))
+        loads[rank] += scene.frames
+        if rank == part.rank:
+            mine.append(scene)
+    return sorted(mine, key=lambda scene: scene.index)
+
+
+def play_scenes(
+    play: Play,
+    scenes: Sequence[Scene],
+    settings: Mapping[str, Any],
+    part: Part = ONE_PROCESS,
+    overwrite: bool = False,
+) -> Progress:
+    """Plays all scenes, goes on with those that an earlier start has begun, and joins the results.
+
+    Args:
+        play: with what.
+        scenes: of its source.
+        settings, overwrite: see `PlayRecord.begin`.
+        part: of several processes, each of which plays its share.
+
+    Returns:
+        The counts of all scenes; the same on all processes.
+
+    Raises:
+        InputError: the folder has results of other settings; or see the source and the predictor.
+    """
+    record = play.record
+    # One process compares and removes. The others read what it has written.
+    counts = None
+    if part.rank == 0:
+        counts = record.begin(settings, play.sinks, overwrite)
+        record.remove_temporary(play.sinks)
+    part.wait()
+    if part.rank > 0:
+        counts = record.begin(settings, play.sinks)
+    if counts is not None:
+        play.shown(sum(scene.frames for scene in share(scenes, part)))
+        return counts
+    for scene in share(scenes, part):
+        play_scene(play, scene)
+    part.wait()
+    counts = Progress(complete=True)
+    for scene in scenes:
+        counts.add(record.progress(scene))
+    part.wait()
+    if part.rank == 0:
+        for sink in play.sinks:
+            sink.finish(scenes)
+        record.end(counts)
+    return counts
+
+
+def play_scene(play: Play, scene: Scene) -> None:
+    """Plays a scene to its end, from where an earlier start has stopped."""
+    progress = play.record.progress(scene)
+    play.shown(progress.frames)
+    if progress.complete:
+        return
+    if progress.frames:
+        play.predictor.load_state(play.record.state_file(scene, progress.frames))
+    else:
+        play.predictor.reset()
+    log = ReplayLog(play.record.parts, play.spec, play.replay_min_score)
+    opened = []
+    try:
+        for sink in play.sinks:
+            sink.open_scene(scene, progress.frames if sink.can_append else 0)
+            opened.append(sink)
+        _play_frames(play, scene, progress, log)
+        for sink in play.sinks:
+            sink.close_scene()
+    except BaseException:
+        for sink in opened:
+            sink.abandon_scene()
+        raise
+    finally:
+        log.close()
+    play.record.save(scene, replace(progress, complete=True))
+
+
+def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -> None:
+    """Plays the frames of a scene that are not done, and replays the others where it is needed."""
+    appending = [sink for sink in play.sinks if sink.can_append]
+    others = [sink for sink in play.sinks if not sink.can_append]
+    done = progress.frames
+    known = log.open_scene(scene, done) if others else iter(())
+    first = 0 if others else done
+    moments = islice(play.source.frames(scene.name, first), scene.frames - first)
+
+    def prepared() -> Iterator[tuple[Moment, Any]]:
+        for index, moment in enumerate(moments, first):
+            yield moment, None if index < done else play.predictor.prepare(moment)
+
+    saved = time.monotonic()
+    for index, (moment, ready) in enumerate(ahead(prepared()), first):
+        if index < done:
+            _write(others, moment, next(known))
+            continue
+        (objects,) = play.predictor.detect([ready])
+        _write(appending, moment, objects)
+        if others:
+            _write(others, moment, log.write(objects))
+        progress.frames = index + 1
+        _count(progress, moment, objects, ready)
+        play.shown(1)
+        late = time.monotonic() - saved >= play.save_seconds
+        if late or progress.frames % play.save_frames == 0:
+            _save(play, scene, progress, log)
+            saved = time.monotonic()
+
+
+def _save(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -> None:
+    """Stores how far the scene is; whenever it is stopped, what is stored goes together."""
+    for sink in play.sinks:
+        if sink.can_append:
+            sink.save()
+    log.save()
+    play.predictor.save_state(play.record.state_file(scene, progress.frames))
+    play.record.save(scene, progress)
+
+
+def _write(sinks: Sequence[Sink], moment: Moment, objects: Objects) -> None:
+    used = {
+        name: picture if name in objects.cameras else None
+        for name, picture in moment.pictures.items()
+    }
+    for sink in sinks:
+        sink.write(replace(moment, pictures=used), objects)
+
+
+def _count(progress: Progress, moment: Moment, objects: Objects, ready: Any) -> None:
+    progress.scene_starts += objects.starts_scene
+    progress.missing_pictures += len(moment.rig.cameras) - len(objects.cameras)
+    where = f"{moment.scene} {moment.name}"
+    progress.count_bad([f"{where}: {text}" for text in getattr(ready, "bad_pictures", ())])

@@ -1,0 +1,103 @@
+"""Moments of a car with four cameras of two sizes, and what was found in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from streampetr_vit.data.nuscenes.records import FrameRecord
+from streampetr_vit.data.nuscenes.spec import NUSCENES
+from streampetr_vit.structures import Camera, Detections, Moment, Objects, Pose, Rig
+
+SIZES = {"front": (320, 180), "left": (200, 200), "rear": (320, 180), "right": (200, 200)}
+YAWS_DEGREES = {"front": 0, "left": 90, "rear": 180, "right": -90}
+# x right, y down, z forward -> x forward, y left, z up
+AHEAD = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+FOCAL_PX = 200.0
+REFERENCE_TO_VEHICLE = Pose(
+    np.array([0.94, 0.0, 1.84]), np.array([np.sqrt(0.5), 0.0, 0.0, -np.sqrt(0.5)])
+)
+VEHICLE = Pose(np.array([1000.0, 2000.0, 5.0]), np.array([np.cos(0.2), 0.0, 0.0, np.sin(0.2)]))
+
+
+def camera(name: str) -> Camera:
+    """One of the four, 1.6 m above the ground and 1.5 m from the rear axle."""
+    width, height = SIZES[name]
+    turn = Rotation.from_euler("z", YAWS_DEGREES[name], degrees=True)
+    x, y, z, w = (turn * AHEAD).as_quat()
+    place = turn.apply([1.5, 0.0, 1.6])
+    intrinsics = np.array([[FOCAL_PX, 0, width / 2], [0, FOCAL_PX, height / 2], [0, 0, 1]])
+    return Camera(name, width, height, intrinsics, Pose(place, np.array([w, x, y, z])))
+
+
+def moment(number: int = 0, scene: str = "drive 1") -> Moment:
+    """A moment in which each camera sees one grey: 80, 100, 120, 140 in the order of `SIZES`.
+
+    The car drives 5 m ahead from one to the next, which are half a second apart.
+    """
+    rig = Rig([camera(name) for name in SIZES])
+    pictures = {
+        name: np.full((height, width, 3), 80 + 20 * index, np.uint8)
+        for index, (name, (width, height)) in enumerate(SIZES.items())
+    }
+    place = VEHICLE.translation_m + VEHICLE.rotation().apply([5.0 * number, 0.0, 0.0])
+    pose = Pose(place, VEHICLE.rotation_wxyz)
+    return Moment(pictures, rig, pose, 12.5 + number / 2, scene=scene, name=f"{number:06d}")
+
+
+def found(number: int = 0, starts_scene: bool = False) -> Objects:
+    """A car of score 0.75 and a pedestrian of score 0.25, in the frame of the vehicle.
+
+    The car is 12 m ahead and 3 m to the left of the vehicle, is 4 m long and drives ahead at 3 m/s.
+    """
+    # Reference frame: x right, y ahead, from the lidar's place.
+    car = [-3.0, 12.0 - 0.94, 0.8 - 1.84, 4.0, 2.0, 1.6, np.pi / 2, 0.0, 3.0]
+    pedestrian = [4.0, 8.0 - 0.94, 0.9 - 1.84, 0.6, 0.6, 1.8, 0.0, 0.0, 0.0]
+    labels = [NUSCENES.class_names.index(name) for name in ("car", "pedestrian")]
+    return objects_of(
+        Detections(
+            torch.tensor([car, pedestrian]), torch.tensor([0.75, 0.25]), torch.tensor(labels)
+        ),
+        moment(number),
+        REFERENCE_TO_VEHICLE,
+        starts_scene,
+    )
+
+
+def objects_of(
+    detections: Detections, moment: Moment, reference: Pose, starts_scene: bool = False
+) -> Objects:
+    """Objects of nuScenes' classes."""
+    assert isinstance(moment.vehicle_to_world, Pose)
+    return Objects.of(
+        detections,
+        reference,
+        moment.vehicle_to_world,
+        NUSCENES,
+        timestamp_s=moment.timestamp_s,
+        starts_scene=starts_scene,
+        cameras=moment.rig.names,
+    )
+
+
+def moment_of_record(record: FrameRecord, detections: Detections) -> tuple[Moment, Objects]:
+    """A key frame, and detections in its lidar's frame, as a moment and objects."""
+    to_vehicle = record.lidar_to_ego.matrix()
+    cameras: Sequence[Camera] = [
+        Camera(
+            name,
+            *record.image_sizes[index].tolist(),
+            record.camera_intrinsics[index],
+            Pose.of_matrix(to_vehicle @ record.camera_to_lidar[index]),
+        )
+        for index, name in enumerate(record.spec.cameras)
+    ]
+    pictures = {name: record.picture(k) for k, name in enumerate(record.spec.cameras)}
+    pose, seconds = record.ego_to_global, record.timestamp_us / 1e6
+    moment = Moment(
+        pictures, Rig(cameras), pose, seconds, scene=record.scene_name, name=record.token
+    )
+    return moment, objects_of(detections, moment, record.lidar_to_ego)
