@@ -15,7 +15,8 @@ from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.files import replacing
 from streampetr_vit.inference.play_record import PlayRecord, Progress
-from streampetr_vit.inference.playing import ONE_PROCESS, Part, Play, choose_scenes, play_scenes
+from streampetr_vit.inference.playing import Play, play_scenes
+from streampetr_vit.inference.shares import ONE_PROCESS, Part, choose_scenes
 from streampetr_vit.inference.sinks import NuScenesResults, ObjectLines, Scene
 from streampetr_vit.inference.sources import Source
 from streampetr_vit.structures import Detections, Moment, Objects, Pose
@@ -180,7 +181,7 @@ def played(
 ) -> Progress:
     """Plays all scenes."""
     play = play_of(source, out, predictor or FakePredictor(), **options)
-    scenes = choose_scenes(source, most_frames)
+    scenes = choose_scenes(source, most_frames=most_frames)
     return play_scenes(play, scenes, settings or {"weights": "a"}, part, overwrite)
 
 

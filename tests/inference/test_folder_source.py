@@ -358,6 +358,13 @@ def test_missing_files_may_be_left_to_the_reader(tmp_path: Path) -> None:
     assert last.pictures["left"] == folder / "left" / "000001.jpg"
 
 
+def test_a_camera_may_have_no_pictures_if_that_is_allowed(tmp_path: Path) -> None:
+    folder = write_drive(tmp_path / "d", 2)
+    shutil.rmtree(folder / "left")
+    moment = next(FolderSource(folder, allow_missing_cameras=True).frames("d"))
+    assert moment.pictures == {"front": folder / "front" / "000000.png", "left": None}
+
+
 def test_pictures_without_a_frame_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,7 @@ from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.playing import Part, choose_scenes, share
+from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
 from streampetr_vit.inference.sources import FolderSource
@@ -308,6 +308,13 @@ def test_scenes_of_like_names_have_files_of_their_own(source: FolderSource) -> N
     labels = [scene.label for scene in choose_scenes(source)]
     assert labels == ["0000_a_b", "0001_a_b"]
     assert [scene.frames_per_second for scene in choose_scenes(source)] == [2.0, 2.0]
+
+
+def test_scenes_are_chosen_by_name(source: FolderSource) -> None:
+    (scene,) = choose_scenes(source, ["a_b"], most_frames=2)
+    assert (scene.index, scene.name, scene.frames) == (1, "a_b", 2)
+    with pytest.raises(InputError, match="scene 'b' is unknown"):
+        choose_scenes(source, ["a_b", "b"])
 
 
 def test_items_are_made_ahead_in_order_and_errors_come_in_their_turn() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from streampetr_vit.inference.ahead import ahead
 from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.shares import ONE_PROCESS, Part, share
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.inference.sinks.replay_log import ReplayLog
 from streampetr_vit.inference.sources.base import Source
@@ -42,23 +43,6 @@ class SceneReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
-    """Which of several processes this one is.
-
-    Attributes:
-        rank, count: its number, and how many there are.
-        wait: returns when all processes are here.
-    """
-
-    rank: int = 0
-    count: int = 1
-    wait: Callable[[], None] = lambda: None
-
-
-ONE_PROCESS = Part()
-
-
-@dataclass(frozen=True)
 class Play:
     """All that is needed to play scenes.
 
@@ -70,7 +54,7 @@ class Play:
         spec: classes of the objects.
         replay_min_score: weaker objects are not given to sinks that cannot append.
         save_seconds, save_frames: how often the state is stored: whatever comes first.
-        shown: called with a number of frames that are done.
+        shown: called with a number of frames that are done, and whether by an earlier start.
     """
 
     source: Source
@@ -81,32 +65,7 @@ class Play:
     replay_min_score: float = 0.0
     save_seconds: float = 30.0
     save_frames: int = 1000
-    shown: Callable[[int], object] = field(default=lambda count: None)
-
-
-def choose_scenes(source: Source, most_frames: int | None = None) -> list[Scene]:
-    """All scenes of a source, of at most so many frames each."""
-    return [
-        Scene(
-            index,
-            name,
-            count if most_frames is None else min(count, most_frames),
-            source.frames_per_second(name),
-        )
-        for index, (name, count) in enumerate(source.scenes)
-    ]
-
-
-def share(scenes: Sequence[Scene], part: Part) -> list[Scene]:
-    """The scenes that one process plays, in order, so that all have about as many frames."""
-    loads = [0] * part.count
-    mine = []
-    for scene in sorted(scenes, key=lambda scene: (-scene.frames, scene.index)):
-        rank = loads.index(min(loads))
-        loads[rank] += scene.frames
-        if rank == part.rank:
-            mine.append(scene)
-    return sorted(mine, key=lambda scene: scene.index)
+    shown: Callable[[int, bool], object] = lambda count, earlier: None
 
 
 def play_scenes(
@@ -140,7 +99,7 @@ def play_scenes(
     if part.rank > 0:
         counts = record.begin(settings, play.sinks)
     if counts is not None:
-        play.shown(sum(scene.frames for scene in share(scenes, part)))
+        play.shown(sum(scene.frames for scene in share(scenes, part)), True)
         return counts
     for scene in share(scenes, part):
         play_scene(play, scene)
@@ -159,7 +118,7 @@ def play_scenes(
 def play_scene(play: Play, scene: Scene) -> None:
     """Plays a scene to its end, from where an earlier start has stopped."""
     progress = play.record.progress(scene)
-    play.shown(progress.frames)
+    play.shown(progress.frames, True)
     if progress.complete:
         return
     if progress.frames:
@@ -208,7 +167,7 @@ def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -
             _write(others, moment, log.write(objects))
         progress.frames = index + 1
         _count(progress, moment, objects, ready)
-        play.shown(1)
+        play.shown(1, False)
         late = time.monotonic() - saved >= play.save_seconds
         if late or progress.frames % play.save_frames == 0:
             _save(play, scene, progress, log)

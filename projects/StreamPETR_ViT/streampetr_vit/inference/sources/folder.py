@@ -31,6 +31,7 @@ class FolderSource:
         path: the folder.
         may_miss_pictures: whether files of pictures may be missing; then whoever reads them finds
             out.
+        allow_missing_cameras: whether cameras of rig.yaml may have no pictures at all.
 
     Attributes:
         scenes, description: see `Source`.
@@ -41,7 +42,12 @@ class FolderSource:
         InputError: a file holds what it may not hold. It names the line, the column and the fix.
     """
 
-    def __init__(self, path: str | Path, may_miss_pictures: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        may_miss_pictures: bool = False,
+        allow_missing_cameras: bool = False,
+    ) -> None:
         self._folder = Path(path)
         if not self._folder.is_dir():
             raise MissingFileError(
@@ -57,7 +63,9 @@ class FolderSource:
         self._columns = _READERS[table.name](table, self.rig.names, scene)
         check_columns(self._columns)
         self._pictures = {
-            camera.name: find_pictures(self._folder, camera, self._columns, may_miss_pictures)
+            camera.name: find_pictures(
+                self._folder, camera, self._columns, may_miss_pictures, allow_missing_cameras
+            )
             for camera in self.rig.cameras
         }
         self._check_pictures()

@@ -46,7 +46,11 @@ class PictureFiles:
 
 
 def find_pictures(
-    folder: Path, camera: Camera, columns: FrameColumns, may_miss: bool = False
+    folder: Path,
+    camera: Camera,
+    columns: FrameColumns,
+    may_miss: bool = False,
+    may_have_none: bool = False,
 ) -> Pictures:
     """Where the pictures of a camera are: files that the frames name, a folder, a video.
 
@@ -55,6 +59,7 @@ def find_pictures(
         camera: of the rig.
         columns: the frames.
         may_miss: whether files may be missing.
+        may_have_none: whether the camera may have no pictures at all.
 
     Raises:
         MissingFileError: there are no pictures, or a file of them is missing.
@@ -68,8 +73,17 @@ def find_pictures(
         names = columns.pictures[name]
     elif (folder / name).is_dir():
         names = _in_folder(folder, name, columns)
+    elif videos := _videos(folder, name):
+        return _video(videos, camera, columns)
+    elif may_have_none:
+        names = [""] * len(columns)
     else:
-        return _video(folder, camera, columns)
+        raise MissingFileError(
+            f"camera {name} has no pictures in {folder}: name them in a column {name} of "
+            f"{columns.path.name}, or put them into {name}/FRAME.jpg, or give a video {name}.mp4 "
+            f"({name_list(VIDEO_ENDINGS[1:])} will do); or leave the camera out with "
+            "allow_missing_cameras=True (--allow-missing-cameras)"
+        )
     _check_below(names, name, columns)
     if not may_miss:
         _check_there(folder, names, name, columns)
@@ -137,17 +151,16 @@ def _in_folder(folder: Path, camera: str, columns: FrameColumns) -> list[str]:
     return [f"{camera}/{files.get(name, f'{name}.jpg')}" for name in columns.names]
 
 
-def _video(folder: Path, camera: Camera, columns: FrameColumns) -> Video:
-    paths = [folder / f"{camera.name}{ending}" for ending in VIDEO_ENDINGS]
-    found = [path for path in paths if path.is_file()]
-    if not found:
-        raise MissingFileError(
-            f"camera {camera.name} has no pictures in {folder}: name them in a column "
-            f"{camera.name} of {columns.path.name}, or put them into {camera.name}/FRAME.jpg, or "
-            f"give a video {camera.name}.mp4 ({name_list(VIDEO_ENDINGS[1:])} will do)"
-        )
+def _videos(folder: Path, camera: str) -> list[Path]:
+    paths = [folder / f"{camera}{ending}" for ending in VIDEO_ENDINGS]
+    return [path for path in paths if path.is_file()]
+
+
+def _video(found: Sequence[Path], camera: Camera, columns: FrameColumns) -> Video:
     if len(found) > 1:
-        raise InputError(f"{folder} has {found[0].name} and {found[1].name}: remove one of them")
+        raise InputError(
+            f"{found[0].parent} has {found[0].name} and {found[1].name}: remove one of them"
+        )
     video = Video(found[0], camera.name, (camera.width, camera.height))
     video.check_count(len(columns), columns.path)
     return video

@@ -1,0 +1,46 @@
+"""Moments whose pictures a drawing can use: of cameras without distortion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from streampetr_vit.data.image_io import read_image
+from streampetr_vit.inference.undistortion import StraightCamera, straightened
+from streampetr_vit.structures import Moment, Rig
+from streampetr_vit.structures.moment import Picture
+
+
+class StraightMoments:
+    """Straightens the pictures of moments; the maps for it are kept for the last rig."""
+
+    def __init__(self) -> None:
+        self._bent: Rig | None = None
+        self._straight: Rig | None = None
+        self._cameras: dict[str, StraightCamera] = {}
+
+    def __call__(self, moment: Moment) -> Moment:
+        """The moment with straight pictures and a rig that they are of; itself if it has both."""
+        if all(camera.distortion is None for camera in moment.rig.cameras):
+            return moment
+        if moment.rig is not self._bent:
+            self._cameras = {camera.name: straightened(camera) for camera in moment.rig.cameras}
+            cameras = [straight.camera for straight in self._cameras.values()]
+            self._straight = Rig(cameras, moment.rig.reference_to_vehicle)
+            self._bent = moment.rig
+        assert self._straight is not None
+        pictures = {
+            name: self._picture(self._cameras[name], picture)
+            for name, picture in moment.pictures.items()
+        }
+        return replace(moment, rig=self._straight, pictures=pictures)
+
+    def _picture(self, straight: StraightCamera, picture: Picture) -> Picture:
+        if picture is None or straight.maps is None:
+            return picture
+        if not isinstance(picture, np.ndarray):
+            size = straight.camera.width, straight.camera.height
+            picture = np.ascontiguousarray(read_image(Path(picture), size)[:, :, ::-1])  # BGR
+        return straight.apply(picture)
