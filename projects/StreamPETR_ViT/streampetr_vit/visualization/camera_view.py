@@ -122,12 +122,12 @@ def _draw_box(image: Image, corners: FloatArray, color: Color, style: BoxStyle) 
     segments = [(corners[a], corners[b]) for a, b in _EDGES]
     segments.append((corners[_FLOOR].mean(axis=0), corners[_FLOOR_FRONT].mean(axis=0)))
     for start, end in segments:
-        cut = _cut_at_near_plane(start, end)
+        cut = cut_at_near_plane(start, end)
         if cut is not None:
             draw_line(image, *cut, color, style.thickness, style.dash_px)
 
 
-def _cut_at_near_plane(start: FloatArray, end: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+def cut_at_near_plane(start: FloatArray, end: FloatArray) -> tuple[FloatArray, FloatArray] | None:
     """The part of an edge in front of the camera, as two (2,) pixel positions."""
     if max(start[2], end[2]) <= NEAR_M:
         return None

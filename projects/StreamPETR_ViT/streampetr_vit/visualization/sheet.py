@@ -77,8 +77,8 @@ def compose(
     middle = np.hstack((cameras, gap, above))
     title = [Entry(text, scale=0.5) for text in header]
     lines = (
-        _strip(title, middle.shape[1], HEADER_PX),
-        _strip(_legend(class_names, with_truth), middle.shape[1], LEGEND_PX),
+        strip(title, middle.shape[1], HEADER_PX),
+        strip(_legend(class_names, with_truth), middle.shape[1], LEGEND_PX),
     )
     return np.vstack((lines[0], middle, lines[1]))
 
@@ -90,8 +90,17 @@ def _legend(names: Sequence[str], with_truth: bool) -> list[Entry]:
     return [*entries, Entry("filled side = front,  arrow = way of one second")]
 
 
-def _strip(entries: Sequence[Entry], width: int, first_line_px: int) -> Image:
-    """Entries from left to right, in as many lines as they need."""
+def strip(entries: Sequence[Entry], width: int, first_line_px: int) -> Image:
+    """A header or a legend: entries from left to right, in as many lines as they need.
+
+    Args:
+        entries: what is written.
+        width: of the strip, pixels.
+        first_line_px: height of the first line.
+
+    Returns:
+        (H, width, 3) uint8 RGB.
+    """
     places, left, line = list[tuple[int, int]](), _MARGIN_PX, 0
     for entry in entries:
         if left > _MARGIN_PX and left + entry.width_px() + _MARGIN_PX > width:
