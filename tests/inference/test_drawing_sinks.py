@@ -60,7 +60,7 @@ def test_a_recording_of_each_scene(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         draw(source, tmp_path / "out", FakePredictor(dies_at=1), "rrd")
     draw(source, tmp_path / "out", FakePredictor(), "rrd")
-    assert list(files_in(tmp_path / "out" / "recordings")) == ["0000_a.rrd", "0001_b.rrd"]
+    assert list(files_in(tmp_path / "out" / "rerun")) == ["0000_a.rrd", "0001_b.rrd"]
 
 
 def test_pictures_of_a_lens_are_straight_when_they_are_drawn(tmp_path: Path) -> None:
@@ -89,6 +89,6 @@ def test_sinks_of_words_come_once_each(tmp_path: Path) -> None:
         "results_nusc.json",
         "videos",
         "pictures",
-        "recordings",
+        "rerun",
     ]
     assert [sink.can_append for sink in sinks] == [True, True, False, True, False]

@@ -33,7 +33,7 @@ _MAKERS: dict[str, Callable[[SinkOptions], Sink]] = {
     "nuscenes": lambda o: NuScenesResults(o.out / "results_nusc.json", o.parts, o.min_score),
     "video": lambda o: videos(o.out / "videos", Drawer(o.score_threshold)),
     "png": lambda o: Pictures(o.out / "pictures", Drawer(o.score_threshold)),
-    "rrd": lambda o: recordings(o.out / "recordings", o.score_threshold),
+    "rrd": lambda o: recordings(o.out / "rerun", o.score_threshold),
 }
 SINK_NAMES = tuple(_MAKERS)
 

@@ -141,7 +141,7 @@ def videos(folder: Path, drawer: Drawer) -> SceneFiles:
 
 
 def recordings(folder: Path, score_threshold: float = 0.25) -> SceneFiles:
-    """A recording of each scene for rerun's viewer: recordings/SCENE.rrd."""
+    """A recording of each scene for rerun's viewer: rerun/SCENE.rrd."""
     straight = StraightMoments()
 
     @contextmanager
