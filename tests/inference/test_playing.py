@@ -6,12 +6,13 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drive_folder import rows_of_drive, write_csv, write_drive, write_video
-from played_drive import FakePredictor, Killed, files_in, played
+from played_drive import FakePredictor, Killed, files_in, play_of, played
 from tiny_car import make_predictor
 
 from streampetr_vit.data.image_io import BadImageError
@@ -19,6 +20,7 @@ from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
 from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.playing import play_scenes
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
@@ -168,6 +170,18 @@ def test_a_network_goes_on_bit_for_bit(
     played(source, killed, make_predictor())
     assert files_in(killed) == files_in(whole)
     assert len((whole / "objects.jsonl").read_bytes()) > 10_000
+
+
+def test_the_state_is_stored_by_time_too(source: FolderSource, tmp_path: Path) -> None:
+    def start(predictor: FakePredictor) -> None:
+        play = replace(play_of(source, tmp_path, predictor), save_frames=1000, save_seconds=0.0)
+        play_scenes(play, choose_scenes(source), {})
+
+    with pytest.raises(Killed):
+        start(FakePredictor(dies_at=3))
+    predictor = FakePredictor()
+    start(predictor)
+    assert predictor.calls == FRAMES - 3
 
 
 def test_half_a_line_and_lines_behind_the_count_are_cut_off(
