@@ -63,22 +63,28 @@ class Way:
 
 
 class RerunContent:
-    """Logs moments to a stream that is written to a file.
+    """Logs moments to a file.
 
     Args:
+        path: of the file.
         application: name of the application.
         score_threshold: weaker objects are left out.
         picture_width: wider pictures are made smaller.
+        moment, objects: the first ones, for what does not change: names, colours, layout.
     """
 
-    def __init__(self, application: str, score_threshold: float, picture_width: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        application: str,
+        score_threshold: float,
+        picture_width: int,
+        moment: Moment,
+        objects: Objects,
+    ) -> None:
         self._score_threshold, self._picture_width = score_threshold, picture_width
         self._stream = rr.RecordingStream(application)
-        self._origin_m, self._way = np.zeros(3), Way()
-        self._with_dates = False
-
-    def begin(self, path: Path, moment: Moment, objects: Objects) -> None:
-        """Opens the file and logs what does not change."""
+        self._way = Way()
         self._stream.save(path, layout(moment.rig))
         self._stream.send_recording_name(moment.scene or "drive")
         pose = as_pose(moment.vehicle_to_world, "vehicle_to_world")
@@ -108,6 +114,7 @@ class RerunContent:
         """Logs the way of the vehicle, and closes the file."""
         way = self._way.line()
         self._log_static(TRAJECTORY, rr.LineStrips3D([way], colors=[EGO_COLOR], radii=_LINE_M))
+        self._stream.flush(blocking=True)
         self._stream.disconnect()
 
     def _set_times(self, number: int, timestamp_s: float) -> None:

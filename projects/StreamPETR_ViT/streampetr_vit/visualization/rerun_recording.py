@@ -6,6 +6,7 @@ import importlib
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,12 +34,12 @@ class RerunRecording:
     def __init__(
         self, temporary: Path, application: str, score_threshold: float, picture_width: int
     ) -> None:
-        # Here, where it is known to be installed.
+        # Here, where rerun is known to be installed.
         from streampetr_vit.visualization.rerun_content import RerunContent
 
         self.frames = 0
-        self._temporary = temporary
-        self._content = RerunContent(application, score_threshold, picture_width)
+        self._open = partial(RerunContent, temporary, application, score_threshold, picture_width)
+        self._content: RerunContent | None = None
 
     def write(self, moment: Moment, objects: Objects) -> None:
         """Adds a moment.
@@ -50,14 +51,15 @@ class RerunRecording:
         Raises:
             InputError, BadImageError: see `camera_shots`.
         """
-        if not self.frames:
-            self._content.begin(self._temporary, moment, objects)
+        if self._content is None:
+            self._content = self._open(moment, objects)
         self._content.log(self.frames, moment, objects)
         self.frames += 1
 
     def close(self) -> None:
         """Writes what is still to be written."""
-        self._content.end()
+        if self._content is not None:
+            self._content.end()
 
 
 @contextmanager
