@@ -5,7 +5,7 @@ It is an example of what tools/predict.py --folder takes from your own car, and 
 
 example:
     python tools/export_drive.py --dataset data/synthetic_quickstart v1.0-trainval \\
-        --scenes scene-0041 --out drive
+        --scenes scene-0012 --out drive
 """
 
 from __future__ import annotations

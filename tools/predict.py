@@ -214,13 +214,19 @@ def summary(counts: Progress, scenes: int, written: str, new_frames: int, second
     lines = []
     if counts.bad_pictures:
         first = "; ".join(counts.first_bad)
-        lines.append(f"{counts.bad_pictures} broken pictures were left out, the first: {first}")
+        bad = _count(counts.bad_pictures, "broken picture")
+        lines.append(f"left out {bad}, the first: {first}")
     rate = f"{new_frames / seconds:.2f} frames per second" if new_frames else "no frame was left"
     lines.append(
-        f"{written}: {counts.frames} frames of {scenes} scenes, {rate}, {counts.scene_starts} "
-        f"scene starts, {counts.missing_pictures} missing pictures"
+        f"{written}: {_count(counts.frames, 'frame')} of {_count(scenes, 'scene')}, {rate}, "
+        f"{_count(counts.scene_starts, 'scene start')}, "
+        f"{_count(counts.missing_pictures, 'missing picture')}"
     )
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @one_line_errors(OmegaConfBaseException)

@@ -73,6 +73,9 @@ CACHE = ("data/test_hostile_tables.py", "data/test_record_cache.py")
 DEVKIT = ("evaluation/test_devkit_needs.py", "evaluation/test_own_data_sets.py")
 BOXES = ("evaluation/test_sound_boxes.py", "evaluation/test_nuscenes_evaluator.py")
 RESULTS = ("report/test_hostile_results.py",)
+LOADING = ("inference/test_load_detector.py",)
+RECORDED = ("checkpoint/test_settings.py",)
+USUAL = ("data/test_typical.py",)
 ERRORS = ("engine/test_errors.py",)
 MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
@@ -809,4 +812,38 @@ MUTATIONS = (
         "limits[:3]) / limits[3:]",
         MEMORY,
     ),
+    # a trained detector, and what its checkpoint says of its training set
+    Mutation("inference/run_files.py", "name != os.path.basename(name) or ", "", LOADING),
+    Mutation("inference/run_files.py", "if reason is not None:", "if False:", LOADING),
+    Mutation(
+        "inference/run_files.py",
+        "path = folder / path.name if os.path.isfile(folder / path.name) else path",
+        "path = path if os.path.isfile(path) else folder / path.name",
+        LOADING,
+    ),
+    Mutation("inference/recipe_parts.py", '"token_ratio", 1) != 1', '"x", 1) != 1', LOADING),
+    Mutation(
+        "inference/recipe_parts.py", "torch.random.fork_rng(devices=[])", "torch.no_grad()", LOADING
+    ),
+    Mutation("inference/loading.py", "weights=which, ", "", LOADING),
+    Mutation("inference/loading.py", "copy.deepcopy(config), path", "config, path", LOADING),
+    Mutation("inference/loading.py", '"precision": precision,', "", LOADING),
+    Mutation(
+        "inference/loading.py",
+        "REFERENCE_TO_VEHICLE, spec.lidar_to_ego)",
+        "REFERENCE_TO_VEHICLE, None)",
+        LOADING,
+    ),
+    Mutation("checkpoint/settings.py", "and getattr(model, name, None) is None", "", RECORDED),
+    Mutation(
+        "checkpoint/settings.py", "math.hypot(*value[3:])", "math.hypot(*value[4:])", RECORDED
+    ),
+    Mutation(
+        "checkpoint/loading.py",
+        "        if self._require_all or resuming:  #",
+        "        if True:  #",
+        RECORDED,
+    ),
+    Mutation("data/nuscenes/typical.py", "counts.max()].min()", "counts.max()].max()", USUAL),
+    Mutation("data/nuscenes/typical.py", "np.delete(steps, ends)", "steps", USUAL),
 )
