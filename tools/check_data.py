@@ -1,12 +1,18 @@
-"""Checks a nuScenes-format data set: counts, times, pictures, and boxes drawn on the pictures.
+"""Checks a nuScenes-format data set, or the rig of your own car.
 
-For some frames it writes two PNG files. NAME_stored.png has the stored pictures and a view from
-above. NAME_network.png has what the network sees in training: resized, cropped and flipped pictures
-in a rotated and scaled lidar frame. The boxes must lie on the objects in both.
+Of a data set (--root): counts, times, pictures, and boxes drawn on the pictures. For some frames it
+writes two PNG files. NAME_stored.png has the stored pictures and a view from above.
+NAME_network.png has what the network sees in training: resized, cropped and flipped pictures in a
+rotated and scaled lidar frame. The boxes must lie on the objects in both.
+
+Of a rig (--rig), with a drive (--folder) or without: the classic mistakes of calibrations and
+poses. It writes PNG files with the road, distances and the horizon, as the calibration says, on the
+pictures, and the cameras from above. The status is 1 where something looks wrong.
 
 Example:
     python tools/check_data.py --root datasets/synthetic --version v1.0-trainval --split val \\
         --out output/check --input-size 160x400 --resize 0.9 1.1
+    python tools/check_data.py --rig drive/rig.yaml --folder drive --out output/check_rig
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +34,17 @@ from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import one_line_errors
-from streampetr_vit.progress import progress
-from streampetr_vit.structures import Detections
+from streampetr_vit.inference.drive_check import DriveCheck
+from streampetr_vit.inference.sinks.straight_moments import StraightMoments
+from streampetr_vit.inference.sources import FolderSource
+from streampetr_vit.inference.undistortion import straightened
+from streampetr_vit.progress import Progress, progress
+from streampetr_vit.structures import Detections, Rig
 from streampetr_vit.texts import file_name
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
+from streampetr_vit.visualization.rig_picture import draw_rig
+
+_OF_DATA_SETS = ("version", "split", "config_file", "resize")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,10 +52,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--root", type=file_path, help="folder with samples/ and v1.0-*/")
+    what.add_argument("--rig", type=file_path, help="file that describes your cameras")
     parser.add_argument(
-        "--root", type=file_path, required=True, help="folder with samples/ and v1.0-*/"
+        "--folder", type=file_path, help="with --rig: a drive, frames.csv and pictures or videos"
     )
-    parser.add_argument("--version", required=True, help="table folder, for example v1.0-mini")
+    parser.add_argument("--version", help="with --root: table folder, for example v1.0-mini")
     parser.add_argument("--split", help="default: all scenes")
     parser.add_argument(
         "--config-file",
@@ -65,7 +82,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "that fills the input)",
     )
     parser.add_argument("--seed", type=at_least(0), default=0)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.root is not None and arguments.version is None:
+        parser.error("--root needs --version, for example --version v1.0-mini")
+    foreign = ("folder",) if arguments.rig is None else _OF_DATA_SETS
+    for name in foreign:
+        if getattr(arguments, name) is not None:
+            other = "--root" if arguments.rig is None else "--rig"
+            parser.error(f"--{name.replace('_', '-')} does not go with {other}")
+    return arguments
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -118,11 +143,49 @@ def draw_frames(arguments: argparse.Namespace, records: FrameRecords) -> list[Pa
     return written
 
 
+def check_rig(arguments: argparse.Namespace) -> int:
+    """Prints and draws what a calibration says; the exit status, 1 where something looks wrong."""
+    rig = Rig.load(arguments.rig)
+    check = DriveCheck(rig)
+    if arguments.folder is None:
+        straight = Rig([straightened(c).camera for c in rig.cameras], rig.reference_to_vehicle)
+        written = [arguments.out / "rig.png"]
+        save_picture(written[0], draw_rig(straight, title=str(arguments.rig)))
+    else:
+        written = draw_drive(arguments, check, rig)
+    print(*check.summary(), *written, sep="\n")
+    mistakes = check.mistakes()
+    for mistake in mistakes:
+        print(f"mistake? {mistake}", file=sys.stderr)
+    return 1 if mistakes else 0
+
+
+def draw_drive(arguments: argparse.Namespace, check: DriveCheck, rig: Rig) -> list[Path]:
+    """Shows all moments of a drive to the check and draws some; the paths of the pictures."""
+    source, straighten, written = FolderSource(arguments.folder), StraightMoments(), []
+    total = sum(count for _, count in source.scenes)
+    chosen = evenly_spaced(arguments.draw, total)
+    moments = (moment for scene, _ in source.scenes for moment in source.frames(scene))
+    with Progress("looking over", total, "frames") as bar:
+        for index, found in enumerate(moments):
+            moment = replace(found, rig=rig)
+            check.add(moment)
+            if index in chosen:
+                drawn = straighten(moment)
+                written.append(arguments.out / f"{file_name(moment.scene)}_{index:05d}_rig.png")
+                title = f"{moment.scene}   frame {moment.name}   {moment.timestamp_s:.2f} s"
+                save_picture(written[-1], draw_rig(drawn.rig, drawn, title=title))
+            bar.update()
+    return written
+
+
 @one_line_errors()
 def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status, 1 if pictures are broken."""
+    """Runs the tool; returns the exit status, 1 if pictures are broken or a rig looks wrong."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.rig is not None:
+        return check_rig(arguments)
     spec = load_spec(arguments.config_file, arguments.trust)
     records = load_split(arguments.root, arguments.version, arguments.split, spec=spec)
     print(summarise(records))

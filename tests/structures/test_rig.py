@@ -37,6 +37,13 @@ def test_a_camera_keeps_plain_arrays_and_nobody_can_change_them() -> None:
         again.distortion.coefficients[0] = 1
 
 
+def test_matrices_that_were_computed_may_be_rounded() -> None:
+    rounded = K + [[0, 1e-12, 0], [1e-15, 0, 0], [0, 1e-16, 1e-15]]
+    assert (
+        Camera("a", 1600, 900, rounded, looking(0), Distortion([0] * 5)).intrinsics[1, 0] == 1e-15
+    )
+
+
 def test_the_three_ways_to_write_a_pose_say_the_same() -> None:
     roll, pitch, yaw = 0.1, -0.2, 0.3
     cos, sin = np.cos, np.sin
@@ -91,7 +98,7 @@ def test_a_camera_is_found_by_its_name() -> None:
         ({"camera_to_vehicle": K.tolist()}, r"shape \(3, 3\): give a 4x4"),
         ({"camera_to_vehicle": looking(0, place=(1700, 0, 0)).tolist()}, "of 1700 m: give metres"),
         ({"camera_to_vehicle": {"translation": [1, 2, 3]}}, "and rotation or roll_pitch_yaw_rad"),
-        ({"distortion": [1, 2, 3]}, "camera front: distortion is of shape"),
+        ({"distortion": [1, 2, 3]}, r"camera front: distortion is \[1, 2, 3\]: give 4 or 5"),
         ({"distortion": [1, 2, 3, math.inf]}, "camera front: distortion has NaN or infinite"),
         ({"distortion": {"model": "fish", "coefficients": [0] * 4}}, "pinhole or fisheye"),
         ({"distortion": {"model": "fisheye", "coefficients": [0] * 5}}, "give 4 numbers"),

@@ -19,9 +19,12 @@ from streampetr_vit.structures.rigid import as_pose
 FloatArray = NDArray[np.float64]
 
 FASTEST_MPS = 100.0
-_MOVING_M, _MOVING_MPS = 0.2, 0.5  # less between two frames, and no direction can be told
+_CHORD_S = 0.5  # noise of positions is small against the way of that time
+_MOVING_M, _MOVING_MPS = 0.3, 0.5  # less, and no direction can be told
+_STRAIGHT = 0.01  # radians per metre: there any place on the vehicle moves as its axle does
 _LEAST_WAY_M = 5.0  # of a drive whose directions are looked at
-_LONG_BACKWARD_M = 40.0  # nobody parks so far
+_LONG_BACKWARD_M = 60.0  # nobody parks so far
+_LONG_STRAIGHT_M = 30.0  # enough for an angle
 _ALIGNED = np.cos(np.radians(30))  # between the way and the x axis, in curves with slip too
 _EXPLAINED = 0.95  # mean cosine between them after the mistake is undone
 _WHERE = "x forward, y left, z up"
@@ -62,15 +65,28 @@ class _Drive:
         turns = matrices[:, :3, :3]
         return _Drive(times, matrices[:, :3, 3], turns, np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
 
-    def ways(self) -> tuple[FloatArray, FloatArray]:
-        """Directions (m,) of the way relative to the x axis, -pi to pi, and lengths (m,)."""
-        # Over two steps: the heading in their middle is that of the chord, in curves too.
-        step = self.places[2:, :2] - self.places[:-2, :2]
-        length = np.hypot(step[:, 0], step[:, 1])
-        speed = length / (self.times[2:] - self.times[:-2])
+    def chords(self) -> tuple[FloatArray, FloatArray]:
+        """Ways (n, 2) from about 0.25 s before each frame to as long after it, and seconds (n,)."""
+        # The heading in the middle of a chord is the chord's own, in curves too.
+        reach = max(1, round(_CHORD_S / 2 / float(np.median(np.diff(self.times)))))
+        number = np.arange(len(self.times))
+        reach = np.minimum(reach, np.minimum(number, number[::-1]))  # (n,) 0 at both ends
+        ends, starts = number + reach, number - reach
+        return self.places[ends, :2] - self.places[starts, :2], self.times[ends] - self.times[
+            starts
+        ]
+
+    def ways(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Of m frames that move: direction of the way relative to the x axis, -pi to pi, length of
+        the way to the next frame, and curvature in radians per metre."""
+        chords, seconds = self.chords()
+        length = np.hypot(chords[:, 0], chords[:, 1])
+        speed = length / np.maximum(seconds, 1e-9)
         moves = (length > _MOVING_M) & (speed > _MOVING_MPS) & (speed < FASTEST_MPS)
-        direction = np.arctan2(step[:, 1], step[:, 0]) - self.yaws[1:-1]
-        return ((direction + np.pi) % (2 * np.pi) - np.pi)[moves], length[moves] / 2
+        direction = np.arctan2(chords[:, 1], chords[:, 0]) - self.yaws
+        turn = np.abs(np.gradient(np.unwrap(self.yaws), self.times))
+        part = speed * float(np.median(np.diff(self.times)))
+        return _wrapped(direction)[moves], part[moves], (turn[moves] / speed[moves])
 
     def steps(self) -> FloatArray:
         """Lengths of the ways from frame to frame, (n - 1,) metres."""
@@ -93,12 +109,16 @@ class _Drive:
     def in_degrees(self) -> _Drive:
         """With the yaws of the way, where those in degrees, as radians, are what was given."""
         # A yaw in degrees is lost behind full turns: it is made of the way.
-        step = np.gradient(self.places[:, :2], axis=0)
-        way = np.arctan2(step[:, 1], step[:, 0])
-        # Yaws are counted from -180 or from 0 degrees. An error of the way is 57 times as large.
-        close = [np.cos(self.yaws - np.degrees(yaw)) > 0.5 for yaw in (way, way % (2 * np.pi))]
-        straight = np.ptp(np.unwrap(way)) < 0.1  # then they would agree by chance
-        return self.with_yaws(np.where((close[0] | close[1]) & ~straight, way, way + np.pi / 2))
+        chords, _ = self.chords()
+        way = np.arctan2(chords[:, 1], chords[:, 0])
+        if np.ptp(np.unwrap(way)) < 0.1:  # on a straight way all would agree by chance
+            return self
+        # Yaws are counted from -180 or from 0 degrees. A constant error is 57 times as large.
+        rests = [self.yaws - np.degrees(angle) for angle in (way, way % (2 * np.pi))]
+        sums = [(np.hypot(*chords.T) * np.exp(1j * rest)).sum() for rest in rests]
+        best = int(np.abs(sums).argmax())
+        close = np.cos(rests[best] - np.angle(sums[best])) > 0
+        return self.with_yaws(np.where(close, way, way + np.pi / 2))
 
 
 # What may be wrong -> the drive without it.
@@ -142,7 +162,7 @@ def _upward(drive: _Drive) -> list[str]:
 
 def _directions(drive: _Drive) -> list[str]:
     """Vehicles that do not move along their x axis, or go backward all the time."""
-    angles, lengths = drive.ways()
+    angles, lengths, _ = drive.ways()
     way = float(lengths.sum())
     told = len(angles) >= 3 and way > _LEAST_WAY_M
     aligned = told and lengths[np.abs(np.cos(angles)) > _ALIGNED].sum() > 0.8 * way
@@ -166,7 +186,7 @@ def _directions(drive: _Drive) -> list[str]:
 
 def _forward(drive: _Drive) -> float:
     """How far the way agrees with the x axis: the mean cosine, 1 at best."""
-    angles, lengths = drive.ways()
+    angles, lengths, _ = drive.ways()
     if not len(angles) or np.median(drive.speeds()) > FASTEST_MPS:
         return 0.0
     return float((np.cos(angles) * lengths).sum() / lengths.sum())
@@ -199,12 +219,18 @@ def _rest(drive: _Drive) -> list[str]:
             f"frame {frame}: it is {steps[frame - 1]:.4g} m from the frame before, "
             f"{speeds[frame - 1]:.4g} m/s{more}: check its pose, or start a new scene there"
         )
-    angles, lengths = drive.ways()
+    angles, lengths, curvatures = drive.ways()
+    straight = curvatures < _STRAIGHT
+    angles, lengths = angles[straight], lengths[straight]
     off = float(np.degrees(np.median(angles))) if len(angles) else 0.0
     spread = float(np.median(np.abs(np.degrees(angles) - off))) if len(angles) else 0.0
-    if 10 < abs(off) < 90 and spread < abs(off) / 3 and lengths.sum() > _LONG_BACKWARD_M:
+    if 10 < abs(off) < 90 and spread < abs(off) / 3 and lengths.sum() > _LONG_STRAIGHT_M:
         lines.append(
             f"all frames: the vehicle moves {off:.0f} degrees (counter-clockwise) from its x axis: "
             "give poses of the vehicle, not of a sensor that looks elsewhere"
         )
     return lines
+
+
+def _wrapped(angles: FloatArray) -> FloatArray:
+    return (angles + np.pi) % (2 * np.pi) - np.pi

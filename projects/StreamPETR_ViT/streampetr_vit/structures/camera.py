@@ -54,9 +54,13 @@ class Distortion:
             )
         counts = LENS_MODELS[self.model]
         form = f"{' or '.join(map(str, counts))} numbers for the model {self.model}"
-        given = len(self.coefficients) if hasattr(self.coefficients, "__len__") else 0
-        shape = (given if given in counts else counts[0],)
-        coefficients = as_numbers(self.coefficients, shape, "distortion", form)
+        try:
+            given = len(self.coefficients)
+        except TypeError:
+            given = 0
+        if given not in counts:
+            raise InputError(f"distortion is {shown(self.coefficients)}: give {form}")
+        coefficients = as_numbers(self.coefficients, (given,), "distortion", form)
         object.__setattr__(self, "coefficients", coefficients)
         if self.straight_intrinsics is not None:
             matrix = as_intrinsics(self.straight_intrinsics, "straight_intrinsics of distortion")
@@ -128,7 +132,7 @@ class Camera:
                 f"distortion of camera {self.name} is {shown(lens)}: give a Distortion, or None"
             )
         check_fits(self.intrinsics, *size, what, lens is not None and lens.model == "fisheye")
-        if lens is not None and self.intrinsics[0, 1] != 0:
+        if lens is not None and abs(self.intrinsics[0, 1]) > 1e-6:
             raise InputError(
                 f"{what} has the skew {self.intrinsics[0, 1]:.6g}, which OpenCV's lenses do not "
                 "have: give 0 in its place"

@@ -14,6 +14,7 @@ from streampetr_vit.texts import shown
 FloatArray = NDArray[np.float64]
 
 WIDEST_PINHOLE_DEG, WIDEST_FISHEYE_DEG, NARROWEST_DEG = 175.0, 360.0, 5.0
+_ROUNDING = 1e-9  # of matrices that were computed
 # The principal point of a camera is near the middle of its picture, unless the picture was cut.
 _MIDDLE = (0.3, 0.7)
 _FORM = "fx 0 cx, 0 fy cy, 0 0 1, in pixels"
@@ -60,10 +61,10 @@ def as_intrinsics(value: Any, what: str) -> FloatArray:
         InputError: it is none.
     """
     matrix = as_numbers(value, (3, 3), what, f"the 3x3 camera matrix {_FORM}")
-    if tuple(matrix[2]) != (0, 0, 1):
-        fix = "transpose it" if tuple(matrix[:, 2]) == (0, 0, 1) else f"give {_FORM}"
+    if not _is_last_row(matrix[2]):
+        fix = "transpose it" if _is_last_row(matrix[:, 2]) else f"give {_FORM}"
         raise InputError(f"{what} has the last row {numbers(matrix[2])}, not 0 0 1: {fix}")
-    if matrix[1, 0] != 0:
+    if abs(matrix[1, 0]) > _ROUNDING:
         raise InputError(f"{what} has {matrix[1, 0]:.6g} where 0 must be: give {_FORM}")
     if min(matrix[0, 0], matrix[1, 1]) <= 0:
         raise InputError(
@@ -71,6 +72,10 @@ def as_intrinsics(value: Any, what: str) -> FloatArray:
             "above 0"
         )
     return matrix
+
+
+def _is_last_row(row: FloatArray) -> bool:
+    return bool(np.abs(row - (0, 0, 1)).max() <= _ROUNDING)
 
 
 def check_fits(matrix: FloatArray, width: int, height: int, what: str, fisheye: bool) -> None:
