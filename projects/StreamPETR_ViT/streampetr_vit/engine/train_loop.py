@@ -149,6 +149,7 @@ def _train(
         ]
     )
     logger.info(recipe.describe(cfg, model, optimizer, freezing, average))
+    recipe.warn_of_warmup(cfg.schedule)
     resume = is_restart(cfg.train.output_dir) or resume
     start_iter = resume_or_start(cfg, trainer, checkpointer, batch, streams, resume)
     note_start(cfg.train.output_dir)
