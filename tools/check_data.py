@@ -32,6 +32,12 @@ from streampetr_vit.structures import Detections
 from streampetr_vit.texts import file_name
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
 
+ADVICE = (
+    "Restore these files; or go on with black pixels in their place: "
+    "dataloader.train.mapper.on_bad_image=count in a training, "
+    "dataloader.test.mapper.on_bad_image=count in an evaluation"
+)
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
@@ -132,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
+        print(ADVICE, file=sys.stderr)
         return 1
     for path in draw_frames(arguments, records):
         print(path)
