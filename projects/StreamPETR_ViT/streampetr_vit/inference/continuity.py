@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
 
 import numpy as np
 
 from streampetr_vit.structures import Pose
+
+logger = logging.getLogger(__name__)
 
 # No car is as fast or turns as fast; what is added is for corrections of a position.
 FASTEST_MPS, JUMP_M = 100.0, 10.0
 FASTEST_TURN_RADPS, JUMP_RAD = 3.0, 1.0
 # Of two moments that are equally near, always the earlier one, whatever their rounding.
 _TIE_S = 1e-3
+_ODD_TIMES = 3  # one after the other: then the times are no seconds, or not of the moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +27,15 @@ class Drive:
         timestamp_s, vehicle_to_world: of that moment.
         remembered_s: time of the last moment that the memory has taken.
         scene: number of the scene, counted from 0.
-        gaps: how many of the last moments began a scene because of the time, one after the other.
+        odd_times: how many of the last moments, one after the other, began a scene because of the
+            time, or had the same time as the one before.
     """
 
     timestamp_s: float
     vehicle_to_world: Pose
     remembered_s: float
     scene: int = 0
-    gaps: int = 0
+    odd_times: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,33 @@ def follow(
         return Step(Drive(timestamp_s, pose, timestamp_s), "", True)
     passed = timestamp_s - last.timestamp_s
     reason = _time_break(passed, max_gap_s)
-    gaps = last.gaps + 1 if reason else 0
+    odd = last.odd_times + 1 if reason or passed == 0 else 0
     reason = reason or _pose_break(last.vehicle_to_world, pose, passed)
     if reason:
-        return Step(Drive(timestamp_s, pose, timestamp_s, last.scene + 1, gaps), reason, True)
+        return Step(Drive(timestamp_s, pose, timestamp_s, last.scene + 1, odd), reason, True)
     # Of the moments around the wished time, the nearest one: half a step early is near enough.
     remember = timestamp_s - last.remembered_s + passed / 2 >= period_s - _TIE_S
     remembered_s = timestamp_s if remember else last.remembered_s
-    drive = replace(
-        last, timestamp_s=timestamp_s, vehicle_to_world=pose, remembered_s=remembered_s, gaps=0
-    )
-    return Step(drive, None, remember)
+    return Step(Drive(timestamp_s, pose, remembered_s, last.scene, odd), None, remember)
+
+
+def tell(step: Step, car: str) -> None:
+    """Logs that a scene begins, and times that cannot be those of the moments.
+
+    Args:
+        step: of this moment.
+        car: text in front.
+    """
+    if step.anew:
+        logger.info("%sa scene begins: %s", car, step.anew)
+    if step.drive.odd_times == _ODD_TIMES:
+        logger.warning(
+            "%sthe last %d moments each %s: is timestamp_s in seconds, and does it rise? Without "
+            "a memory, detections are worse",
+            car,
+            _ODD_TIMES,
+            f"began a scene, as {step.anew}" if step.anew else "have the time of the one before",
+        )
 
 
 def _time_break(passed_s: float, max_gap_s: float) -> str | None:

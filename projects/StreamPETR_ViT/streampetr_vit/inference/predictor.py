@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,23 @@ import torch
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
-from streampetr_vit.inference.continuity import Drive, Step, follow
+from streampetr_vit.inference.batching import alike, joined, naming_car, parted
+from streampetr_vit.inference.continuity import Drive, Step, follow, tell
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.pictures import PictureMaker
+from streampetr_vit.inference.predictor_options import check_names, check_seconds
 from streampetr_vit.inference.predictor_state import read_state, write_state
 from streampetr_vit.inference.preparation import Preparation, Prepared
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Detections, Frame, Moment, Objects, Pose, Rig
 from streampetr_vit.structures.moment import Picture
-from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_sample
+from streampetr_vit.structures.sample_checks import check_sample
+from streampetr_vit.structures.tensors import tensors_of
 
 logger = logging.getLogger(__name__)
 
-_GAPS_THAT_ARE_NO_GAPS = 3  # one after the other: then the unit of time is another
+_MOST_STEPS = 8  # what is kept for a rig takes tens of megabytes of a large network
 
 
 class Predictor:
@@ -38,6 +41,8 @@ class Predictor:
     A scene begins anew where the time goes back or jumps, or the pose jumps as no car can; `reset`
     begins one in any case. Where moments come faster than those of the training, every one is
     detected in, and the memory takes the nearest to each `frame_period_s`.
+
+    One thread at a time may call it, except for `prepare`, which any number may.
 
     Args:
         loaded: the detector and what belongs to it.
@@ -67,14 +72,8 @@ class Predictor:
         channel_order: str = "rgb",
         cuda_graph: bool = False,
     ) -> None:
-        if not 0 < max_gap_s <= LONGEST_GAP_S:
-            raise InputError(f"max_gap_s={max_gap_s!r}: give seconds, up to {LONGEST_GAP_S}")
         period_s = loaded.frame_period_s if frame_period_s is None else frame_period_s
-        if not 0 <= period_s < max_gap_s:
-            raise InputError(
-                f"frame_period_s={period_s!r} with max_gap_s={max_gap_s:g}: give seconds from 0 "
-                "on, less than max_gap_s"
-            )
+        check_seconds(max_gap_s, period_s)
         self.loaded, self.max_gap_s, self.frame_period_s = loaded, max_gap_s, period_s
         self._cuda_graph = cuda_graph
         self._preparation = Preparation(
@@ -113,6 +112,7 @@ class Predictor:
         Raises:
             UserError: a file is missing, damaged, or not of this detector; or see `InputError`.
         """
+        check_names(cls, options)  # now: to load a large detector takes a while
         loaded = load_detector(
             run,
             config=config,
@@ -126,9 +126,10 @@ class Predictor:
 
     def reset(self) -> None:
         """Forgets all that was seen: the next moment begins a scene, for every car."""
-        self._memories: list[TemporalMemory] = []  # (1, M + new entries, ...) of each car
+        self._memories: list[TemporalMemory] = []  # (1, M, ...) of each car
         self._drives: list[Drive] = []
         # By the rows that go together and their number of cameras: the code of their rigs, graphs.
+        # The last ones that were in use.
         self._steps: dict[tuple[int, ...], FrameStep] = {}
 
     def __call__(
@@ -166,103 +167,130 @@ class Predictor:
         The cars keep their places in the list. Their rigs may differ. If the number of cars
         changes, all begin anew.
         """
-        return self.detect([self.prepare(moment) for moment in moments])
+        if isinstance(moments, (Moment, Mapping)) or not isinstance(moments, Iterable):
+            raise InputError(
+                f"moments are a {type(moments).__name__}: give a list of Moment, one for each car"
+            )
+        prepared, given = [], list(moments)
+        for row, moment in enumerate(given):
+            with naming_car(row, len(given)):
+                prepared.append(self.prepare(moment))
+        return self.detect(prepared)
 
     def prepare(self, moment: Moment) -> Prepared:
         """Checks a moment and reads its pictures; may run in another thread than `detect`."""
         return self._preparation(moment)
 
     def detect(self, prepared: Sequence[Prepared]) -> list[Objects]:
-        """Detects in prepared moments, one for each car, and remembers them."""
-        if not prepared:
+        """Detects in prepared moments, one for each car, and remembers them.
+
+        Raises:
+            InputError: there is none, or the network computes no numbers.
+        """
+        cars = len(prepared)
+        if not cars:
             raise InputError("there is no moment: give one for each car")
-        for moment in prepared:
-            check_sample(moment.sample)
-        if len(prepared) != len(self._drives):
-            if self._drives:
-                logger.info("%d cars after %d: all begin anew", len(prepared), len(self._drives))
-            self.reset()
-        steps = self._follow(prepared)
+        for row, moment in enumerate(prepared):
+            with naming_car(row, cars):
+                _check_prepared(moment)
+        drives: Sequence[Drive | None] = self._drives
+        memories = list(self._memories)
+        if cars != len(drives):
+            if drives:
+                logger.info("%d cars after %d: all begin anew", cars, len(drives))
+            drives, memories = [None] * cars, [self.loaded.detector.empty_memory(1)] * cars
+        steps = self._follow(prepared, drives)
         found: dict[int, Detections] = {}
-        memories = list(self._memories or [None] * len(prepared))
-        for rows in _alike(prepared):
-            for row, detections, memory in self._run(rows, prepared, steps):
+        for rows in alike(prepared):
+            now = self._run(rows, prepared, steps, memories)
+            for row, (detections, memory) in zip(rows, now, strict=True):
+                with naming_car(row, cars):
+                    self._check_finite(prepared[row], memory)
                 found[row] = detections
                 if steps[row].remember:
                     memories[row] = memory
-        objects = [self._objects(p, found[row], steps[row]) for row, p in enumerate(prepared)]
+        objects = []
+        for row, moment in enumerate(prepared):
+            with naming_car(row, cars):
+                objects.append(self._objects(moment, found[row], steps[row]))
         # All at once, when nothing can fail any more: a moment counts as a whole or not at all.
         self._memories, self._drives = memories, [step.drive for step in steps]
         return objects
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Writes what was seen, as safetensors, so that another process can go on from there."""
-        length = self.loaded.detector.head.memory_length
-        # Of a frame's new entries and the older ones, the next frame keeps as many.
-        kept = [memory.map(lambda value: value[:, :length]) for memory in self._memories]
-        write_state(path, kept, self._drives)
+        write_state(path, self._memories, self._drives, self.loaded.identity)
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Goes on from what `save_state` has written, bit for bit.
 
         Raises:
             MissingFileError: no such file.
-            InputError: it is damaged, or of another detector.
+            InputError: it is damaged, or of a detector with other weights or precision.
         """
+        like = self.loaded.detector.empty_memory(1)
+        state = read_state(path, like, self.loaded.identity)
         self.reset()
-        self._memories, self._drives = read_state(path, self.loaded.detector.empty_memory(1))
+        self._memories, self._drives = state
 
-    def _follow(self, prepared: Sequence[Prepared]) -> list[Step]:
+    def _follow(self, prepared: Sequence[Prepared], drives: Sequence[Drive | None]) -> list[Step]:
         """How each moment follows; says where a scene begins."""
         steps = []
-        remembers = bool(self._drives) and self.loaded.memory
-        for row, moment in enumerate(prepared):
+        for row, (moment, drive) in enumerate(zip(prepared, drives, strict=True)):
             step = follow(
-                self._drives[row] if remembers else None,
+                drive if self.loaded.memory else None,
                 moment.timestamp_s,
                 moment.vehicle_to_world,
                 max_gap_s=self.max_gap_s,
                 period_s=self.frame_period_s,
             )
-            if step.anew:
-                car = f"car {row}: " if len(prepared) > 1 else ""
-                logger.info("%sa scene begins: %s", car, step.anew)
-                if step.drive.gaps == _GAPS_THAT_ARE_NO_GAPS:
-                    logger.warning(
-                        "%sthe last %d moments each began a scene, as %s: is timestamp_s in "
-                        "seconds, and does it rise? Without a memory, detections are worse",
-                        car,
-                        step.drive.gaps,
-                        step.anew,
-                    )
+            tell(step, f"car {row}: " if len(prepared) > 1 else "")
             steps.append(step)
         return steps
 
     def _run(
-        self, rows: tuple[int, ...], prepared: Sequence[Prepared], steps: Sequence[Step]
-    ) -> list[tuple[int, Detections, TemporalMemory]]:
-        """Detections and memories of cars whose pictures are alike."""
+        self,
+        rows: tuple[int, ...],
+        prepared: Sequence[Prepared],
+        steps: Sequence[Step],
+        memories: Sequence[TemporalMemory],
+    ) -> list[tuple[Detections, TemporalMemory]]:
+        """Detections and memories (1, M, ...) of cars whose pictures are alike."""
         detector = self.loaded.detector
-        key = (*rows, len(prepared[rows[0]].cameras))
-        if key not in self._steps:
-            self._steps[key] = FrameStep(
-                detector, self.loaded.precision, cuda_graph=self._cuda_graph
-            )
+        run = self._step((*rows, len(prepared[rows[0]].cameras)))
         frame = Frame.collate([prepared[row].sample for row in rows], images_to=detector.device)
         goes_on = torch.tensor([steps[row].anew is None for row in rows])
         frame = replace(frame, continues_stream=goes_on)
-        empty = None if self._memories else detector.empty_memory(1)
-        memory = _joined([empty or self._memories[row] for row in rows])
-        padded, memory = self._steps[key](frame, memory)
-        found = padded.unpad()
-        parts = _parted(memory, len(rows))
-        return list(zip(rows, found, parts, strict=True))
+        padded, memory = run(frame, joined([memories[row] for row in rows]))
+        parts = parted(memory, detector.head.memory_length)
+        return list(zip(padded.unpad(), parts, strict=True))
+
+    def _step(self, key: tuple[int, ...]) -> FrameStep:
+        """What is kept for rows and a number of cameras; cars come and go, so not of all."""
+        step = self._steps.pop(key, None)
+        if step is None:
+            detector, precision = self.loaded.detector, self.loaded.precision
+            step = FrameStep(detector, precision, cuda_graph=self._cuda_graph)
+        self._steps[key] = step
+        if len(self._steps) > _MOST_STEPS:
+            del self._steps[next(iter(self._steps))]
+        return step
+
+    def _check_finite(self, moment: Prepared, memory: TemporalMemory) -> None:
+        # Boxes do not tell: decoding drops what is no number, and then nothing is found for ever.
+        finite = torch.stack([value.isfinite().all() for value in tensors_of(memory)])
+        if not finite.all():
+            low = self.loaded.precision
+            fix = "" if low == "float32" else f", or precision={low!r} is too low: give 'float32'"
+            raise InputError(
+                f"sample {_token(moment)}: the network computes NaN or infinite numbers. Its "
+                f"checkpoint is damaged, its training diverged{fix}"
+            )
 
     def _objects(self, moment: Prepared, found: Detections, step: Step) -> Objects:
         spec = self.loaded.spec
-        token = moment.sample.sample_token or f"at {moment.timestamp_s:.6f} s"
         return Objects.of(
-            sound_boxes(found, token, len(spec.classes)),
+            sound_boxes(found, _token(moment), len(spec.classes)),
             moment.reference_to_vehicle,
             moment.vehicle_to_world,
             spec,
@@ -272,26 +300,13 @@ class Predictor:
         )
 
 
-def _alike(prepared: Sequence[Prepared]) -> list[tuple[int, ...]]:
-    """Rows whose pictures can be stacked, that is: with equally many cameras."""
-    rows: dict[int, list[int]] = {}
-    for row, moment in enumerate(prepared):
-        rows.setdefault(len(moment.cameras), []).append(row)
-    return [tuple(group) for group in rows.values()]
+def _check_prepared(moment: Any) -> None:
+    if not isinstance(moment, Prepared):
+        raise InputError(
+            f"the prepared moment is a {type(moment).__name__}: give what `prepare` made of it"
+        )
+    check_sample(moment.sample)
 
 
-def _joined(memories: Sequence[TemporalMemory]) -> TemporalMemory:
-    """Memories of one car each -> of all, (B, M, ...)."""
-    if len(memories) == 1:
-        return memories[0]
-    names = [field.name for field in fields(TemporalMemory)]
-    return TemporalMemory(
-        **{name: torch.cat([getattr(memory, name) for memory in memories]) for name in names}
-    )
-
-
-def _parted(memory: TemporalMemory, cars: int) -> list[TemporalMemory]:
-    """The inverse of `_joined`."""
-    if cars == 1:
-        return [memory]
-    return [memory.map(lambda value, row=row: value[row : row + 1]) for row in range(cars)]
+def _token(moment: Prepared) -> str:
+    return moment.sample.sample_token or f"at {moment.timestamp_s:.6f} s"

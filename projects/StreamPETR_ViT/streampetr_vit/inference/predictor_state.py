@@ -9,40 +9,57 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.files import replacing
 from streampetr_vit.inference.continuity import Drive
+from streampetr_vit.inference.preparation import check_time
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Pose
+from streampetr_vit.structures.rigid import as_pose
 
-_DRIVES = "drives"  # (B, 11) float64: see `_row`
+_DRIVES, _IDENTITY = "drives", "identity"  # (B, 11) float64, see `_row`; a text
 _MEMORY = [field.name for field in fields(TemporalMemory)]
 
 
 def write_state(
-    path: str | os.PathLike[str], memories: Sequence[TemporalMemory], drives: Sequence[Drive]
+    path: str | os.PathLike[str],
+    memories: Sequence[TemporalMemory],
+    drives: Sequence[Drive],
+    identity: str,
 ) -> None:
-    """Writes memories (1, M, ...) of B cars and their places."""
+    """Writes memories (1, M, ...) of B cars and their places.
+
+    Args:
+        path: the file.
+        memories, drives: of each car.
+        identity: of the detector, see `LoadedDetector`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     rows = torch.tensor([_row(drive) for drive in drives], dtype=torch.float64)
     tensors = {_DRIVES: rows.reshape(-1, 11)}
     for row, memory in enumerate(memories):
         # Copies: the memories of several cars share storage, which the format refuses.
         tensors |= {f"{name}.{row}": getattr(memory, name).cpu().clone() for name in _MEMORY}
     with replacing(path) as temporary:
-        save_file(tensors, temporary)
+        # Not by safetensors' own writer, whose error on a full disk is no OSError.
+        temporary.write_bytes(save(tensors, {_IDENTITY: identity}))
 
 
 def read_state(
-    path: str | os.PathLike[str], like: TemporalMemory
+    path: str | os.PathLike[str], like: TemporalMemory, identity: str
 ) -> tuple[list[TemporalMemory], list[Drive]]:
     """Reads what `write_state` wrote.
 
     Args:
         path: the file.
         like: a memory of one car of the same detector, on its device.
+        identity: of the detector.
 
     Raises:
         MissingFileError: no such file.
@@ -51,13 +68,15 @@ def read_state(
     if not Path(path).is_file():
         raise MissingFileError(f"there is no state of a predictor at {os.fspath(path)!r}")
     try:
-        tensors = load_file(path)
-        drives = [_drive(row) for row in tensors.pop(_DRIVES).tolist()]
+        with safe_open(path, "pt") as file:
+            written_by = (file.metadata() or {}).get(_IDENTITY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        drives = _drives(tensors.pop(_DRIVES))
         memories = [
-            TemporalMemory(*(tensors.pop(f"{name}.{row}") for name in _MEMORY))
+            TemporalMemory(*(_finite(tensors.pop(f"{name}.{row}")) for name in _MEMORY))
             for row in range(len(drives))
         ]
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"{os.fspath(path)} is no state of a predictor ({type(error).__name__}: {error}): "
             "remove it and begin anew"
@@ -71,18 +90,35 @@ def read_state(
                     f"{tuple(value.shape)} of {value.dtype}, not {tuple(wanted.shape)} of "
                     f"{wanted.dtype}; remove it and begin anew"
                 )
+    if written_by != identity:
+        raise InputError(
+            f"{os.fspath(path)} was written with other weights or another precision: remove it and "
+            "begin anew"
+        )
     return [
         memory.map(lambda value: value.to(like.embedding.device)) for memory in memories
     ], drives
 
 
+def _finite(value: Tensor) -> Tensor:
+    if not value.isfinite().all():
+        raise ValueError("the memory has NaN or infinite numbers")
+    return value
+
+
 def _row(drive: Drive) -> list[float]:
-    """Time, position, quaternion, remembered time, scene, gaps: 11 numbers."""
+    """Time, position, quaternion, remembered time, scene, odd times: 11 numbers."""
     pose = drive.vehicle_to_world
     numbers = [*pose.translation_m.tolist(), *pose.rotation_wxyz.tolist()]
-    return [drive.timestamp_s, *numbers, drive.remembered_s, drive.scene, drive.gaps]
+    return [drive.timestamp_s, *numbers, drive.remembered_s, drive.scene, drive.odd_times]
 
 
-def _drive(row: Sequence[float]) -> Drive:
-    time_s, *pose, remembered_s, scene, gaps = row
-    return Drive(time_s, Pose.of_row(np.array(pose)), remembered_s, int(scene), int(gaps))
+def _drives(rows: Tensor) -> list[Drive]:
+    if rows.dim() != 2 or rows.shape[1] != 11 or rows.dtype != torch.float64:
+        raise ValueError(f"{_DRIVES} is {tuple(rows.shape)} of {rows.dtype}")
+    drives = []
+    for time_s, *pose, remembered_s, scene, odd in rows.tolist():
+        place = as_pose(Pose.of_row(np.array(pose)), "vehicle_to_world")
+        remembered_s = check_time(remembered_s)
+        drives.append(Drive(check_time(time_s), place, remembered_s, int(scene), int(odd)))
+    return drives

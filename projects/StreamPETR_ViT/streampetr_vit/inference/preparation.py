@@ -27,6 +27,8 @@ from streampetr_vit.texts import name_list, nearest, shown
 logger = logging.getLogger(__name__)
 
 _LATEST_S = 1e11  # in the year 5138; milliseconds since the epoch are later
+_COARSEST_S = 1e-3  # of a time stamp's last digit
+_FARTHEST_M = 50.0  # that a car drives between the pictures of a moment: 100 m/s for half a second
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,8 @@ class Preparation:
             InputError: something in it cannot be; names the camera, the value and the fix.
             BadImageError: a file is no whole picture, and `on_bad_image` is "raise".
         """
+        if not isinstance(moment, Moment):
+            raise InputError(f"the moment is a {type(moment).__name__}: give a Moment")
         where = f"{moment.scene} {moment.name}: ".lstrip() if moment.name else ""
         try:
             return self._prepare(moment)
@@ -156,6 +160,11 @@ class Preparation:
                 logger.warning("left out %s", bad[-1])
                 continue
             cameras.append(camera)
+        if bad and not cameras:
+            raise InputError(
+                f"no picture of this moment can be used ({bad[0]}): restore the files, or leave "
+                "the moment out; the memory bridges the gap"
+            )
         if not cameras:
             raise InputError(
                 "no camera has a picture in this moment: leave the moment out; the memory bridges "
@@ -172,7 +181,7 @@ def check_time(value: Any) -> float:
     """
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not math.isfinite(seconds):
         raise InputError(f"timestamp_s is {shown(value)}: give seconds, a finite number")
@@ -181,19 +190,33 @@ def check_time(value: Any) -> float:
             f"timestamp_s is {seconds:.17g}, too many for seconds: divide milliseconds by 1e3, "
             "microseconds by 1e6, nanoseconds by 1e9"
         )
+    step_s = float(np.spacing(np.float32(seconds)))
+    if step_s > _COARSEST_S and str(getattr(value, "dtype", "")).endswith("float32"):
+        raise InputError(
+            f"timestamp_s is {seconds:.17g} as float32, which knows times so large to {step_s:g} "
+            "s: give float64"
+        )
     return seconds
 
 
 def _moved(moment: Moment, vehicle_to_world: Pose) -> dict[str, np.ndarray]:
     """Camera -> (4, 4): vehicle at the moment of its picture -> vehicle at the given moment."""
     to_vehicle = np.linalg.inv(vehicle_to_world.matrix())
-    moved = {}
-    for name, pose in moment.camera_vehicle_to_world.items():
+    poses, moved = moment.camera_vehicle_to_world, {}
+    if not isinstance(poses, Mapping):
+        raise InputError(f"camera_vehicle_to_world is {shown(poses)}: give {{camera: pose}}")
+    for name, pose in poses.items():
         if name not in moment.rig.names:
             instead = _instead(name, moment.rig.names)
             raise InputError(f"camera_vehicle_to_world names the camera {shown(name)}{instead}")
         what = f"camera_vehicle_to_world of camera {name}"
         moved[name] = to_vehicle @ as_pose(pose, what).matrix()
+        way = float(np.linalg.norm(moved[name][:3, 3]))
+        if way > _FARTHEST_M:
+            raise InputError(
+                f"{what} is {way:.1f} m from vehicle_to_world: give the pose of the vehicle, not "
+                "of the camera, when the picture was taken, in the same frame of the world"
+            )
     return moved
 
 

@@ -80,7 +80,7 @@ class Objects:
         rotation, origin = reference_to_vehicle.rotation(), reference_to_vehicle.translation_m
         if frame == "world":
             world = vehicle_to_world.rotation()
-            origin = world.apply(origin) + vehicle_to_world.translation_m
+            origin = world.as_matrix() @ origin + vehicle_to_world.translation_m
             rotation = world * rotation
         yaws = boxes[:, 6]
         heading = _turned(rotation, np.stack((np.cos(yaws), np.sin(yaws)), axis=1))
@@ -105,10 +105,19 @@ class Objects:
         return len(self.scores)
 
     def __getitem__(self, chosen: Any) -> Objects:
-        """Some of the objects: `objects[objects.scores > 0.3]`, `objects[:10]`."""
-        rows = np.arange(len(self))[chosen]
-        if rows.ndim == 0:
-            rows = rows[None]
+        """Some of the objects: `objects[objects.scores > 0.3]`, `objects[:10]`, `objects[3]`.
+
+        Raises:
+            IndexError: there is no such object, or `chosen` is nothing that numpy chooses by.
+            InputError: `chosen` has more than one axis.
+        """
+        # A copy: torch takes no reversed views.
+        rows = np.atleast_1d(np.arange(len(self))[chosen]).copy()
+        if rows.ndim > 1:
+            raise InputError(
+                f"objects cannot be chosen by {shown(chosen)}: give a number, a slice, a mask or "
+                "a list of numbers"
+            )
         found = self.detections
         arrays = ("centers", "sizes", "yaws", "velocities", "scores", "names")
         return replace(

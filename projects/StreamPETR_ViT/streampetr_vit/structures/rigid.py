@@ -25,11 +25,15 @@ def as_pose(value: Any, what: str) -> Pose:
         InputError: it is no rigid transform of finite numbers; names `what`, the value and the fix.
     """
     if isinstance(value, Pose):
-        return _checked(value, what)
-    try:
-        matrix = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        matrix = np.empty(0)
+        # Copies: the caller may write its next pose into the same arrays.
+        place, turn = (_array(v) for v in (value.translation_m, value.rotation_wxyz))
+        if place.shape != (3,) or turn.shape != (4,):
+            raise InputError(
+                f"{what} is a Pose with translation_m of shape {place.shape} and rotation_wxyz of "
+                f"shape {turn.shape}: give 3 and 4 numbers"
+            )
+        return _checked(Pose(place, turn), what)
+    matrix = _array(value)
     if matrix.shape != (4, 4):
         given = f"of shape {matrix.shape}" if matrix.size else shown(value)
         raise InputError(f"{what} is {given}: give a 4x4 matrix, or a Pose")
@@ -52,6 +56,15 @@ def as_pose(value: Any, what: str) -> Pose:
             "for vehicles)"
         )
     return _checked(Pose.of_matrix(matrix), what)
+
+
+def _array(value: Any) -> np.ndarray:
+    """A copy as float64; nothing of what holds no numbers."""
+    try:
+        return np.array(value, dtype=np.float64)
+    # A torch tensor with gradients is a RuntimeError.
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return np.empty(0)
 
 
 def _checked(pose: Pose, what: str) -> Pose:
