@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,10 +12,13 @@ import numpy as np
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw
 from streampetr_vit.errors import InputError
+from streampetr_vit.inference.cut_horizon import cut_horizon
 from streampetr_vit.inference.undistortion import StraightCamera, straightened
 from streampetr_vit.structures import Camera
 from streampetr_vit.structures.moment import Picture
 from streampetr_vit.texts import shown
+
+logger = logging.getLogger(__name__)
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 
@@ -36,6 +40,7 @@ class PictureMaker:
         self.image_aug, self._is_rgb = image_aug, channel_order == "rgb"
         # Maps of OpenCV, 8 bytes for each pixel: made once for each camera that is in use.
         self._straight: WeakKeyDictionary[Camera, StraightCamera] = WeakKeyDictionary()
+        self._told: set[tuple[str, int, int]] = set()  # names and sizes of cameras
 
     def draw(self, camera: Camera) -> ImageDraw:
         """The resize and crop of a camera's pictures."""
@@ -61,8 +66,18 @@ class PictureMaker:
         else:
             image = read_image(Path(picture), (camera.width, camera.height))
             is_rgb = False  # OpenCV's order
+        self._tell(camera)
         image = self.straight(camera).apply(image)
         self.draw(camera).write(image, planes if is_rgb else planes[::-1])
+
+    def _tell(self, camera: Camera) -> None:
+        """Warns once of what the crop takes away."""
+        key = (camera.name, camera.width, camera.height)
+        if key not in self._told:
+            self._told.add(key)
+            text = cut_horizon(self.straight(camera).camera, self.draw(camera))
+            if text is not None:
+                logger.warning("%s", text)
 
 
 def check_array(picture: Any, camera: Camera) -> None:

@@ -76,7 +76,7 @@ class Objects:
             InputError: another frame than "vehicle" and "world".
         """
         _check_frame(frame)
-        boxes = detections.boxes.detach().cpu().double().numpy()  # (n, 9), or (n, 7)
+        boxes = detections.boxes.detach().cpu().double().numpy()  # (n, 9)
         rotation, origin = reference_to_vehicle.rotation(), reference_to_vehicle.translation_m
         if frame == "world":
             world = vehicle_to_world.rotation()
