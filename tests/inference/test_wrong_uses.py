@@ -142,6 +142,16 @@ def test_a_time_that_stands_still_is_told(
     assert "the last 3 moments each have the time of the one before" in warnings[0]
 
 
+def test_poses_that_no_car_has_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    predictor = make_predictor(DETECTOR)
+    for number in range(6):  # millimetres
+        pose = Pose(np.array([1e3 * number, 0, 0]), STRAIGHT)
+        predictor.predict_batch([make_moment(0.1 * number, vehicle_to_world=pose)])
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "the last 3 moments each began a scene, as the car has moved by 1000.0 m" in warning
+    assert "is vehicle_to_world in metres" in warning
+
+
 def test_a_network_without_numbers_is_told_and_not_remembered() -> None:
     detector = make_detector().eval()
     predictor = make_predictor(detector)

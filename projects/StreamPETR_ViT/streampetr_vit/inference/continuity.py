@@ -16,7 +16,9 @@ FASTEST_MPS, JUMP_M = 100.0, 10.0
 FASTEST_TURN_RADPS, JUMP_RAD = 3.0, 1.0
 # Of two moments that are equally near, always the earlier one, whatever their rounding.
 _TIE_S = 1e-3
-_ODD_TIMES = 3  # one after the other: then the times are no seconds, or not of the moments
+_MOST_ODD = 3  # moments one after the other: then something is wrong with their times or poses
+_OF_TIMES = "is timestamp_s in seconds, and does it rise?"
+_OF_POSES = "is vehicle_to_world in metres, and does it map from the vehicle to the world?"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +29,15 @@ class Drive:
         timestamp_s, vehicle_to_world: of that moment.
         remembered_s: time of the last moment that the memory has taken.
         scene: number of the scene, counted from 0.
-        odd_times: how many of the last moments, one after the other, began a scene because of the
-            time, or had the same time as the one before.
+        odd: how many of the last moments, one after the other, began a scene, or had the same time
+            as the one before.
     """
 
     timestamp_s: float
     vehicle_to_world: Pose
     remembered_s: float
     scene: int = 0
-    odd_times: int = 0
+    odd: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,13 @@ class Step:
         drive: the car's place now.
         anew: why a scene begins; None where it goes on, "" for the first moment of all.
         remember: whether the memory takes this moment.
+        question: what to ask the user where there are many such moments.
     """
 
     drive: Drive
     anew: str | None
     remember: bool
+    question: str = _OF_TIMES
 
 
 def follow(
@@ -67,11 +71,11 @@ def follow(
     if last is None:
         return Step(Drive(timestamp_s, pose, timestamp_s), "", True)
     passed = timestamp_s - last.timestamp_s
-    reason = _time_break(passed, max_gap_s)
-    odd = last.odd_times + 1 if reason or passed == 0 else 0
-    reason = reason or _pose_break(last.vehicle_to_world, pose, passed)
-    if reason:
-        return Step(Drive(timestamp_s, pose, timestamp_s, last.scene + 1, odd), reason, True)
+    late, far = _time_break(passed, max_gap_s), _pose_break(last.vehicle_to_world, pose, passed)
+    odd = last.odd + 1 if late or far or passed == 0 else 0
+    if late or far:
+        drive = Drive(timestamp_s, pose, timestamp_s, last.scene + 1, odd)
+        return Step(drive, late or far, True, _OF_TIMES if late or passed == 0 else _OF_POSES)
     # Of the moments around the wished time, the nearest one: half a step early is near enough.
     remember = timestamp_s - last.remembered_s + passed / 2 >= period_s - _TIE_S
     remembered_s = timestamp_s if remember else last.remembered_s
@@ -79,7 +83,7 @@ def follow(
 
 
 def tell(step: Step, car: str) -> None:
-    """Logs that a scene begins, and times that cannot be those of the moments.
+    """Logs that a scene begins, and times and poses that cannot be.
 
     Args:
         step: of this moment.
@@ -87,13 +91,14 @@ def tell(step: Step, car: str) -> None:
     """
     if step.anew:
         logger.info("%sa scene begins: %s", car, step.anew)
-    if step.drive.odd_times == _ODD_TIMES:
+    if step.drive.odd == _MOST_ODD:
+        why = f"began a scene, as {step.anew}" if step.anew else "have the time of the one before"
         logger.warning(
-            "%sthe last %d moments each %s: is timestamp_s in seconds, and does it rise? Without "
-            "a memory, detections are worse",
+            "%sthe last %d moments each %s: %s Without a memory, detections are worse",
             car,
-            _ODD_TIMES,
-            f"began a scene, as {step.anew}" if step.anew else "have the time of the one before",
+            _MOST_ODD,
+            why,
+            step.question,
         )
 
 

@@ -107,10 +107,10 @@ def _finite(value: Tensor) -> Tensor:
 
 
 def _row(drive: Drive) -> list[float]:
-    """Time, position, quaternion, remembered time, scene, odd times: 11 numbers."""
+    """Time, position, quaternion, remembered time, scene, odd: 11 numbers."""
     pose = drive.vehicle_to_world
     numbers = [*pose.translation_m.tolist(), *pose.rotation_wxyz.tolist()]
-    return [drive.timestamp_s, *numbers, drive.remembered_s, drive.scene, drive.odd_times]
+    return [drive.timestamp_s, *numbers, drive.remembered_s, drive.scene, drive.odd]
 
 
 def _drives(rows: Tensor) -> list[Drive]:
