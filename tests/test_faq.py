@@ -48,6 +48,7 @@ MESSAGES = (
     "does not fit pictures of",
     "steps in a row were not finite",
     "is malformed",
+    "are not in the data set",
     "Mean over present classes",
 )
 

@@ -13,7 +13,7 @@ PACKAGE = "streampetr_vit"
 FILES = sorted((PROJECT / PACKAGE).rglob("*.py"))
 
 # Single files beside the rooms: every room may import them, and they import each other only.
-SHARED = {"errors", "files", "json_files", "logs", "progress", "texts"}
+SHARED = {"downloads", "errors", "files", "json_files", "logs", "progress", "texts"}
 # room -> rooms that it may import, beside itself and the shared files.
 BELOW = {
     "structures": set(),

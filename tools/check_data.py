@@ -46,6 +46,12 @@ from streampetr_vit.visualization.rig_picture import draw_rig
 
 _OF_DATA_SETS = ("version", "split", "config_file", "resize")
 
+ADVICE = (
+    "Restore these files; or go on with black pixels in their place: "
+    "dataloader.train.mapper.on_bad_image=count in a training, "
+    "dataloader.test.mapper.on_bad_image=count in an evaluation"
+)
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
@@ -195,6 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
+        print(ADVICE, file=sys.stderr)
         return 1
     for path in draw_frames(arguments, records):
         print(path)

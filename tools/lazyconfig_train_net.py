@@ -8,6 +8,7 @@ import os
 
 import torch
 from detectron2.engine import default_argument_parser
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.command_line import add_trust
@@ -19,7 +20,7 @@ from streampetr_vit.engine import (
     setup,
     train,
 )
-from streampetr_vit.errors import one_line_errors
+from streampetr_vit.errors import InputError, one_line_errors
 
 EXAMPLES = """
 examples:
@@ -51,14 +52,26 @@ one machine a free port is found, and any number of runs can go on beside each o
 """
 
 
+def configuration(args: argparse.Namespace) -> DictConfig:
+    """The configuration that a command line asks for; --num-gpus 0 takes the CPU."""
+    # A caller that uses detectron2's own parser has no --trust.
+    cfg = load_config(args.config_file, args.opts, getattr(args, "trust", ()))
+    if args.num_gpus == 0:
+        typed = any(word.startswith("train.device=") for word in args.opts)
+        if typed and str(cfg.train.device).startswith("cuda"):
+            raise InputError(
+                f"--num-gpus 0 asks for the CPU, and train.device={cfg.train.device} for a GPU: "
+                "leave one of them out"
+            )
+        cfg.train.device = "cpu"
+    return cfg
+
+
 @one_line_errors(OmegaConfBaseException)
 def main(args: argparse.Namespace) -> None:
     """One process of the job."""
-    # Each process reads the configuration: only the command line is sent to it. A caller that uses
-    # detectron2's own parser has no --trust.
-    cfg = load_config(args.config_file, args.opts, getattr(args, "trust", ()))
-    if args.num_gpus == 0:
-        cfg.train.device = "cpu"
+    # Each process reads the configuration: only the command line is sent to it.
+    cfg = configuration(args)
     setup(cfg, args)
     if args.eval_only:
         evaluate_only(cfg, args.resume)
@@ -81,7 +94,7 @@ def invoke_main() -> None:
     args = parser.parse_args()
     args.config_file = os.path.expanduser(args.config_file)  # each process reads it
     # A wrong override fails here once, and not in every process.
-    cfg = load_config(args.config_file, args.opts, args.trust)
+    cfg = configuration(args)
     if args.print_param_groups:
         print(param_group_table(cfg))
         return

@@ -69,7 +69,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         choices=SINK_NAMES,
         default=["json"],
         help="json: objects.jsonl, a line for each frame (the default). nuscenes: "
-        "results_nusc.json. video: an MP4 file of each scene. png: a picture of each frame",
+        "results_nusc.json. video: an MP4 file of each scene. png: a picture of each frame. rrd: "
+        "a recording of each scene for rerun's viewer",
     )
     parser.add_argument(
         "--min-score", type=not_negative, default=0.0, help="of objects in JSON (default: 0, all)"
@@ -216,7 +217,9 @@ def summary(counts: Progress, scenes: int, written: str, new_frames: int, second
         first = "; ".join(counts.first_bad)
         bad = _count(counts.bad_pictures, "broken picture")
         lines.append(f"left out {bad}, the first: {first}")
-    rate = f"{new_frames / seconds:.2f} frames per second" if new_frames else "no frame was left"
+    rate = (
+        f"{new_frames / seconds:.2f} frames per second" if new_frames else "nothing was left to do"
+    )
     lines.append(
         f"{written}: {_count(counts.frames, 'frame')} of {_count(scenes, 'scene')}, {rate}, "
         f"{_count(counts.scene_starts, 'scene start')}, "

@@ -91,6 +91,35 @@ def test_the_object_that_is_refused_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        ("\ufeff \n<!DOCTYPE html>\n<html>", r"a web page \(HTML\)"),
+        ('<?xml version="1.0"?>\n<html xmlns="x">', r"a web page \(HTML\)"),
+    ],
+)
+def test_what_a_download_left_in_place_of_a_checkpoint_is_named(
+    tmp_path: Path, ending: str, text: str, what: str
+) -> None:
+    path = tmp_path / f"w.{ending}"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=rf"w.{ending} is not a checkpoint but {what}") as e:
+        read_checkpoint(path)
+    assert str(e.value).endswith("download the file itself")
+
+
+def test_the_advice_about_a_missing_file_is_the_callers(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'.*no.pth' does not exist .*; correct the path$"):
+        read_checkpoint(tmp_path / "no.pth")
+    with pytest.raises(CheckpointError, match="; look elsewhere$"):
+        read_checkpoint(tmp_path / "no.pth", advice="look elsewhere")
+
+
 def foreign_class(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str, *bases: type, **members: Any
 ) -> type:

@@ -182,6 +182,14 @@ def test_truncated_table(tmp_path: Path) -> None:
         load_records(tmp_path, handmade_tables.VERSION)
 
 
+def test_a_pointer_in_place_of_a_table_is_named(tmp_path: Path) -> None:
+    handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
+    path = tmp_path / handmade_tables.VERSION / "sample_data.json"
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(TableError, match="sample_data.json is not a JSON list: it is a Git LFS p"):
+        load_records(tmp_path, handmade_tables.VERSION)
+
+
 def test_table_that_is_no_list(tmp_path: Path) -> None:
     handmade_tables.write_tables(handmade_tables.make_tables(), tmp_path)
     (tmp_path / handmade_tables.VERSION / "scene.json").write_text("{}")

@@ -130,3 +130,5 @@ def test_check_finds_broken_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     assert "1 are broken" in captured.out
     assert "sample scene-0103-2: picture" in captured.err
+    assert "Restore these files; or" in captured.err.splitlines()[-1]
+    assert "dataloader.test.mapper.on_bad_image=count" in captured.err

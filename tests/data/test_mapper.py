@@ -268,6 +268,10 @@ def _no_picture(path: Path) -> None:
     path.write_text("<html>404</html>")
 
 
+def _pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
 def _wrong_size(path: Path) -> None:
     cv2.imwrite(str(path), np.zeros((45, 80, 3), np.uint8))
 
@@ -276,7 +280,8 @@ BROKEN = [
     (_missing, "cannot be read: No such file"),
     (_truncated, "is truncated: .* bytes without an end marker"),
     (_empty, "is none that can be decoded"),
-    (_no_picture, "is none that can be decoded"),
+    (_no_picture, r"is no picture but a web page \(HTML\): .* download the file itself"),
+    (_pointer, "is no picture but a Git LFS pointer, .*: run `git lfs pull`"),
     (_wrong_size, "is 80x45 pixels, the table sample_data says 160x90"),
 ]
 
@@ -296,14 +301,21 @@ def test_broken_picture(own_records: FrameRecords, damage, reason: str) -> None:
     path = record.root / record.camera_paths[2]
     damage(path)
     strict = NuScenesMapper(training=False, image_aug=FIXED)
-    with pytest.raises(BadImageError, match=f"sample {record.token}: picture {path} {reason}"):
+    with pytest.raises(BadImageError, match=f"sample {record.token}: picture {path} {reason}") as e:
         strict(record)
+    assert "or set dataloader.test.mapper.on_bad_image=count to go on" in str(e.value)
     tolerant = NuScenesMapper(training=False, image_aug=FIXED, on_bad_image="count")
     sample = tolerant(record)
     assert len(sample.bad_images) == 1
     assert record.token in sample.bad_images[0] and str(path) in sample.bad_images[0]
     black = [not image.any() for image in sample.images]
     assert black == [camera == 2 for camera in range(6)]
+
+
+def test_a_broken_picture_of_training_names_the_training_setting(own_records: FrameRecords) -> None:
+    (own_records.root / own_records[0].camera_paths[0]).unlink()
+    with pytest.raises(BadImageError, match=r"set dataloader.train.mapper.on_bad_image=count to"):
+        _training_mapper()(own_records[0], rng=np.random.default_rng(0))
 
 
 def test_truncated_png(tmp_path: Path) -> None:

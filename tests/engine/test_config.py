@@ -41,7 +41,14 @@ def test_a_reference_that_leads_nowhere_can_be_replaced_by_a_value() -> None:
         ("train.max_itr=5", r"train has no key 'max_itr'; did you mean train.max_iter"),
         ("optimiser.lr=1", r"the configuration has no key 'optimiser'; did you mean optimizer"),
         ("optimizer.params.backbone_factor=1", "did you mean optimizer.params.backbone_lr_factor"),
-        ("train.output_dir.sub=1", "train.output_dir is a plain value, it has no key 'sub'"),
+        (
+            "train.output_dir.sub=1",
+            "train.output_dir is a plain value, it has no key 'sub'; set the whole: "
+            r"train.output_dir=\.\.\.$",
+        ),
+        ("train.ema.decay=0.9", r"set the whole: train.ema={decay:...,warmup_iters:...,start_iter"),
+        ("train.fast_dev_run=True", "train has no key 'fast_dev_run'; it has: "),
+        ("train.max_itr=5", r"; did you mean train.max_iter\? It has: "),
         ("train.max_iter", "malformed: write path.key=value"),
         ("--resume", "option '--resume' comes behind a path.key=value.*put all options before"),
         ("+train.new=1", "only path.key=value is supported"),
@@ -53,6 +60,13 @@ def test_a_reference_that_leads_nowhere_can_be_replaced_by_a_value() -> None:
 def test_a_wrong_override_is_an_error_that_names_the_fix(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(CONFIG, [override])
+
+
+def test_a_data_set_by_name_has_no_parts_and_is_replaced_whole() -> None:
+    recipe = str(Path(__file__).parents[2] / "configs" / "petr_eva02_l_800x320_24ep.py")
+    fix = r"set the whole: dataloader.test.dataset={root:...,version:...,split:...}$"
+    with pytest.raises(ConfigError, match=fix):
+        load_config(recipe, ["dataloader.test.dataset.root=data/mine"])
 
 
 def test_settings_that_an_older_configuration_lacks_can_be_set() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -89,6 +90,18 @@ def test_more_processes_than_gpus_is_an_error(monkeypatch) -> None:
         launch(print, (), num_processes=-1, use_gpu=False)
 
 
+def test_processes_on_the_cpu_are_said_to_be(started: list, monkeypatch, capsys) -> None:
+    for has_gpu, why in ((False, "torch sees no GPU here"), (True, "train.device is cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        launch(print, (), num_processes=4, use_gpu=False)
+        line = "--num-gpus 4 starts 4 processes on the CPU, which share its cores: "
+        assert capsys.readouterr().out == f"{line}{why}\n"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    launch(print, (), num_processes=4, use_gpu=True)
+    launch(print, ("only me",), num_processes=1, use_gpu=False)
+    assert capsys.readouterr().out == "only me\n"
+
+
 def test_half_set_variables_of_a_launcher(monkeypatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
@@ -103,6 +116,10 @@ def test_half_set_variables_of_a_launcher(monkeypatch) -> None:
         (["--num-machines=2"], "--num-machines 2 needs --dist-url"),
         (["--machine-rank=1"], "--machine-rank 1 with --num-machines 1"),
         (["--num-gpus=-1"], "--num-gpus -1"),
+        (
+            ["--num-gpus=0", "train.device=cuda:1"],
+            "--num-gpus 0 asks for the CPU, and train.device=cuda:1 for a GPU: leave one",
+        ),
     ],
 )
 def test_the_tool_says_in_a_line_what_makes_no_job(
@@ -121,6 +138,16 @@ def test_the_tool_leaves_the_port_to_the_launch(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "--config-file", file, "--num-gpus=2"])
     lazyconfig_train_net.invoke_main()
     assert given["num_processes"] == 2 and given["dist_url"] is None
+
+
+@pytest.mark.parametrize("words", [[], ["train.device=cpu"], ["train.device=auto"]])
+def test_no_gpus_mean_the_cpu_whatever_the_recipe_says(words: list[str], monkeypatch) -> None:
+    load = lazyconfig_train_net.load_config
+    asked = words or ["train.device=cuda"]  # by the recipe, where nobody has typed it
+    monkeypatch.setattr(lazyconfig_train_net, "load_config", lambda file, *_: load(file, asked))
+    file = str(Path(__file__).with_name("toy_config.py"))
+    args = argparse.Namespace(config_file=file, opts=words, num_gpus=0)
+    assert lazyconfig_train_net.configuration(args).train.device == "cpu"
 
 
 def out_of_memory() -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from streampetr_vit.engine import load_config
+from streampetr_vit.engine import load_config, train
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TOY = str(Path(__file__).with_name("toy_config.py"))
 LAYER_DECAY = str(CONFIGS / "streampetr_eva02_l_800x320_24ep_layer_decay.py")
 
 
@@ -94,3 +95,26 @@ class Blocks(torch.nn.Module):
 def test_more_iterations_than_the_curves_can_count_are_refused() -> None:
     with pytest.raises(InputError, match="more than 2147483647: lower schedule.epochs"):
         Recipe.derive(6, 1, 1, epochs=1e30)
+
+
+@pytest.mark.parametrize(("max_iter", "is_short"), [(5, True), (4, True), (6, False)])
+def test_a_run_that_ends_inside_its_warm_up_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, max_iter: int, is_short: bool
+) -> None:
+    words = [f"train.max_iter={max_iter}", "dataloader.evaluator=null"]
+    train(load_config(TOY, [*words, f"train.output_dir={tmp_path}"]))  # warms up for 5 iterations
+    found = [r.getMessage() for r in caplog.records if "ends inside its warm-up" in r.getMessage()]
+    assert len(found) == is_short
+    for text in found:
+        assert f"the run has {max_iter} iterations (train.max_iter)" in text
+        assert "schedule.warmup_iters=5. The learning rate starts at 0.333 of optimizer.lr" in text
+
+
+def test_epochs_that_are_shorter_than_the_warm_up_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cfg = load_config(TOY, ["schedule.warmup_iters=12"])
+    Recipe.of(cfg, 48, 1).warn_of_warmup(cfg.schedule)  # twice 12 iterations
+    assert not caplog.records
+    Recipe.of(cfg, 24, 1).warn_of_warmup(cfg.schedule)
+    assert "12 iterations (schedule.epochs=2) and ends" in caplog.text

@@ -180,6 +180,90 @@ def test_the_file_with_own_names_is_refused_by_the_name_of_the_other_one(tmp_pat
         evaluate_results(tmp_path / "out" / "results_nusc.json", records, tmp_path / "again")
 
 
+def _changed(kind: str, results: dict[str, Any], token: str) -> None:
+    """Changes the results of a sample."""
+    box = results[token][0]
+    if kind in box:
+        box[kind] = {"size": [1.0, 2.0], "sample_token": "elsewhere"}.get(kind, "walker")
+    elif kind == "501 boxes":
+        results[token] = [box] * 501
+    elif kind == "no list":
+        results[token] = {"boxes": []}
+    elif kind == "no box":
+        results[token][0] = "car"
+    elif kind == "no velocity":
+        del box["velocity"]
+    else:
+        box["translation"] = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("501 boxes", " has 501 boxes; keep the best 500 of each sample"),
+        ("size", ": Size must have 3 elements"),
+        (
+            "detection_name",
+            ": Unknown detection_name walker; the file must have .*, which has them",
+        ),
+        ("attribute_name", ": Unknown attribute_name walker; .*_scored.json, which has them"),
+        ("sample_token", ": a box has sample_token 'elsewhere'; it must be the sample's"),
+        ("no list", " has {'boxes': \\[\\]}; it must be a list of boxes"),
+        ("no box", ": 'car' is no box; it must be an object"),
+        ("no velocity", ": a box has no velocity; add it"),
+        ("null", r": a box has a value of a wrong kind \(.*: {.*"),
+    ],
+)
+def test_a_file_that_the_metric_refuses_is_one_line_with_the_sample(
+    tmp_path: Path, kind: str, reason: str
+) -> None:
+    token = write_tables(tmp_path, frames=1)[-1].token
+    records = load_split(tmp_path, VERSION, "val")
+    results: dict[str, Any] = {one: [] for one in records.tokens}
+    results[token] = [
+        dict(
+            sample_token=token,
+            translation=[0.0, 0.0, 0.0],
+            size=[1.0, 1.0, 1.0],
+            rotation=[1.0, 0.0, 0.0, 0.0],
+            velocity=[0.0, 0.0],
+            detection_name="car",
+            detection_score=0.5,
+            attribute_name="",
+        )
+    ]
+    _changed(kind, results, token)
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"meta": {}, "results": results}))
+    with pytest.raises(InputError, match=rf"mine.json cannot be scored: sample '{token}'{reason}$"):
+        evaluate_results(file, records, tmp_path / "out")
+
+
+def test_a_file_of_other_samples_is_refused_before_the_devkit_reads_a_table(
+    tmp_path: Path,
+) -> None:
+    write_tables(tmp_path, frames=3)
+    records = load_split(tmp_path, VERSION, "val")
+    first, *others = records.tokens
+    for row in ("sample", "scene"):
+        (tmp_path / VERSION / f"{row}.json").unlink()
+    file = tmp_path / "mine.json"
+
+    def message(tokens: Sequence[str], **more: Any) -> str:
+        file.write_text(json.dumps({"results": dict.fromkeys(tokens, ()), **more}))
+        with pytest.raises(InputError) as error:
+            evaluate_results(file, records, tmp_path / "out")
+        return str(error.value)
+
+    assert 'cannot be scored: it has no "meta"; add one' in message(records.tokens)
+    total = len(records)
+    missing = message(others, meta={})
+    assert f"mine.json cannot be scored: 1 of {total} samples (first: {first}) are" in missing
+    assert "a list of boxes, it may be empty" in missing
+    unknown = message([*records.tokens, "a", "b"], meta={})
+    assert f"2 of {total + 2} samples (first: a) are not in the data set: take them out" in unknown
+
+
 def test_nothing_that_the_metric_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = replace(OWN, classes=(ANIMAL, ObjectClass("tram", ["vehicle.tram"])))
     truth = write_tables(tmp_path, frames=1, layout=Layout(spec))

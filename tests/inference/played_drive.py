@@ -15,7 +15,7 @@ from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.files import replacing
 from streampetr_vit.inference.play_record import PlayRecord, Progress
-from streampetr_vit.inference.playing import Play, play_scenes
+from streampetr_vit.inference.playing import Play, SceneReader, play_scenes
 from streampetr_vit.inference.shares import ONE_PROCESS, Part, choose_scenes
 from streampetr_vit.inference.sinks import NuScenesResults, ObjectLines, Scene
 from streampetr_vit.inference.sources import Source
@@ -143,7 +143,7 @@ class PictureSink:
 def play_of(
     source: Source,
     out: Path,
-    predictor: FakePredictor,
+    predictor: SceneReader,
     save_frames: int = 1,
     min_score: float = 0.0,
     draw: bool = True,
@@ -171,7 +171,7 @@ def play_of(
 def played(
     source: Source,
     out: Path,
-    predictor: FakePredictor | None = None,
+    predictor: SceneReader | None = None,
     *,
     settings: dict[str, Any] | None = None,
     part: Part = ONE_PROCESS,

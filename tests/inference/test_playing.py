@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drive_folder import rows_of_drive, write_csv, write_drive, write_video
-from played_drive import FakePredictor, Killed, files_in, played
+from played_drive import FakePredictor, Killed, files_in, play_of, played
+from tiny_car import make_predictor
 
 from streampetr_vit.data.image_io import BadImageError
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
+from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.playing import play_scenes
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
 from streampetr_vit.inference.sources import FolderSource
+from streampetr_vit.structures import Objects
 
 FRAMES = 7
 
@@ -144,6 +151,39 @@ def test_a_kill_between_any_two_changes_on_the_disk(tmp_path: Path) -> None:
         assert files_in(out) == wanted, number
 
 
+@pytest.mark.parametrize("frame", [1, 3, 5])
+def test_a_network_goes_on_bit_for_bit(
+    source: FolderSource, tmp_path: Path, frame: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_frames(prepared: Sequence[Any]) -> list[Objects]:
+        if calls.pop():
+            return detect(prepared)
+        raise Killed
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    played(source, whole, make_predictor())
+    predictor = make_predictor()
+    detect, calls = predictor.detect, [False, *[True] * frame]
+    monkeypatch.setattr(predictor, "detect", first_frames)
+    with pytest.raises(Killed):
+        played(source, killed, predictor)
+    played(source, killed, make_predictor())
+    assert files_in(killed) == files_in(whole)
+    assert len((whole / "objects.jsonl").read_bytes()) > 10_000
+
+
+def test_the_state_is_stored_by_time_too(source: FolderSource, tmp_path: Path) -> None:
+    def start(predictor: FakePredictor) -> None:
+        play = replace(play_of(source, tmp_path, predictor), save_frames=1000, save_seconds=0.0)
+        play_scenes(play, choose_scenes(source), {})
+
+    with pytest.raises(Killed):
+        start(FakePredictor(dies_at=3))
+    predictor = FakePredictor()
+    start(predictor)
+    assert predictor.calls == FRAMES - 3
+
+
 def test_half_a_line_and_lines_behind_the_count_are_cut_off(
     source: FolderSource, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +244,21 @@ def test_files_of_another_program_are_not_overwritten(source: FolderSource, tmp_
     assert (tmp_path / "other.txt").read_text() == "mine"
 
 
+def test_two_programs_do_not_play_into_one_folder(source: FolderSource, tmp_path: Path) -> None:
+    with (
+        PlayRecord(tmp_path).alone(),
+        pytest.raises(InputError, match="another program is playing into"),
+    ):
+        played(source, tmp_path, overwrite=True)
+    assert played(source, tmp_path).frames == FRAMES
+
+
+def test_a_folder_that_cannot_be_made(source: FolderSource, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write .*file/out"):
+        played(source, tmp_path / "file" / "out")
+
+
 def test_weak_objects_are_left_out_of_the_files(source: FolderSource, tmp_path: Path) -> None:
     played(source, tmp_path, min_score=0.5)
     scores = [
@@ -257,8 +312,6 @@ def test_broken_pictures_are_counted_over_a_restart(
 
 
 def test_only_the_first_broken_pictures_are_named() -> None:
-    from streampetr_vit.inference.play_record import Progress
-
     total = Progress(complete=True)
     for scene in "ab":
         progress = Progress()
@@ -318,20 +371,33 @@ def test_scenes_are_chosen_by_name(source: FolderSource) -> None:
 
 
 def test_items_are_made_ahead_in_order_and_errors_come_in_their_turn() -> None:
-    made = []
+    read, gate = [], threading.Event()
 
     def items() -> Iterator[int]:
         for number in range(4):
-            made.append(number)
+            read.append(number)
             yield number
         raise ValueError("the fifth")
 
+    def made(number: int) -> int:
+        if number == 0:
+            assert gate.wait(10)  # the second one is finished before the first
+        gate.set() if number == 1 else None
+        return 10 * number
+
     taken = []
     with pytest.raises(ValueError, match="the fifth"):
-        for item in ahead(items(), 2):
+        for item in ahead(items(), made, 2):
             taken.append(item)
-            assert max(made) <= item + 3
-    assert taken == [0, 1, 2, 3]
+            assert len(read) <= len(taken) + 2
+    assert taken == [0, 10, 20, 30]
+
+
+def test_an_error_of_the_work_comes_in_its_turn() -> None:
+    made = ahead(iter([1, 0]), lambda number: 1 / number)
+    assert next(made) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(made)
 
 
 def test_a_part_file_grows_and_is_cut(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_same_command_again_and_other_ones(
     play(run, tmp_path, *words)
     before = files_in(tmp_path)
     play(run, tmp_path, *words)
-    assert "no frame was left" in capsys.readouterr().out and files_in(tmp_path) == before
+    assert "nothing was left to do" in capsys.readouterr().out and files_in(tmp_path) == before
     for change, what in (
         (["--min-score", "0.5"], "with min score 0.0, and now it is 0.5"),
         (["--write", "nuscenes"], r"with write \['json'\], and now it is \['nuscenes'\]"),

@@ -106,7 +106,9 @@ def test_weights_for_another_size_need_a_word(released: Path, tmp_path: Path, ca
 
 def test_bad_input_is_one_line(released: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "w.pth"
-    assert "'no.pth' does not exist" in failure(capsys, "no.pth", out)
+    message = failure(capsys, "no.pth", out)
+    assert "'no.pth' does not exist" in message and "train.init_checkpoint" not in message
+    assert message.rstrip().endswith("correct the path of the input")
     (tmp_path / "page.pth").write_text("<html>")
     assert "page.pth is not a checkpoint" in failure(capsys, tmp_path / "page.pth", out)
     assert "must end with .pth" in failure(capsys, released, tmp_path / "w.bin")
@@ -123,6 +125,17 @@ def test_bad_input_is_one_line(released: Path, tmp_path: Path, capsys) -> None:
     message = failure(capsys, released, out, "--config-file", tmp_path / "wrong.yaml")
     assert "model.backbone.net cannot be built: " in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.pth", "wrong.yaml"]
+
+
+def test_damaged_rotary_tables_are_named_with_their_file(
+    released: Path, tmp_path: Path, capsys
+) -> None:
+    content = torch.load(released, weights_only=True)
+    content["state_dict"]["img_backbone.rope_win.freqs_sin"] += 2
+    torch.save(content, tmp_path / "bad.pth")
+    message = failure(capsys, tmp_path / "bad.pth", tmp_path / "w.pth")
+    assert f"{tmp_path / 'bad.pth'}: rotary table img_backbone.rope_win.freqs_sin holds" in message
+    assert "copy or download it again" in message
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])

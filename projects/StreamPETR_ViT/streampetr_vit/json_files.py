@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from streampetr_vit.downloads import left_instead
 from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.texts import printable
 
@@ -19,9 +20,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         InputError: it is no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
     except OSError as error:
         raise MissingFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    if instead := left_instead(data[:512]):
+        raise InputError(f"{path} is not valid JSON but {instead}")
+    try:
+        return json.loads(data.decode("utf-8"))
     # No JSON, no UTF-8, an int of more than 4300 digits; lists nested thousands deep.
     except (ValueError, RecursionError) as error:
         raise InputError(

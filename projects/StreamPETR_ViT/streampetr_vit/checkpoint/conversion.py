@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -64,7 +65,7 @@ def convert_file(
         averaged: take the moving average of the weights, see `weights_of`.
     """
     path = os.fspath(path)
-    content = read_checkpoint(path, lazily=True)
+    content = read_checkpoint(path, lazily=True, advice="correct the path of the input")
     weights = weights_of(content, path, averaged=averaged)
     return convert(weights, source, target, path=path, settings=content.get(SETTINGS), **options)
 
@@ -109,7 +110,8 @@ def convert(
     tensors |= changed
     whole = source in _DETECTORS and only is None
     if whole and source != "ours":
-        tensors, settings = detector_from_streampetr(weights)
+        with _of_file(path):
+            tensors, settings = detector_from_streampetr(weights)
     # A whole detector is for its own ranges and window sizes, a backbone for any.
     known = parse_settings(settings, path) if whole else {}
     found = differences(known, of_model)
@@ -126,8 +128,18 @@ def convert(
     if target == "streampetr":
         known = {**of_model, **known}  # what the file records goes before the model's
         _check_constants(path, tensors, known)
-        tensors = detector_to_streampetr(tensors, known)
+        with _of_file(path):
+            tensors = detector_to_streampetr(tensors, known)
     return Conversion(source, target, tensors, known, dict(weights), resized, unused, fit, notes)
+
+
+@contextmanager
+def _of_file(path: str) -> Iterator[None]:
+    """Names the file in errors about its tensors."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _checked_source(names: Iterable[str], source: str, target: str, path: str) -> str:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from streampetr_vit.checkpoint.given_file import ENDINGS, check_given_file
 from streampetr_vit.errors import CheckpointError, InputError, OutputError
 from streampetr_vit.files import replacing
 
@@ -30,7 +31,6 @@ from streampetr_vit.files import replacing
 AUTHOR = "streampetr_vit"
 # The entry that holds what `checkpoint.settings` knows of a detector.
 SETTINGS = "settings"
-_ENDINGS = (".pth", ".pt", ".safetensors")
 
 
 class StandIn:
@@ -73,28 +73,22 @@ _ALLOWED: list[Any] = [
 ]
 
 
-def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | os.PathLike[str], *, lazily: bool = False, advice: str = "correct the path"
+) -> dict[str, Any]:
     """Reads a checkpoint file into memory on the CPU; nothing in it is executed.
 
     Args:
         path: a file of `torch.save`, or a .safetensors file ({"model": ..., "settings": ...}).
         lazily: where the file allows it, tensors are views of the file, read from the disk when
             they are used. The file must not be overwritten meanwhile.
+        advice: what to do where there is no such file.
 
     Raises:
         CheckpointError: missing, unreadable or refused file, or one that does not hold a dict.
     """
     path = os.fspath(path)
-    if os.path.isdir(path):
-        found = sorted(file.name for file in Path(path).iterdir() if file.suffix in _ENDINGS)
-        there = f"files in it: {', '.join(found[:10])}" if found else "no checkpoint is in it"
-        raise CheckpointError(f"checkpoint {path!r} is a folder: give a file; {there}")
-    if not os.path.isfile(path):
-        raise CheckpointError(
-            f"checkpoint {path!r} does not exist (current folder: {os.getcwd()}); correct "
-            'train.init_checkpoint ("" starts from random weights) or, with --resume, the file '
-            "last_checkpoint in the output folder. docs/checkpoints.md says which files there are"
-        )
+    check_given_file(path, advice)
     try:
         is_safetensors = path.endswith(".safetensors")
         content = _read_safetensors(path) if is_safetensors else _read_torch(path, lazily)
@@ -230,7 +224,7 @@ class _WatchedFile:
 
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raises InputError unless a checkpoint can have this name."""
-    if not os.fspath(path).endswith(_ENDINGS):
+    if not os.fspath(path).endswith(ENDINGS):
         raise InputError(f"output {os.fspath(path)!r} must end with .pth, .pt or .safetensors")
 
 

@@ -19,6 +19,7 @@ from streampetr_vit.checkpoint.adapters.renaming import examples
 from streampetr_vit.checkpoint.files import SETTINGS, read_checkpoint, write_torch
 from streampetr_vit.checkpoint.fit import KeyReport, groups
 from streampetr_vit.checkpoint.formats import AVERAGE, weights_of
+from streampetr_vit.checkpoint.given_file import NAMED_BY_SETTING
 from streampetr_vit.checkpoint.settings import (
     LOSSES,
     Settings,
@@ -146,7 +147,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         path = self._local_path(path)
         # Weights are copied into the model. The state of an optimiser is not: it must not depend
         # on a file that training may overwrite.
-        content = read_checkpoint(path, lazily=not names)
+        content = read_checkpoint(path, lazily=not names, advice=NAMED_BY_SETTING)
         weights = weights_of(content, path, averaged=self._averaged and not resuming)
         weights = {n: value for n, value in weights.items() if not n.startswith(self._leave_out)}
         model = self.model.state_dict()

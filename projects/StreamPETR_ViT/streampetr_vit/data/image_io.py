@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from streampetr_vit.downloads import left_instead
 from streampetr_vit.errors import UserError
 
 # A marker that ends the picture, or that begins a segment with its length. Compressed data hold
@@ -56,7 +57,9 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = None if found is None else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
-        raise BadImageError(f"{picture} is none that can be decoded ({len(data)} bytes)")
+        instead = left_instead(data[:512])
+        undecoded = f"none that can be decoded ({len(data)} bytes)"
+        raise BadImageError(f"{picture} is {f'no picture but {instead}' if instead else undecoded}")
     if image.shape[:2] != (size[1], size[0]):
         raise BadImageError(f"{picture} has another size in its header than in its pixels")
     return image

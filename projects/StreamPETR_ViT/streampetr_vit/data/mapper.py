@@ -167,9 +167,11 @@ class NuScenesMapper:
             except BadImageError as error:
                 message = f"sample {record.token}: {error}"
                 if self.on_bad_image == "raise":
+                    part = "train" if self.training else "test"
                     raise BadImageError(
-                        f'{message}. Restore the file, or set on_bad_image="count" to go on with '
-                        "black pixels and a log line"
+                        f"{message}. Restore the file, or set "
+                        f"dataloader.{part}.mapper.on_bad_image=count to go on with black pixels "
+                        "and a log line"
                     ) from error
                 bad.append(message)
         return torch.from_numpy(images), bad

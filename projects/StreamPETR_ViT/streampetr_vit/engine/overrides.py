@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.configuration.arguments import keys_of
 from streampetr_vit.configuration.moved import KEYS
-from streampetr_vit.engine.setting_tables import OPTIONAL
+from streampetr_vit.engine.setting_tables import OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, one_line
 from streampetr_vit.texts import nearest
 
@@ -116,10 +116,22 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
     if moved is not None:
         return f"override {override!r}: this key is gone; set {moved} instead, which all parts read"
     if not allowed:
-        return f"override {override!r}: {where} is a plain value, it has no key {part!r}"
+        whole = f"{where}={_whole(where)}"
+        return (
+            f"override {override!r}: {where} is a plain value, it has no key {part!r}; set the "
+            f"whole: {whole}"
+        )
     near = nearest(part, allowed, likeness=0.5)
     paths = [".".join((*parents, name)) for name in near]
-    hint = f"did you mean {' or '.join(paths)}? " if near else ""
+    hint = f"did you mean {' or '.join(paths)}? It has" if near else "it has"
     # "_target_" can be set, but is no setting that a user looks for.
     shown = [key for key in allowed if key != "_target_"]
-    return f"override {override!r}: {where} has no key {part!r}; {hint}It has: {', '.join(shown)}"
+    return f"override {override!r}: {where} has no key {part!r}; {hint}: {', '.join(shown)}"
+
+
+def _whole(where: str) -> str:
+    """A value for all of a setting that may have parts, as it is typed."""
+    split = (path.rpartition(".") for path in SETTINGS)
+    known = [key for parent, _, key in split if parent == where]
+    # The first ones: what comes later is rarely set.
+    return f"{{{','.join(f'{key}:...' for key in known[:3])}}}" if known else "..."

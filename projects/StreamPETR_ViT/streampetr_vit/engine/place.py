@@ -7,6 +7,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from streampetr_vit.errors import InputError
 
 _UNSET = "or, to run on this machine alone, type: unset RANK WORLD_SIZE LOCAL_RANK"
@@ -105,3 +107,9 @@ def check_machines(num_machines: int, machine_rank: int, dist_url: str | None) -
             f"--num-machines {num_machines} needs --dist-url: on every machine the same address of "
             "machine 0 and a free port of it, for example --dist-url tcp://10.0.0.1:29500"
         )
+
+
+def processes_on_cpu(count: int) -> str:
+    """What to say where --num-gpus counts processes of the CPU."""
+    why = "train.device is cpu" if torch.cuda.is_available() else "torch sees no GPU here"
+    return f"--num-gpus {count} starts {count} processes on the CPU, which share its cores: {why}"

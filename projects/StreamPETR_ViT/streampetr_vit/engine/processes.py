@@ -22,7 +22,12 @@ import torch.multiprocessing as mp
 from streampetr_vit.checkpoint.background import finish_writes
 from streampetr_vit.engine import group
 from streampetr_vit.engine.failures import LostProcessError, ProcessError, failures_in_words
-from streampetr_vit.engine.place import Place, check_machines, place_of_launcher
+from streampetr_vit.engine.place import (
+    Place,
+    check_machines,
+    place_of_launcher,
+    processes_on_cpu,
+)
 from streampetr_vit.engine.signals import passing_on_signals
 from streampetr_vit.errors import InputError, UserError
 
@@ -75,6 +80,8 @@ def launch(
     check_machines(num_machines, machine_rank, dist_url)
     _check_gpus(num_processes, use_gpu)
     num_processes = max(num_processes, 1)
+    if num_processes > 1 and not use_gpu:
+        print(processes_on_cpu(num_processes), flush=True)
     if num_processes * num_machines == 1:
         with failures_in_words():
             main(*args)

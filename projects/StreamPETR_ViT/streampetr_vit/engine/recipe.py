@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from streampetr_vit.engine.setting_tables import MOST_ITERS
 from streampetr_vit.errors import InputError
 from streampetr_vit.solver import WeightAverage, batch_lr_factor, iterations_per_epoch
 from streampetr_vit.solver.schedule import PUBLISHED_LR
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,21 @@ class Recipe:
             "recomputed": _recomputed(model),
         }
         return "effective recipe\n" + "\n".join(f"  {k:<15}{v}" for k, v in lines.items())
+
+    def warn_of_warmup(self, schedule: DictConfig) -> None:
+        """Says so where the run ends before its warm-up."""
+        if schedule.warmup_iters < self.max_iter:
+            return
+        asked = "train.max_iter" if self.epochs is None else f"schedule.epochs={self.epochs:g}"
+        logger.warning(
+            "the run has %d iterations (%s) and ends inside its warm-up: "
+            "schedule.warmup_iters=%d. The learning rate starts at %.3g of optimizer.lr and never "
+            "reaches it: lower schedule.warmup_iters, or train longer",
+            self.max_iter,
+            asked,
+            schedule.warmup_iters,
+            schedule.warmup_factor,
+        )
 
     def _describe_scale(self) -> str:
         if self.lr_batch is None:

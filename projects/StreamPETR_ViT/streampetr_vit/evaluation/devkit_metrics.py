@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
+from streampetr_vit.evaluation.devkit_boxes import devkit_boxes
 from streampetr_vit.evaluation.scoring import BIKE_RACK, OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.progress import progress
@@ -40,7 +41,9 @@ def evaluate_results(
         submission, as the devkit's own main() adds it, and "num_gt_boxes", class -> scored boxes.
 
     Raises:
-        InputError: the metric knows no class of the data set, or refuses the file.
+        MissingFileError: no such file.
+        InputError: the metric knows no class of the data set; the file lacks samples or has others,
+            or the metric refuses a box.
     """
     scoring = Scoring.of(records.spec)
     if not scoring.names:
@@ -49,19 +52,20 @@ def evaluate_results(
             "of a class in dataset_spec.classes"
         )
     os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
+    predictions, meta = devkit_boxes(Path(results_path), records.tokens)
     from nuscenes import NuScenes
 
     nusc = NuScenes(records.version, str(records.root), verbose=False)
     if not scoring.is_official:
         _translate(nusc, records.spec, scoring)
     classes = set(scoring.names.values())
-    evaluation = _detection_eval(nusc, Path(results_path), records.tokens, classes)
+    evaluation = _detection_eval(nusc, predictions, records.tokens, classes)
     # Not the devkit's main(): it also draws curves, and writes the same files in its own way.
     metrics, details = evaluation.evaluate()
 
     counts = Counter(box.detection_name for box in evaluation.gt_boxes.all)
     summary = metrics.serialize() | {
-        "meta": dict(evaluation.meta),
+        "meta": meta,
         "num_gt_boxes": {name: counts[name] for name in evaluation.cfg.class_names},
     }
     for name, content in (("summary", summary), ("details", details.serialize())):
@@ -90,7 +94,7 @@ def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
         sample["data"]["LIDAR_TOP"] = tokens[min(range(len(tokens)), key=lambda k: abs(delays[k]))]
 
 
-def _detection_eval(nusc: Any, results_path: Path, tokens: list[str], classes: set[str]) -> Any:
+def _detection_eval(nusc: Any, predictions: Any, tokens: list[str], classes: set[str]) -> Any:
     """A devkit `DetectionEval` over exactly these samples and classes."""
     from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
@@ -109,15 +113,6 @@ def _detection_eval(nusc: Any, results_path: Path, tokens: list[str], classes: s
             ranges = self.cfg.class_range.items()
             self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
             self.cfg.class_names = self.cfg.class_range.keys()
-            try:
-                predictions, self.meta = loaders.load_prediction_of_sample_tokens(
-                    str(results_path), self.cfg.max_boxes_per_sample, DetectionBox, tokens
-                )
-            except AssertionError as error:  # the devkit's way to refuse a file
-                raise InputError(
-                    f"{results_path} cannot be scored: {error}. (Of own classes the evaluator "
-                    "writes results_scored.json, which has the metric's names.)"
-                ) from error
             # The devkit shows a bar whatever it is told.
             shown = SimpleNamespace(
                 tqdm=lambda items, **_: progress(items, "true boxes", "samples")

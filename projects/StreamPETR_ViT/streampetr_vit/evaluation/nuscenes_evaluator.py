@@ -23,6 +23,7 @@ from streampetr_vit.evaluation.result_format import (
     write_results,
 )
 from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE
+from streampetr_vit.evaluation.sample_tokens import check_samples, require_none
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.files import check_space
@@ -226,23 +227,20 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def _check_tokens(self, tokens: Sequence[str]) -> None:
         """Raises InputError unless each sample of the split is among them, once."""
-        expected = dict.fromkeys(self._records.tokens)  # ordered, and quick to search
-        counts = Counter(tokens)
-        # The metric would count a missing sample as one without detections.
-        missing = [token for token in expected if token not in counts]
-        unknown = [token for token in counts if token not in expected]
-        twice = [] if self._allow_padding else [token for token in counts if counts[token] > 1]
-        sharding = (
-            "give every process its own samples (the loader's "
-            'sharding="scene"), or set allow_padding=True'
+        check_samples(
+            tokens,
+            self._records.tokens,
+            "got no detections; run the test loader over the whole set",
+            "are not in the evaluator's data set; give it the loader's",
         )
-        for found, total, problem in (
-            (missing, len(expected), "got no detections; run the test loader over the whole set"),
-            (unknown, len(counts), "are not in the evaluator's data set; give it the loader's"),
-            (twice, len(counts), f"were evaluated more than once; {sharding}"),
-        ):
-            if found:
-                raise InputError(f"{len(found)} of {total} samples (first: {found[0]}) {problem}")
+        counts = Counter(tokens)
+        twice = [] if self._allow_padding else [token for token in counts if counts[token] > 1]
+        require_none(
+            twice,
+            len(counts),
+            "were evaluated more than once; give every process its own samples (the loader's "
+            'sharding="scene"), or set allow_padding=True',
+        )
 
 
 def _token_and_poses(sample: Sample | Mapping[str, Any]) -> tuple[str, Pose, Pose]:

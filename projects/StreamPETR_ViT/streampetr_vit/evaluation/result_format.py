@@ -97,6 +97,11 @@ def read_results(path: str | Path) -> dict[str, list[dict[str, Any]]]:
         MissingFileError: no such file.
         InputError: not a results file.
     """
+    return read_submission(path)[0]
+
+
+def read_submission(path: str | Path) -> tuple[dict[str, list[dict[str, Any]]], Any]:
+    """The same and "meta", whatever it is; None where the file has none."""
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no results file at {path}; run the evaluation first")
@@ -106,7 +111,7 @@ def read_results(path: str | Path) -> dict[str, list[dict[str, Any]]]:
             f'{path} is no nuScenes results file: expected {{"meta": ..., "results": '
             f"{{sample token: [boxes]}}}}"
         )
-    return content["results"]
+    return content["results"], content.get("meta")
 
 
 def detections_from_records(

@@ -24,15 +24,18 @@ def check_records(records: object, class_names: Sequence[str]) -> None:
         raise InputError(f"results of a sample must be a list of boxes, not {shown(records)}")
     if len(records) > MAX_BOXES_PER_SAMPLE:
         raise InputError(
-            f"results of a sample have {len(records)} boxes; a results file may have "
-            f"{MAX_BOXES_PER_SAMPLE} for each"
+            f"results{_of_sample(records[0])}: {len(records)} boxes; a results file may have "
+            f"{MAX_BOXES_PER_SAMPLE} for each sample"
         )
     for record in records:
         problem = _problem(record, class_names)
         if problem:
-            token = record.get("sample_token") if isinstance(record, Mapping) else None
-            where = f" of sample {shown(token)}" if token else ""
-            raise InputError(f"results: a box{where} has {problem}")
+            raise InputError(f"results: a box{_of_sample(record)} has {problem}")
+
+
+def _of_sample(record: Any) -> str:
+    token = record.get("sample_token") if isinstance(record, Mapping) else None
+    return f" of sample {shown(token)}" if token else ""
 
 
 def _problem(record: Any, class_names: Sequence[str]) -> str:

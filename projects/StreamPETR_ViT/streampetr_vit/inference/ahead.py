@@ -1,27 +1,43 @@
-"""Work of the next items while the present one is in use."""
+"""Work on the next items while the present one is in use."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterator[T], count: int = 2) -> Iterator[T]:
-    """Yields the items, which another thread makes up to `count` of them ahead.
+def ahead(items: Iterator[Any], make: Callable[[Any], T], count: int = 3) -> Iterator[T]:
+    """Yields `make(item)` in the order of the items, of which up to `count` are made ahead.
 
-    Their order stays. An error of an item comes when its turn comes.
+    Args:
+        items: asked for the next one in one other thread, as a decoder of videos needs it.
+        make: called in several threads at once.
+        count: of items.
+
+    Raises:
+        Exception: of an item or of `make`, when its turn comes.
     """
-    # One thread: items are made one after the other, as a decoder of videos needs it.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
-        waiting = deque(pool.submit(next, items, _END) for _ in range(count))
+    with ThreadPoolExecutor(1, "items") as reader, ThreadPoolExecutor(count, "ahead") as makers:
+
+        def start() -> Future[Any]:
+            item = reader.submit(next, items, _END)
+            return makers.submit(_made, item, make)
+
+        waiting = deque(start() for _ in range(count))
         try:
-            while (item := waiting.popleft().result()) is not _END:
-                waiting.append(pool.submit(next, items, _END))
-                yield item  # type: ignore[misc]
+            while (made := waiting.popleft().result()) is not _END:
+                waiting.append(start())
+                yield made
         finally:
-            pool.shutdown(cancel_futures=True)
+            for pool in (makers, reader):
+                pool.shutdown(cancel_futures=True)
+
+
+def _made(item: Future[Any], make: Callable[[Any], Any]) -> Any:
+    value = item.result()
+    return _END if value is _END else make(value)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import glob
 import json
+import logging
+import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.files import replacing
+from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.json_files import read_json
 from streampetr_vit.texts import name_list, shown
+
+logger = logging.getLogger(__name__)
 
 _FIRST = 5  # broken pictures that are named
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?$")  # the names of `files.replacing`
@@ -69,6 +75,25 @@ class PlayRecord:
     def __init__(self, out: Path) -> None:
         self.out, self.parts = out, out / "parts"
         self._settings_file = out / "predict.json"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps others from playing into the same folder during the block.
+
+        Raises:
+            InputError: another program does so already.
+            OutputError: the folder cannot be made.
+        """
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.out, os.O_RDONLY)
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
+        try:
+            _lock(folder, self.out)
+            yield
+        finally:
+            os.close(folder)  # which ends the lock, as the end of a killed process does
 
     def begin(
         self, settings: Mapping[str, Any], sinks: Sequence[Sink], overwrite: bool = False
@@ -162,6 +187,17 @@ class PlayRecord:
     def _write(self, values: Mapping[str, Any]) -> None:
         with replacing(self._settings_file) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _lock(folder: int, path: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"another program is playing into {path}: wait for its end, or choose another --out"
+        ) from None
+    except OSError as error:  # a file system without locks
+        logger.info("%s cannot be locked: %s", path, error.strerror)
 
 
 def _progress(values: Any) -> Progress:

@@ -8,7 +8,8 @@ run that nothing has stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ class SceneReader(Protocol):
     """What detects in one moment after the other, such as a `Predictor`."""
 
     def prepare(self, moment: Moment) -> Any:
-        """Reads the pictures of a moment; in another thread, ahead of time."""
+        """Reads the pictures of a moment; in other threads, ahead of time."""
 
     def detect(self, prepared: Sequence[Any]) -> list[Objects]:
         """Detects in one prepared moment, and remembers it."""
@@ -87,32 +88,37 @@ def play_scenes(
         The counts of all scenes; the same on all processes.
 
     Raises:
-        InputError: the folder has results of other settings; or see the source and the predictor.
+        InputError: the folder has results of other settings, or another program plays into it; or
+            see the source and the predictor.
     """
-    record = play.record
+    with play.record.alone() if part.rank == 0 else nullcontext():
+        counts = _begin(play, settings, part, overwrite)
+        if counts is not None:
+            play.shown(sum(scene.frames for scene in share(scenes, part)), True)
+            return counts
+        for scene in share(scenes, part):
+            play_scene(play, scene)
+        part.wait()
+        counts = Progress(complete=True)
+        for scene in scenes:
+            counts.add(play.record.progress(scene))
+        part.wait()
+        if part.rank == 0:
+            for sink in play.sinks:
+                sink.finish(scenes)
+            play.record.end(counts)
+        return counts
+
+
+def _begin(play: Play, settings: Mapping[str, Any], part: Part, overwrite: bool) -> Progress | None:
+    """The counts, if an earlier start has finished everything."""
     # One process compares and removes. The others read what it has written.
     counts = None
     if part.rank == 0:
-        counts = record.begin(settings, play.sinks, overwrite)
-        record.remove_temporary(play.sinks)
+        counts = play.record.begin(settings, play.sinks, overwrite)
+        play.record.remove_temporary(play.sinks)
     part.wait()
-    if part.rank > 0:
-        counts = record.begin(settings, play.sinks)
-    if counts is not None:
-        play.shown(sum(scene.frames for scene in share(scenes, part)), True)
-        return counts
-    for scene in share(scenes, part):
-        play_scene(play, scene)
-    part.wait()
-    counts = Progress(complete=True)
-    for scene in scenes:
-        counts.add(record.progress(scene))
-    part.wait()
-    if part.rank == 0:
-        for sink in play.sinks:
-            sink.finish(scenes)
-        record.end(counts)
-    return counts
+    return counts if part.rank == 0 else play.record.begin(settings, play.sinks)
 
 
 def play_scene(play: Play, scene: Scene) -> None:
@@ -152,12 +158,12 @@ def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -
     first = 0 if others else done
     moments = islice(play.source.frames(scene.name, first), scene.frames - first)
 
-    def prepared() -> Iterator[tuple[Moment, Any]]:
-        for index, moment in enumerate(moments, first):
-            yield moment, None if index < done else play.predictor.prepare(moment)
+    def prepared(item: tuple[int, Moment]) -> tuple[int, Moment, Any]:
+        index, moment = item
+        return index, moment, None if index < done else play.predictor.prepare(moment)
 
     saved = time.monotonic()
-    for index, (moment, ready) in enumerate(ahead(prepared()), first):
+    for index, moment, ready in ahead(enumerate(moments, first), prepared):
         if index < done:
             _write(others, moment, next(known))
             continue

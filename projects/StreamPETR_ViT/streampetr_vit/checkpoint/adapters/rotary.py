@@ -12,6 +12,8 @@ from torch import Tensor
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone.rope import rotary_tables
 
+_DAMAGED = "the file is damaged; copy or download it again"
+
 
 def settings_from_rotary_tables(
     state_dict: Mapping[str, Tensor], prefix: str = ""
@@ -26,7 +28,9 @@ def settings_from_rotary_tables(
         if name.startswith(prefix) and name.endswith(".freqs_sin"):
             if table.ndim < 2 or not table.numel():
                 shape = tuple(table.shape)
-                raise InputError(f"rotary table {name} has the shape {shape}: damaged?")
+                raise InputError(f"rotary table {name} has the shape {shape}: {_DAMAGED}")
+            if not table.abs().max() <= 1:
+                raise InputError(f"rotary table {name} holds numbers that are no sines: {_DAMAGED}")
             # (T, T, head_dim) or (T * T, head_dim) -> (T * T, head_dim)
             sines[name.removeprefix(prefix).removesuffix(".freqs_sin")] = table.flatten(0, -2)
     sides = {name: math.isqrt(len(table)) for name, table in sines.items()}
@@ -49,8 +53,6 @@ def settings_from_rotary_tables(
 
 def _pre_training_grid(sines: Tensor) -> int | None:
     """Side of the grid that a table (T * T, head_dim) is scaled to; None if it does not tell."""
-    if not sines.abs().max() <= 1:
-        raise InputError("the rotary tables of the file hold numbers that are no sines: damaged?")
     side, head_dim = math.isqrt(len(sines)), sines.shape[1]
     # One token stands at the origin of any grid.
     if side < 2 or side * side != len(sines) or head_dim % 4:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from streampetr_vit.downloads import left_instead
 from streampetr_vit.errors import MissingFileError, UserError
 from streampetr_vit.texts import shown
 
@@ -227,7 +228,9 @@ class TableFolder:
                 self._progress(len(block))
                 text = block.lstrip()
             if text[:1] != b"[":
-                raise TableError(f"{path} is not a JSON list: it starts with {text[:20]!r}")
+                instead = left_instead(text[:512])
+                found = f"it is {instead}" if instead else f"it starts with {text[:20]!r}"
+                raise TableError(f"{path} is not a JSON list: {found}")
             text = text[1:]
             while block := file.read(piece_bytes):
                 self._progress(len(block))

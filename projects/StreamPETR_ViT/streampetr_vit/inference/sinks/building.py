@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streampetr_vit.inference.sinks.base import Sink
-from streampetr_vit.inference.sinks.drawings import Drawer, Pictures, Videos
+from streampetr_vit.inference.sinks.drawings import Drawer, Pictures, recordings, videos
 from streampetr_vit.inference.sinks.line_sinks import NuScenesResults, ObjectLines
 
 
@@ -31,8 +31,9 @@ class SinkOptions:
 _MAKERS: dict[str, Callable[[SinkOptions], Sink]] = {
     "json": lambda o: ObjectLines(o.out / "objects.jsonl", o.parts, o.min_score),
     "nuscenes": lambda o: NuScenesResults(o.out / "results_nusc.json", o.parts, o.min_score),
-    "video": lambda o: Videos(o.out / "videos", Drawer(o.score_threshold)),
+    "video": lambda o: videos(o.out / "videos", Drawer(o.score_threshold)),
     "png": lambda o: Pictures(o.out / "pictures", Drawer(o.score_threshold)),
+    "rrd": lambda o: recordings(o.out / "rerun", o.score_threshold),
 }
 SINK_NAMES = tuple(_MAKERS)
 

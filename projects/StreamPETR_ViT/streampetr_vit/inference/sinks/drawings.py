@@ -1,12 +1,9 @@
-"""Objects drawn on the pictures and from above: a video of each scene, or a picture of each frame.
-
-A frame is drawn as `visualization.draw_moment` does.
-"""
+"""Objects drawn on the pictures and from above: videos, pictures, recordings for a viewer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from streampetr_vit.inference.sinks.base import Scene
@@ -14,11 +11,15 @@ from streampetr_vit.inference.sinks.straight_moments import StraightMoments
 from streampetr_vit.structures import Moment, Objects
 from streampetr_vit.visualization import draw_moment, save_picture, video_writer
 from streampetr_vit.visualization.drawing import Image
-from streampetr_vit.visualization.video import HIGHEST_RATE, VideoWriter
+from streampetr_vit.visualization.rerun_recording import rerun_recording
+from streampetr_vit.visualization.video import HIGHEST_RATE
+
+Take = Callable[[Moment, Objects], object]  # takes the next frame
+Opener = Callable[[Path, Scene], AbstractContextManager[Take]]
 
 
 class Drawer:
-    """Draws frames.
+    """Draws frames as `visualization.draw_moment` does, with straight pictures.
 
     Args:
         score_threshold: weaker objects are left out.
@@ -78,34 +79,34 @@ class Pictures:
         return [self._folder]
 
 
-class Videos:
-    """A video of each scene, at the rate of its frames: videos/SCENE.mp4.
+class SceneFiles:
+    """A file for each scene, which cannot be gone on with: its maker needs all frames.
 
     Args:
-        folder: of the videos.
-        drawer: of the frames.
+        folder: of the files.
+        ending: of their names.
+        opened: opens a file of a scene, and gives what takes its frames.
     """
 
     can_append = False
 
-    def __init__(self, folder: Path, drawer: Drawer) -> None:
-        self._folder, self._drawer = folder, drawer
+    def __init__(self, folder: Path, ending: str, opened: Opener) -> None:
+        self._folder, self._ending, self._opened = folder, ending, opened
         self._stack = ExitStack()
-        self._video: VideoWriter | None = None
+        self._take: Take | None = None
 
     def open_scene(self, scene: Scene, done: int) -> None:
         """See `Sink`."""
-        path = self._folder / f"{scene.label}.mp4"
-        rate = min(scene.frames_per_second, HIGHEST_RATE)
-        self._video = self._stack.enter_context(video_writer(path, rate))
+        path = self._folder / f"{scene.label}{self._ending}"
+        self._take = self._stack.enter_context(self._opened(path, scene))
 
     def write(self, moment: Moment, objects: Objects) -> None:
         """See `Sink`."""
-        assert self._video is not None
-        self._video.write(self._drawer(moment, objects))
+        assert self._take is not None
+        self._take(moment, objects)
 
     def save(self) -> None:
-        """See `Sink`; a video cannot be gone on with."""
+        """See `Sink`; nothing of it is kept."""
 
     def close_scene(self) -> None:
         """See `Sink`."""
@@ -125,4 +126,27 @@ class Videos:
 
 
 class _AbandonedError(Exception):
-    """Ends the block of a video, so that no file of it is left."""
+    """Ends the block of a file, so that none is left."""
+
+
+def videos(folder: Path, drawer: Drawer) -> SceneFiles:
+    """A video of each scene, at the rate of its frames: videos/SCENE.mp4."""
+
+    @contextmanager
+    def opened(path: Path, scene: Scene) -> Iterator[Take]:
+        with video_writer(path, min(scene.frames_per_second, HIGHEST_RATE)) as video:
+            yield lambda moment, objects: video.write(drawer(moment, objects))
+
+    return SceneFiles(folder, ".mp4", opened)
+
+
+def recordings(folder: Path, score_threshold: float = 0.25) -> SceneFiles:
+    """A recording of each scene for rerun's viewer: rerun/SCENE.rrd."""
+    straight = StraightMoments()
+
+    @contextmanager
+    def opened(path: Path, scene: Scene) -> Iterator[Take]:
+        with rerun_recording(path, score_threshold=score_threshold) as recording:
+            yield lambda moment, objects: recording.write(straight(moment), objects)
+
+    return SceneFiles(folder, ".rrd", opened)

@@ -36,6 +36,7 @@ class FolderSource:
     Attributes:
         scenes, description: see `Source`.
         rig: the cameras.
+        columns: times, poses and names of all frames.
 
     Raises:
         MissingFileError: the folder or a file of it is missing.
@@ -60,16 +61,16 @@ class FolderSource:
             )
         self.rig = Rig.load(rig_file)
         scene = self._folder.resolve().name or "drive"
-        self._columns = _READERS[table.name](table, self.rig.names, scene)
-        check_columns(self._columns)
+        self.columns = _READERS[table.name](table, self.rig.names, scene)
+        check_columns(self.columns)
         self._pictures = {
             camera.name: find_pictures(
-                self._folder, camera, self._columns, may_miss_pictures, allow_missing_cameras
+                self._folder, camera, self.columns, may_miss_pictures, allow_missing_cameras
             )
             for camera in self.rig.cameras
         }
         self._check_pictures()
-        self.scenes = self._columns.scene_lengths()
+        self.scenes = self.columns.scene_lengths()
         videos = [v.path for v in self._pictures.values() if isinstance(v, Video)]
         self.description: Mapping[str, object] = {
             "folder": str(self._folder.resolve()),
@@ -88,7 +89,7 @@ class FolderSource:
     def frames_per_second(self, scene: str) -> float:
         """See `Source`."""
         rows = rows_of(self.scenes, scene)
-        return rate_of(self._columns.timestamp_s[rows.start : rows.stop])
+        return rate_of(self.columns.timestamp_s[rows.start : rows.stop])
 
     def _frames(self, rows: range) -> Iterator[Moment]:
         with ExitStack() as stack:  # closes videos
@@ -98,7 +99,7 @@ class FolderSource:
             }
             for row in rows:
                 yield _moment(
-                    self._columns,
+                    self.columns,
                     row,
                     self.rig,
                     {name: next(source) for name, source in pictures.items()},
@@ -106,7 +107,7 @@ class FolderSource:
 
     def _check_pictures(self) -> None:
         """Raises InputError where no camera has a picture."""
-        columns = self._columns
+        columns = self.columns
         if len(columns.pictures) < len(self.rig.cameras):  # others have one in each frame
             return
         for row, paths in enumerate(zip(*columns.pictures.values(), strict=True)):
