@@ -190,6 +190,8 @@ def test_no_pose_is_refused_with_its_frame() -> None:
     poses[7, :3, :3] *= 2
     with pytest.raises(InputError, match="vehicle_to_world of frame 7 has the upper left"):
         found(TIMES, poses)
+    with pytest.raises(InputError, match="59 times and 60 poses"):
+        found(TIMES[:-1], RIGHT)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no tables of nuScenes in {REAL}")

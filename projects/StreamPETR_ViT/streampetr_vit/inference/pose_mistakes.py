@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.inference.drive_motion import FASTEST_MPS, Drive
 from streampetr_vit.inference.time_mistakes import can_give_speeds, mistakes_of_times
 from streampetr_vit.structures import Pose
@@ -39,8 +40,14 @@ def mistakes_of_poses(
         vehicle_to_world: n poses.
 
     Raises:
-        InputError: a pose is none; names the number of its frame.
+        InputError: a pose is none, which names the number of its frame; or there are more or fewer
+            times than poses.
     """
+    if len(timestamps_s) != len(vehicle_to_world):
+        raise InputError(
+            f"{len(timestamps_s)} times and {len(vehicle_to_world)} poses: give one of each for "
+            "every frame"
+        )
     poses = [as_pose(p, f"vehicle_to_world of frame {n}") for n, p in enumerate(vehicle_to_world)]
     times = np.array(timestamps_s, dtype=np.float64)
     found = mistakes_of_times(times)
