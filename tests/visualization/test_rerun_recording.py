@@ -260,6 +260,10 @@ def test_without_the_package_an_error_says_how_to_get_it(
         with pytest.raises(InputError, match=f"rerun-sdk cannot be imported .*{command}"):
             opened()
     with monkeypatch.context() as patch:
+        patch.setenv("RERUN", "off")
+        with pytest.raises(InputError, match="RERUN=off turns recordings off: unset"):
+            opened()
+    with monkeypatch.context() as patch:
         patch.setattr(module, "version", lambda name: "0.40.0")
         with pytest.raises(InputError, match=f"is of version 0.40.0, and 0.23 .*{command}"):
             opened()
