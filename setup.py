@@ -47,8 +47,8 @@ EXTRAS = {
     "tracking": ["motmetrics>=1.4,<1.5", "pandas>=2.1"],
     # Videos as H.264. Without it OpenCV writes MPEG-4, which browsers do not play.
     "video": ["av>=15,<20"],
-    # Recordings for rerun's viewer. From 0.23.2 on rerun-sdk needs numpy 2, and pyarrow 26 does
-    # without saying so; nuscenes-devkit needs numpy<2.
+    # Recordings for rerun's viewer, which loads those of 0.23 and later. From 0.23.2 on rerun-sdk
+    # needs numpy 2, and pyarrow 26 does without saying so; nuscenes-devkit needs numpy<2.
     "rerun": ["rerun-sdk>=0.23,<0.23.2", "pyarrow>=14.0.2,<26"],
     "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
     # Attention kernels for GPUs beside torch's own, which are the default (docs/performance.md).

@@ -6,8 +6,9 @@ NAME_network.png has what the network sees in training: resized, cropped and fli
 rotated and scaled lidar frame. The boxes must lie on the objects in both.
 
 Of a rig (--rig), with a drive (--folder) or without: the classic mistakes of calibrations and
-poses. It writes PNG files with the road, distances and the horizon, as the calibration says, on the
-pictures, and the cameras from above. The status is 1 where something looks wrong.
+poses. It writes PNG files with the road, distances and the horizon, as the calibration says, and
+given boxes (--boxes) on the pictures, and the cameras from above. The status is 1 where something
+looks wrong.
 
 Example:
     python tools/check_data.py --root datasets/synthetic --version v1.0-trainval --split val \\
@@ -26,15 +27,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streampetr_vit.command_line import above_0, add_trust, at_least, file_path
+from streampetr_vit.command_line import above_0, add_trust, at_least, file_path, not_negative
 from streampetr_vit.data.checks import broken_pictures, evenly_spaced, summarise
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.engine import load_spec
-from streampetr_vit.errors import one_line_errors
+from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.inference.drive_check import DriveCheck
+from streampetr_vit.inference.given_boxes import read_boxes
 from streampetr_vit.inference.sinks.straight_moments import StraightMoments
 from streampetr_vit.inference.sources import FolderSource
 from streampetr_vit.inference.undistortion import straightened
@@ -64,6 +66,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=file_path, help="with --rig: a drive, frames.csv and pictures or videos"
     )
+    parser.add_argument(
+        "--boxes",
+        type=file_path,
+        help="with --folder: draw these too, an objects.jsonl of tools/predict.py or in its form",
+    )
+    parser.add_argument(
+        "--score-threshold", type=not_negative, default=0.25, help="of --boxes (default: 0.25)"
+    )
     parser.add_argument("--version", help="with --root: table folder, for example v1.0-mini")
     parser.add_argument("--split", help="default: all scenes")
     parser.add_argument(
@@ -91,7 +101,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.root is not None and arguments.version is None:
         parser.error("--root needs --version, for example --version v1.0-mini")
-    foreign = ("folder",) if arguments.rig is None else _OF_DATA_SETS
+    if arguments.boxes is not None and arguments.rig is not None and arguments.folder is None:
+        parser.error("--boxes needs --folder, the drive that they are of")
+    foreign = ("folder", "boxes") if arguments.rig is None else _OF_DATA_SETS
     for name in foreign:
         if getattr(arguments, name) is not None:
             other = "--root" if arguments.rig is None else "--rig"
@@ -169,9 +181,13 @@ def check_rig(arguments: argparse.Namespace) -> int:
 def draw_drive(arguments: argparse.Namespace, check: DriveCheck, rig: Rig) -> list[Path]:
     """Shows all moments of a drive to the check and draws some; the paths of the pictures."""
     source, straighten, written = FolderSource(arguments.folder), StraightMoments(), []
+    given = {}
+    if arguments.boxes is not None:
+        given = read_boxes(arguments.boxes, arguments.score_threshold)
     total = sum(count for _, count in source.scenes)
     chosen = evenly_spaced(arguments.draw, total)
     moments = (moment for scene, _ in source.scenes for moment in source.frames(scene))
+    named = 0  # frames with given boxes
     with Progress("looking over", total, "frames") as bar:
         for index, found in enumerate(moments):
             moment = replace(found, rig=rig)
@@ -180,8 +196,15 @@ def draw_drive(arguments: argparse.Namespace, check: DriveCheck, rig: Rig) -> li
                 drawn = straighten(moment)
                 written.append(arguments.out / f"{file_name(moment.scene)}_{index:05d}_rig.png")
                 title = f"{moment.scene}   frame {moment.name}   {moment.timestamp_s:.2f} s"
-                save_picture(written[-1], draw_rig(drawn.rig, drawn, title=title))
+                boxes = given.get((moment.scene, moment.name))
+                save_picture(written[-1], draw_rig(drawn.rig, drawn, boxes=boxes, title=title))
+            named += (moment.scene, moment.name) in given
             bar.update()
+    if given and not named:
+        raise InputError(
+            f"{arguments.boxes} has boxes of other frames, the first is {next(iter(given))}: give "
+            "the file of this drive"
+        )
     return written
 
 

@@ -122,6 +122,25 @@ def test_a_mistake_of_all_poses_is_found_alone(mistake: str) -> None:
     assert re.search(message, line), line
 
 
+def test_a_mistake_is_found_in_a_drive_that_reverses_for_a_while() -> None:
+    speeds = np.r_[np.full(20, 6.0), np.full(15, -2.0), np.full(24, 6.0)]
+    times, yaws, places = drive(speeds_mps=speeds)
+    right = matrices(yaws, places)
+    for wrong, message in (
+        (np.linalg.inv(right), "world_to_vehicle"),
+        (with_axes(right, "x right, y forward"), "x right, y forward"),
+        (matrices(-yaws, places), "the yaws look clockwise"),
+    ):
+        (line,) = found(times, wrong)
+        assert message in line and "; or " not in line
+
+
+def test_an_origin_ahead_of_the_axle_is_no_mistake() -> None:
+    times, yaws, places = drive()  # curves of 10 m and more
+    ahead = places + 2.7 * np.stack((np.cos(yaws), np.sin(yaws)), axis=1)
+    assert not found(times, matrices(yaws, ahead))
+
+
 def test_where_two_mistakes_look_alike_both_are_named() -> None:
     poses = matrices(*drive(turn=0.0, yaw=np.pi / 2)[1:])
     (line,) = found(TIMES, np.linalg.inv(poses))
@@ -171,6 +190,8 @@ def test_no_pose_is_refused_with_its_frame() -> None:
     poses[7, :3, :3] *= 2
     with pytest.raises(InputError, match="vehicle_to_world of frame 7 has the upper left"):
         found(TIMES, poses)
+    with pytest.raises(InputError, match="59 times and 60 poses"):
+        found(TIMES[:-1], RIGHT)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no tables of nuScenes in {REAL}")

@@ -155,9 +155,9 @@ def test_weak_objects_and_dates(tmp_path: Path) -> None:
     assert abs(away) <= np.timedelta64(1, "us")
 
 
-def test_names_of_strangers_are_names_only(tmp_path: Path) -> None:
+def test_names_with_blanks_and_signs(tmp_path: Path) -> None:
     whole = moment()
-    name = "../front (wide) \u00e4/x"
+    name = "front. wide +1"
     camera = replace(whole.rig.cameras[0], name=name)
     odd = replace(
         whole,
@@ -169,7 +169,8 @@ def test_names_of_strangers_are_names_only(tmp_path: Path) -> None:
     record(path, odd)
     schema = rr.dataframe.load_recording(path).schema()
     pictures = [c.entity_path for c in schema.component_columns() if "/picture" in c.entity_path]
-    assert pictures and {path.replace("\\/", "").count("/") for path in pictures} == {5}
+    unescaped = {entity.replace("\\", "") for entity in pictures}
+    assert unescaped == {f"/world/vehicle/cameras/{name}/picture"}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -258,6 +259,10 @@ def test_without_the_package_an_error_says_how_to_get_it(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "rerun", None)
         with pytest.raises(InputError, match=f"rerun-sdk cannot be imported .*{command}"):
+            opened()
+    with monkeypatch.context() as patch:
+        patch.setenv("RERUN", "off")
+        with pytest.raises(InputError, match="RERUN=off turns recordings off: unset"):
             opened()
     with monkeypatch.context() as patch:
         patch.setattr(module, "version", lambda name: "0.40.0")

@@ -1,26 +1,24 @@
 """Tells the classic mistakes of a drive's poses.
 
 A car moves along its x axis, forward most of the time, at a speed that cars have. A drive that does
-not is tried with the usual mistakes undone. n is the number of frames, m of those that move.
+not is tried with the usual mistakes undone. n is the number of frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streampetr_vit.errors import InputError
+from streampetr_vit.inference.drive_motion import FASTEST_MPS, Drive
 from streampetr_vit.inference.time_mistakes import can_give_speeds, mistakes_of_times
 from streampetr_vit.structures import Pose
 from streampetr_vit.structures.rigid import as_pose
 
 FloatArray = NDArray[np.float64]
 
-FASTEST_MPS = 100.0
-_CHORD_S = 0.5  # noise of positions is small against the way of that time
-_MOVING_M, _MOVING_MPS = 0.3, 0.5  # less, and no direction can be told
 _STRAIGHT = 0.01  # radians per metre: there any place on the vehicle moves as its axle does
 _LEAST_WAY_M = 5.0  # of a drive whose directions are looked at
 _LONG_BACKWARD_M = 60.0  # nobody parks so far
@@ -42,88 +40,26 @@ def mistakes_of_poses(
         vehicle_to_world: n poses.
 
     Raises:
-        InputError: a pose is none; names the number of its frame.
+        InputError: a pose is none, which names the number of its frame; or there are more or fewer
+            times than poses.
     """
+    if len(timestamps_s) != len(vehicle_to_world):
+        raise InputError(
+            f"{len(timestamps_s)} times and {len(vehicle_to_world)} poses: give one of each for "
+            "every frame"
+        )
     poses = [as_pose(p, f"vehicle_to_world of frame {n}") for n, p in enumerate(vehicle_to_world)]
     times = np.array(timestamps_s, dtype=np.float64)
     found = mistakes_of_times(times)
     if len(poses) < 3 or not can_give_speeds(times):
         return found
-    drive = _Drive.of(times, np.stack([pose.matrix() for pose in poses]))
+    drive = Drive.of(times, np.stack([pose.matrix() for pose in poses]))
     return found + (_upward(drive) or _directions(drive) or _units(drive) or _rest(drive))
 
 
-@dataclass(frozen=True)
-class _Drive:
-    times: FloatArray  # (n,) seconds
-    places: FloatArray  # (n, 3) metres
-    turns: FloatArray  # (n, 3, 3)
-    yaws: FloatArray  # (n,) of the x axis
-
-    @staticmethod
-    def of(times: FloatArray, matrices: FloatArray) -> _Drive:
-        turns = matrices[:, :3, :3]
-        return _Drive(times, matrices[:, :3, 3], turns, np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
-
-    def chords(self) -> tuple[FloatArray, FloatArray]:
-        """Ways (n, 2) from about 0.25 s before each frame to as long after it, and seconds (n,)."""
-        # The heading in the middle of a chord is the chord's own, in curves too.
-        reach = max(1, round(_CHORD_S / 2 / float(np.median(np.diff(self.times)))))
-        number = np.arange(len(self.times))
-        reach = np.minimum(reach, np.minimum(number, number[::-1]))  # (n,) 0 at both ends
-        ends, starts = number + reach, number - reach
-        return self.places[ends, :2] - self.places[starts, :2], self.times[ends] - self.times[
-            starts
-        ]
-
-    def ways(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Of m frames that move: direction of the way relative to the x axis, -pi to pi, length of
-        the way to the next frame, and curvature in radians per metre."""
-        chords, seconds = self.chords()
-        length = np.hypot(chords[:, 0], chords[:, 1])
-        speed = length / np.maximum(seconds, 1e-9)
-        moves = (length > _MOVING_M) & (speed > _MOVING_MPS) & (speed < FASTEST_MPS)
-        direction = np.arctan2(chords[:, 1], chords[:, 0]) - self.yaws
-        turn = np.abs(np.gradient(np.unwrap(self.yaws), self.times))
-        part = speed * float(np.median(np.diff(self.times)))
-        return _wrapped(direction)[moves], part[moves], (turn[moves] / speed[moves])
-
-    def steps(self) -> FloatArray:
-        """Lengths of the ways from frame to frame, (n - 1,) metres."""
-        return np.linalg.norm(np.diff(self.places, axis=0), axis=1)
-
-    def speeds(self) -> FloatArray:
-        """From frame to frame, (n - 1,) metres per second."""
-        return self.steps() / np.diff(self.times)
-
-    def with_yaws(self, yaws: FloatArray) -> _Drive:
-        return replace(self, yaws=yaws)
-
-    def inverse(self) -> _Drive:
-        turns = self.turns.transpose(0, 2, 1)
-        places = -(turns @ self.places[:, :, None])[:, :, 0]
-        return replace(
-            self, places=places, turns=turns, yaws=np.arctan2(turns[:, 1, 0], turns[:, 0, 0])
-        )
-
-    def in_degrees(self) -> _Drive:
-        """With the yaws of the way, where those in degrees, as radians, are what was given."""
-        # A yaw in degrees is lost behind full turns: it is made of the way.
-        chords, _ = self.chords()
-        way = np.arctan2(chords[:, 1], chords[:, 0])
-        if np.ptp(np.unwrap(way)) < 0.1:  # on a straight way all would agree by chance
-            return self
-        # Yaws are counted from -180 or from 0 degrees. A constant error is 57 times as large.
-        rests = [self.yaws - np.degrees(angle) for angle in (way, way % (2 * np.pi))]
-        sums = [(np.hypot(*chords.T) * np.exp(1j * rest)).sum() for rest in rests]
-        best = int(np.abs(sums).argmax())
-        close = np.cos(rests[best] - np.angle(sums[best])) > 0
-        return self.with_yaws(np.where(close, way, way + np.pi / 2))
-
-
 # What may be wrong -> the drive without it.
-_CAUSES: tuple[tuple[str, Callable[[_Drive], _Drive]], ...] = (
-    ("the poses look like world_to_vehicle: give their inverses", _Drive.inverse),
+_CAUSES: tuple[tuple[str, Callable[[Drive], Drive]], ...] = (
+    ("the poses look like world_to_vehicle: give their inverses", Drive.inverse),
     (f"{_AXES} x right, y forward: {_TURN}", lambda d: d.with_yaws(d.yaws + np.pi / 2)),
     (f"{_AXES} x left, y backward: {_TURN}", lambda d: d.with_yaws(d.yaws - np.pi / 2)),
     (f"{_AXES} x backward, y right: {_TURN}", lambda d: d.with_yaws(d.yaws + np.pi)),
@@ -131,7 +67,7 @@ _CAUSES: tuple[tuple[str, Callable[[_Drive], _Drive]], ...] = (
         "the yaws look like degrees that were turned into radians twice: multiply them by 180 / pi",
         lambda d: d.with_yaws(np.degrees(d.yaws)),
     ),
-    ("the yaws look like degrees: multiply them by pi / 180", _Drive.in_degrees),
+    ("the yaws look like degrees: multiply them by pi / 180", Drive.in_degrees),
     (
         "the yaws look like a compass's, clockwise from north: give pi / 2 - yaw, in a world with "
         "x to the east and y to the north",
@@ -144,7 +80,7 @@ _CAUSES: tuple[tuple[str, Callable[[_Drive], _Drive]], ...] = (
 )
 
 
-def _upward(drive: _Drive) -> list[str]:
+def _upward(drive: Drive) -> list[str]:
     """Vehicles whose z axis does not point up."""
     up = np.median(drive.turns[:, 2], axis=0)  # (3,): how far each axis of the vehicle points up
     if up[2] > 0.5:
@@ -160,7 +96,7 @@ def _upward(drive: _Drive) -> list[str]:
     ]
 
 
-def _directions(drive: _Drive) -> list[str]:
+def _directions(drive: Drive) -> list[str]:
     """Vehicles that do not move along their x axis, or go backward all the time."""
     angles, lengths, _ = drive.ways()
     way = float(lengths.sum())
@@ -180,19 +116,20 @@ def _directions(drive: _Drive) -> list[str]:
     seen = f"on a way of {way:.0f} m the vehicle moves {off:.0f} degrees from its x axis"
     if jumps:
         seen = f"the vehicle moves at up to {drive.speeds().max():.4g} m/s"
-    fix = "; or ".join(causes) or f"give poses of a vehicle with {_WHERE}"
+    fix = "; or ".join(causes) or f"give poses of a vehicle with {_WHERE}, and yaws in radians"
     return [f"all frames: {seen}; {fix}"]
 
 
-def _forward(drive: _Drive) -> float:
-    """How far the way agrees with the x axis: the mean cosine, 1 at best."""
+def _forward(drive: Drive) -> float:
+    """How far the way agrees with the x axis, 1 at best; 0 where most of it is backward."""
     angles, lengths, _ = drive.ways()
     if not len(angles) or np.median(drive.speeds()) > FASTEST_MPS:
         return 0.0
-    return float((np.cos(angles) * lengths).sum() / lengths.sum())
+    cosines = np.cos(angles) * lengths
+    return float(np.abs(cosines).sum() / lengths.sum()) if cosines.sum() > 0 else 0.0
 
 
-def _units(drive: _Drive) -> list[str]:
+def _units(drive: Drive) -> list[str]:
     """Positions that are not in metres."""
     speed, way = float(np.median(drive.speeds())), float(drive.steps().sum())
     if speed > FASTEST_MPS:
@@ -209,7 +146,7 @@ def _units(drive: _Drive) -> list[str]:
     return []
 
 
-def _rest(drive: _Drive) -> list[str]:
+def _rest(drive: Drive) -> list[str]:
     """Jumps, and a constant angle between the way and the x axis."""
     lines, steps, speeds = [], drive.steps(), drive.speeds()
     wrong = np.flatnonzero(speeds > FASTEST_MPS)
@@ -230,7 +167,3 @@ def _rest(drive: _Drive) -> list[str]:
             "give poses of the vehicle, not of a sensor that looks elsewhere"
         )
     return lines
-
-
-def _wrapped(angles: FloatArray) -> FloatArray:
-    return (angles + np.pi) % (2 * np.pi) - np.pi

@@ -83,16 +83,18 @@ class RerunContent:
         objects: Objects,
     ) -> None:
         self._score_threshold, self._picture_width = score_threshold, picture_width
-        self._stream = rr.RecordingStream(application)
-        self._way = Way()
-        self._stream.save(path, layout(moment.rig))
-        self._stream.send_recording_name(moment.scene or "drive")
         pose = as_pose(moment.vehicle_to_world, "vehicle_to_world")
         # Viewers have float32, which cannot tell the metres of a map from each other.
         self._origin_m = pose.translation_m.copy()
         self._with_dates = moment.timestamp_s >= EARLIEST_EPOCH_S
+        self._way = Way()
+        views, classes = layout(moment.rig), _classes(objects.spec.class_names)
+        # Last: one that is dropped without `end` may block the next one for ever.
+        self._stream = rr.RecordingStream(application)
+        self._stream.save(path, views)
+        self._stream.send_recording_name(moment.scene or "drive")
         self._log_static(WORLD, rr.ViewCoordinates.RIGHT_HAND_Z_UP)
-        self._log_static(WORLD, _classes(objects.spec.class_names))
+        self._log_static(WORLD, classes)
         self._log_static(WORLD, rr.AnyValues(origin_m=self._origin_m))
         self._log_static(f"{VEHICLE}/outline", _outline())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +81,8 @@ def rerun_recording(
         picture_width: wider pictures are made smaller, pixels.
 
     Raises:
-        InputError: rerun-sdk is not installed, another ending, or a block that wrote no moment.
+        InputError: rerun-sdk is not installed or turned off, another ending, or a block that wrote
+            no moment.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -106,7 +108,7 @@ def _require_rerun() -> None:
     """Imports the package.
 
     Raises:
-        InputError: it is not there, or not of the version that was tested.
+        InputError: it is not there, not of the version that was tested, or turned off.
     """
     try:
         found = version("rerun-sdk")
@@ -117,6 +119,9 @@ def _require_rerun() -> None:
         raise InputError(f"rerun-sdk cannot be imported ({error}): `{INSTALL}`") from error
     if not found.startswith("0.23."):
         raise InputError(f"rerun-sdk is of version {found}, and 0.23 is needed: `{INSTALL}`")
+    switch = os.environ.get("RERUN", "")
+    if switch.lower() in ("0", "off", "false"):  # rerun would drop everything without an error
+        raise InputError(f"RERUN={switch} turns recordings off: unset this environment variable")
 
 
 def _is_complete(path: Path) -> bool:
