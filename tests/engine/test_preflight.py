@@ -111,7 +111,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (train, "train", "no", "data root .*/no does not exist"),
         (train, "test", "no", "data root .*/no does not exist"),
-        (evaluate_only, "test", "there", "'v2.0' is no folder of .*/there; versions there: v1.0"),
+        (evaluate_only, "test", "there", "'v2.0' is no folder of .*/there; versions there: .*v1.0"),
     ],
 )
 def test_a_missing_data_set_ends_the_run_before_the_model_is_built(

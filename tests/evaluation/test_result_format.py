@@ -130,11 +130,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no results file at"):
         read_results(tmp_path / "none.json")
     broken = tmp_path / "broken.json"
-    broken.write_text('{"results": {"a": [')
     broken.write_text("<!doctype html><html>")
     with pytest.raises(ValueError, match=r"broken\.json is not valid JSON but a web page \(HTML\)"):
         read_results(broken)
-    broken.write_text("{")
+    broken.write_text('{"results": {"a": [')
     with pytest.raises(ValueError, match=r"broken\.json is not valid JSON \("):
         read_results(broken)
     broken.write_text("[]")

@@ -120,14 +120,16 @@ def test_poses_of_every_type_are_one(kind: Any) -> None:
 
 
 def test_a_pose_that_the_caller_writes_to_is_not_changed() -> None:
-    pose = Pose(np.array([600.0, 10, 0.5]), STRAIGHT)
+    pose = Pose(np.array([600.0, 10, 0.5]), STRAIGHT.copy())
     predictor = make_predictor(DETECTOR)
     (objects,) = at(pose)(predictor)
     before = objects.to("world").centers
     pose.translation_m[0] += 1000
+    pose.rotation_wxyz[:] = (0.8, 0, 0, 0.6)
     np.testing.assert_array_equal(objects.to("world").centers, before)
     (objects,) = predictor.predict_batch([make_moment(0.5, vehicle_to_world=pose)])
     assert objects.starts_scene
+    assert objects.vehicle_to_world.matrix()[0, 1] == pytest.approx(-0.96)
 
 
 @pytest.mark.parametrize("times", [[5.0] * 6, [0, 0, 0, 0, 1, 1, 1, 1]], ids=["constant", "whole"])

@@ -44,6 +44,8 @@ SETTINGS = tuple(
 )
 HOSTILE = ("engine/test_hostile_config.py",)
 CONFIG = ("engine/test_config.py", "configs/test_class_counts.py", "engine/test_more_hooks.py")
+RECIPE = ("engine/test_recipe.py",)
+OWN_SETS = ("evaluation/test_own_data_sets.py",)
 PREFLIGHT = ("engine/test_preflight.py",)
 RESUME = ("engine/test_resume.py", "engine/test_agreement.py")
 RUN_FOLDER = ("engine/test_run_folder.py",)
@@ -359,6 +361,11 @@ MUTATIONS = (
     Mutation("configuration/described.py", "given % needed", "needed % given", CONFIG),
     Mutation("configuration/described.py", '("head", "image_head")', '("head",)', CONFIG),
     # a run: what it needs, where it starts, how it ends
+    Mutation("engine/inputs.py", "takes_weights and (path", "(path", PREFLIGHT),
+    Mutation("engine/inputs.py", 'and "://" not in path', "", PREFLIGHT),
+    Mutation("engine/recipe.py", "warmup_iters < self.max", "warmup_iters <= self.max", RECIPE),
+    Mutation("evaluation/sample_tokens.py", "if token not in wanted", "if not token", OWN_SETS),
+    Mutation("evaluation/devkit_boxes.py", "box.sample_token != token", "not token", OWN_SETS),
     Mutation(
         "engine/preflight.py",
         "files = numbered + len(beside) + 1",

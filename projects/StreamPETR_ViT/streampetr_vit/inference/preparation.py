@@ -109,7 +109,7 @@ class Preparation:
         geometry = FrameGeometry.of(
             reference,
             vehicle_to_world,
-            np.linalg.inv(reference.matrix()) @ np.stack(to_vehicle),
+            reference.inverse_matrix() @ np.stack(to_vehicle),
             np.stack([self.pictures.straight(camera).camera.intrinsics for camera in cameras]),
         ).with_image_draws([self.pictures.draw(camera) for camera in cameras])
         sample = Sample(
@@ -201,7 +201,7 @@ def check_time(value: Any) -> float:
 
 def _moved(moment: Moment, vehicle_to_world: Pose) -> dict[str, np.ndarray]:
     """Camera -> (4, 4): vehicle at the moment of its picture -> vehicle at the given moment."""
-    to_vehicle = np.linalg.inv(vehicle_to_world.matrix())
+    to_vehicle = vehicle_to_world.inverse_matrix()
     poses, moved = moment.camera_vehicle_to_world, {}
     if not isinstance(poses, Mapping):
         raise InputError(f"camera_vehicle_to_world is {shown(poses)}: give {{camera: pose}}")

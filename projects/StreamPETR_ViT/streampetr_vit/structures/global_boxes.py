@@ -102,6 +102,7 @@ class GlobalBoxes:
         x, y, z, w = rotation.as_quat()
         cos, sin = np.cos(boxes[:, 6] / 2), np.sin(boxes[:, 6] / 2)  # (n,)
         turned = (w * cos - z * sin, x * cos + y * sin, y * cos - x * sin, z * cos + w * sin)
+        names = spec.class_names
         speeds = np.hypot(velocity[:, 0], velocity[:, 1])
         return GlobalBoxes(
             sample_token=sample_token,
@@ -110,6 +111,6 @@ class GlobalBoxes:
             rotation_wxyz=np.stack(turned, axis=1),  # (n, 4)
             velocity_global_mps=velocity,
             scores=scores[kept],
-            class_names=tuple(spec.class_names[label] for label in labels),
+            class_names=tuple(names[label] for label in labels),
             attribute_names=tuple(map(spec.attribute, labels, speeds)),
         )

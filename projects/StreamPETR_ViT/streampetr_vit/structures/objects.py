@@ -90,7 +90,7 @@ class Objects:
             yaws=np.arctan2(heading[:, 1], heading[:, 0]),
             velocities=_turned(rotation, boxes[:, 7:9]),
             scores=detections.scores.detach().cpu().double().numpy(),
-            names=np.array([spec.class_names[n] for n in detections.labels.tolist()], dtype=str),
+            names=np.array(spec.class_names)[detections.labels.cpu().numpy()],
             frame=frame,
             timestamp_s=timestamp_s,
             starts_scene=starts_scene,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +44,26 @@ class Pose:
         matrix[:3, 3] = self.translation_m
         return matrix
 
+    def inverse_matrix(self) -> np.ndarray:
+        """The inverse of `matrix`."""
+        # By the transpose: a general inverse is less exact, and starts the threads of its library.
+        matrix = self.matrix()
+        inverse = np.eye(4)
+        inverse[:3, :3] = matrix[:3, :3].T
+        inverse[:3, 3] = -(matrix[:3, :3].T @ matrix[:3, 3])
+        return inverse
+
     def rotation(self) -> Rotation:
         """The rotation part."""
+        return self._rotation
+
+    @cached_property  # a camera's pose is asked for in each of its frames
+    def _rotation(self) -> Rotation:
         return rotation_of(self.rotation_wxyz)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was computed stays here: samples travel from a loader's processes.
+        return Pose, (self.translation_m, self.rotation_wxyz)
 
 
 def rotation_of(wxyz: np.ndarray) -> Rotation:

@@ -29,7 +29,7 @@ def settings_from_rotary_tables(
             if table.ndim < 2 or not table.numel():
                 shape = tuple(table.shape)
                 raise InputError(f"rotary table {name} has the shape {shape}: {_DAMAGED}")
-            if not table.abs().max() <= 1:
+            if not table.float().abs().max() <= 1:
                 raise InputError(f"rotary table {name} holds numbers that are no sines: {_DAMAGED}")
             # (T, T, head_dim) or (T * T, head_dim) -> (T * T, head_dim)
             sines[name.removeprefix(prefix).removesuffix(".freqs_sin")] = table.flatten(0, -2)
