@@ -29,12 +29,15 @@ class BadImageError(UserError, RuntimeError):
     """A picture is missing, truncated, unreadable, or not of the size that the tables state."""
 
 
-def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_image(
+    path: Path, size: tuple[int, int], source: str = "the table sample_data"
+) -> np.ndarray:
     """Decodes a picture file. Damage in its middle that can still be decoded is not detected.
 
     Args:
         path: the file.
-        size: (width, height) that the tables state.
+        size: (width, height) that it must have.
+        source: what says so, for messages.
 
     Returns:
         (height, width, 3) uint8 BGR.
@@ -50,7 +53,7 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     found = _size_of(data)
     if found is not None and found != tuple(size):
         raise BadImageError(
-            f"{picture} is {found[0]}x{found[1]} pixels, the table sample_data says "
+            f"{picture} is {found[0]}x{found[1]} pixels, {source} says "
             f"{size[0]}x{size[1]}"
         )
     # OpenCV decodes as the reference does. Calibration is of the sensor: no turning by a tag.
@@ -79,8 +82,8 @@ def _bytes_of(path: Path, size: tuple[int, int]) -> bytes:
                 f"can need ({most})"
             )
         return path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # no path has a NUL character
+        reason = getattr(error, "strerror", None) or error
         raise BadImageError(f"picture {path} cannot be read: {reason}") from error
 
 

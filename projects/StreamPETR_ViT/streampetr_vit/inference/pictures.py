@@ -64,7 +64,7 @@ class PictureMaker:
         if isinstance(picture, np.ndarray):
             image, is_rgb = picture, self._is_rgb
         else:
-            image = read_image(Path(picture), (camera.width, camera.height))
+            image = read_image(Path(picture), (camera.width, camera.height), "the rig")
             is_rgb = False  # OpenCV's order
         self._tell(camera)
         image = self.straight(camera).apply(image)

@@ -89,7 +89,7 @@ class Preparation:
             return self._prepare(moment)
         except BadImageError as error:
             raise BadImageError(
-                f"{where}{error}. Restore the file; or leave broken pictures out with "
+                f"{where}{error}. Restore or correct it; or leave broken pictures out with "
                 'on_bad_image="count" (--on-bad-image count)'
             ) from error
         except InputError as error:
