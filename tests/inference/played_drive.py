@@ -16,6 +16,7 @@ from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.files import replacing
 from streampetr_vit.inference.play_record import PlayRecord, Progress
 from streampetr_vit.inference.playing import Play, SceneReader, play_scenes
+from streampetr_vit.inference.preparation import NoPictureError
 from streampetr_vit.inference.shares import ONE_PROCESS, Part, choose_scenes
 from streampetr_vit.inference.sinks import NuScenesResults, ObjectLines, Scene
 from streampetr_vit.inference.sources import Source
@@ -68,6 +69,8 @@ class FakePredictor:
                 continue
             cameras.append(camera.name)
             seen = zlib.crc32(picture.tobytes(), seen)
+        if bad and not cameras:
+            raise NoPictureError(bad)
         return Ready(moment, cameras, seen, bad)
 
     def detect(self, prepared: Sequence[Ready]) -> list[Objects]:

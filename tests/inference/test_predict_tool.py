@@ -90,6 +90,26 @@ def test_drawings_and_a_broken_picture(
         assert decoded and np.abs(frame[: drawn.shape[0], : drawn.shape[1]] - drawn).mean() < 8
 
 
+def test_a_frame_of_broken_pictures_keeps_its_place_and_the_memory_bridges_it(
+    run: Path, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "drive"
+    shutil.copytree(drive, folder)
+    for picture in folder.glob("*/000001.*"):
+        picture.write_bytes(b"")
+    words = ["--folder", folder, "--frames", "3", "--write", "json", "nuscenes", "png"]
+    with pytest.raises(SystemExit, match="scene-0103 000001: camera"):
+        play(run, tmp_path / "out", *words)
+    play(run, tmp_path / "out", *words, "--on-bad-image", "count", "--overwrite")
+    assert "left out 6 broken pictures" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "out" / "objects.jsonl").open()]
+    assert [len(line["objects"]) > 0 for line in lines] == [True, False, True]
+    assert lines[1]["cameras"] == [] and not lines[2]["starts_scene"]
+    results = read_results(tmp_path / "out" / "results_nusc.json")
+    assert results["000001"] == [] and len(results) == 3
+    assert len(list((tmp_path / "out" / "pictures" / "0000_scene-0103").iterdir())) == 3
+
+
 def test_the_same_command_again_and_other_ones(
     run: Path, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -53,8 +53,7 @@ def read_image(
     found = _size_of(data)
     if found is not None and found != tuple(size):
         raise BadImageError(
-            f"{picture} is {found[0]}x{found[1]} pixels, {source} says "
-            f"{size[0]}x{size[1]}"
+            f"{picture} is {found[0]}x{found[1]} pixels, {source} says {size[0]}x{size[1]}"
         )
     # OpenCV decodes as the reference does. Calibration is of the sensor: no turning by a tag.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -15,13 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from streampetr_vit.inference.ahead import ahead
 from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.preparation import NoPictureError
 from streampetr_vit.inference.shares import ONE_PROCESS, Part, share
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.inference.sinks.replay_log import ReplayLog
 from streampetr_vit.inference.sources.base import Source
-from streampetr_vit.structures import DatasetSpec, Moment, Objects
+from streampetr_vit.structures import DatasetSpec, Detections, Moment, Objects
+from streampetr_vit.structures.rigid import as_pose
 
 
 class SceneReader(Protocol):
@@ -160,14 +164,14 @@ def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -
 
     def prepared(item: tuple[int, Moment]) -> tuple[int, Moment, Any]:
         index, moment = item
-        return index, moment, None if index < done else play.predictor.prepare(moment)
+        return index, moment, None if index < done else _prepared(play.predictor, moment)
 
     saved = time.monotonic()
     for index, moment, ready in ahead(enumerate(moments, first), prepared):
         if index < done:
             _write(others, moment, next(known))
             continue
-        (objects,) = play.predictor.detect([ready])
+        objects = _detected(play, moment, ready)
         _write(appending, moment, objects)
         if others:
             _write(others, moment, log.write(objects))
@@ -178,6 +182,24 @@ def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -
         if late or progress.frames % play.save_frames == 0:
             _save(play, scene, progress, log)
             saved = time.monotonic()
+
+
+def _prepared(predictor: SceneReader, moment: Moment) -> Any:
+    try:
+        return predictor.prepare(moment)
+    except NoPictureError as error:
+        return error  # it is counted when the turn of its frame comes
+
+
+def _detected(play: Play, moment: Moment, ready: Any) -> Objects:
+    """The objects of a frame; none where all of its pictures are broken."""
+    if not isinstance(ready, NoPictureError):
+        (objects,) = play.predictor.detect([ready])
+        return objects
+    # The frame keeps its place in the results, and the memory bridges it.
+    nothing = Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    pose = as_pose(moment.vehicle_to_world, "vehicle_to_world")
+    return Objects.of(nothing, pose, pose, play.spec, timestamp_s=float(moment.timestamp_s))
 
 
 def _save(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -> None:

@@ -31,6 +31,21 @@ _COARSEST_S = 1e-3  # of a time stamp's last digit
 _FARTHEST_M = 50.0  # that a car drives between the pictures of a moment: 100 m/s for half a second
 
 
+class NoPictureError(InputError):
+    """Every picture of a moment is broken, and broken pictures are to be left out.
+
+    Attributes:
+        bad_pictures: a text for each of them.
+    """
+
+    def __init__(self, bad_pictures: Sequence[str], where: str = "") -> None:
+        self.bad_pictures = bad_pictures
+        super().__init__(
+            f"{where}no picture of this moment can be used ({bad_pictures[0]}): restore the files, "
+            "or leave the moment out; the memory bridges the gap"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """What the detector needs of one moment; made by any thread.
@@ -92,6 +107,8 @@ class Preparation:
                 f"{where}{error}. Restore or correct it; or leave broken pictures out with "
                 'on_bad_image="count" (--on-bad-image count)'
             ) from error
+        except NoPictureError as error:
+            raise NoPictureError(error.bad_pictures, where) from error
         except InputError as error:
             raise InputError(f"{where}{error}") from error
 
@@ -161,10 +178,7 @@ class Preparation:
                 continue
             cameras.append(camera)
         if bad and not cameras:
-            raise InputError(
-                f"no picture of this moment can be used ({bad[0]}): restore the files, or leave "
-                "the moment out; the memory bridges the gap"
-            )
+            raise NoPictureError(bad)
         if not cameras:
             raise InputError(
                 "no camera has a picture in this moment: leave the moment out; the memory bridges "
