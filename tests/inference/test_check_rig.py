@@ -13,7 +13,7 @@ from hand_made_drive import drive, matrices
 from hand_made_rig import looking, six_cameras
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.drive_check import DriveCheck
+from streampetr_vit.inference.checks import DriveCheck
 from streampetr_vit.structures import Camera, Distortion, Moment, Rig
 
 K = np.array([[50, 0, WIDTH / 2], [0, 50, HEIGHT / 2], [0, 0, 1]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.inference.given_boxes import read_boxes
+from streampetr_vit.inference.checks.boxes import read_boxes
 
 BOX = {"center": [10, 1, 0.8], "size": [4.5, 1.9, 1.6], "yaw": 0.1, "score": 0.9, "name": "car"}
 

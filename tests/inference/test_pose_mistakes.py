@@ -12,7 +12,7 @@ import pytest
 from hand_made_drive import drive, matrices
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.pose_mistakes import mistakes_of_poses
+from streampetr_vit.inference.checks.poses import mistakes_of_poses
 from streampetr_vit.structures import Pose
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real_nuscenes_tables" / "v1.0-mini"
