@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from typing import Any
 
 import numpy as np
 
-from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.texts import printable, shown
+from streampetr_vit.errors import InputError
+from streampetr_vit.json_files import read_json_lines
+from streampetr_vit.texts import shown
 
 Frame = tuple[str, str]  # names of a scene and of a frame in it
 _FIELDS = {"center": 3, "size": 3, "yaw": 1}
 
 
 def read_boxes(path: str | os.PathLike[str], least_score: float) -> dict[Frame, np.ndarray]:
-    """The boxes of each frame, (n, 7): centre, length, width, height and yaw in the vehicle frame.
+    """The boxes of each frame, (n, 7): centre, length, width, height, yaw; metres, vehicle frame.
 
     Args:
-        path: a JSON object on each line, with scene, frame and objects; what else objects.jsonl has
-            is not needed.
-        least_score: weaker boxes are left out; one without a score is certain.
+        path: a JSON object on each line, with scene, frame and objects. Other fields of
+            objects.jsonl are not needed.
+        least_score: weaker boxes are left out. A box without a score is kept.
 
     Raises:
         MissingFileError: no such file.
-        InputError: a line is something else; names its number.
+        InputError: a line is something else, or of a frame that is there already; names its line.
     """
     boxes = {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                where = f"{os.fspath(path)}, line {number}"
-                frame, rows = _boxes_of(line, where, least_score)
-                boxes[frame] = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    except OSError as error:
-        raise MissingFileError(f"{os.fspath(path)} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{os.fspath(path)} is no text: give an objects.jsonl") from error
+    for number, values in read_json_lines(path):
+        where = f"{os.fspath(path)}, line {number}"
+        frame, rows = _boxes_of(values, where, least_score)
+        if frame in boxes:
+            raise InputError(
+                f"{where}: frame {shown(frame[1])} of scene {shown(frame[0])} is there already; "
+                "write all its boxes in one line"
+            )
+        boxes[frame] = np.array(rows, dtype=np.float64).reshape(-1, 7)
     return boxes
 
 
-def _boxes_of(line: str, where: str, least_score: float) -> tuple[Frame, list[list[float]]]:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{where} is no JSON ({printable(error)}): write the file again"
-        ) from error
+def _boxes_of(values: Any, where: str, least_score: float) -> tuple[Frame, list[list[float]]]:
     if not isinstance(values, dict) or not isinstance(values.get("objects"), list):
         raise InputError(f"{where}: give an object with scene, frame and objects, a list of boxes")
-    name = (values.get("scene"), values.get("frame"))
-    if not all(isinstance(part, str) for part in name):
-        raise InputError(f"{where}: scene and frame are {shown(name)}, they must be texts")
+    scene, frame = values.get("scene"), values.get("frame")
+    if not isinstance(scene, str) or not isinstance(frame, str):
+        raise InputError(
+            f"{where}: scene and frame are {shown((scene, frame))}, they must be texts"
+        )
     rows = [_row(box, where) for box in values["objects"]]
-    return name, [row for row, score in rows if score >= least_score]  # type: ignore[return-value]
+    return (scene, frame), [row for row, score in rows if score >= least_score]
 
 
 def _row(box: Any, where: str) -> tuple[list[float], float]:
