@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import torch
 
@@ -12,8 +9,6 @@ from streampetr_vit.data.annotations import has_points
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import read_rgb
 from streampetr_vit.data.nuscenes.records import FrameRecord
-from streampetr_vit.errors import OutputError
-from streampetr_vit.files import replacing
 from streampetr_vit.structures import Detections, Pose
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_grid import camera_grid
@@ -86,23 +81,3 @@ def visible_truth(record: FrameRecord, range_m: float) -> Detections:
         torch.from_numpy(record.gt_labels[kept]),
     )
     return Detections(boxes, torch.ones(len(boxes)), labels)
-
-
-def save_picture(path: str | Path, image: Image) -> None:
-    """Writes a picture as PNG or JPEG, by the ending of its name.
-
-    Raises:
-        OutputError: the file could not be written.
-    """
-    with replacing(path) as temporary:
-        # OpenCV takes BGR, and would hide in `imwrite` why a write failed.
-        encoded, data = cv2.imencode(Path(path).suffix, image[:, :, ::-1])
-        if not encoded:
-            raise OutputError(f"could not encode a picture for {path}; end its name with .png")
-        temporary.write_bytes(data.tobytes())
-
-
-def encode_jpeg(image: Image, quality: int = 85) -> bytes:
-    """The bytes of a JPEG file of an RGB picture."""
-    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()

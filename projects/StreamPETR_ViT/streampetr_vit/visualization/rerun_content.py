@@ -21,7 +21,7 @@ from streampetr_vit.structures.rigid import as_pose
 from streampetr_vit.visualization.bird_eye_view import LEAST_SPEED_MPS, VEHICLE_OUTLINE_M
 from streampetr_vit.visualization.camera_shots import CameraShot, camera_shots
 from streampetr_vit.visualization.colors import EGO_COLOR, class_colors
-from streampetr_vit.visualization.frame_picture import encode_jpeg
+from streampetr_vit.visualization.encoding import encode_jpeg
 from streampetr_vit.visualization.rerun_layout import (
     OBJECTS,
     TRAJECTORY,
