@@ -112,6 +112,9 @@ def test_cameras_without_any_picture_and_poses_of_other_worlds_are_found() -> No
     poses = matrices(yaws, places)
     (line,) = checked(RIGHT, poses, pictures={"front": "a.jpg", "left": None}).mistakes()
     assert line.startswith("camera left: it has no picture in any of 60 frames")
+    check = checked(RIGHT, poses, pictures={"front": "a.jpg", "left": None})
+    check.add(Moment({"left": "a.jpg"}, RIGHT, poses[0], 0.0, scene="two"))
+    assert not check.mistakes()
     (line,) = checked(RIGHT, poses, camera_vehicle_to_world={"left": np.eye(4)}).mistakes()
     assert line.startswith("scene one, frame 0: the pose of the vehicle for camera left is 1342 m")
     with pytest.raises(InputError, match="camera left in frame 0 of scene one is of shape"):

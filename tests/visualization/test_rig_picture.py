@@ -8,7 +8,13 @@ from hand_made_rig import intrinsics, looking, six_cameras
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import Camera, Distortion, Moment, Rig
-from streampetr_vit.visualization.colors import BACKGROUND_COLOR, CLASS_COLORS, MISSING_COLOR
+from streampetr_vit.visualization.bird_eye_view import VEHICLE_OUTLINE_M
+from streampetr_vit.visualization.colors import (
+    BACKGROUND_COLOR,
+    CLASS_COLORS,
+    EGO_COLOR,
+    MISSING_COLOR,
+)
 from streampetr_vit.visualization.rig_picture import draw_rig
 from streampetr_vit.visualization.road_grid import (
     FORWARD_COLOR,
@@ -124,6 +130,9 @@ def test_cameras_are_seen_from_above_at_their_places() -> None:
     middle = (SIZE - 1) / 2
     place = np.array([middle - 1.0 * per_metre, middle - 2.0 * per_metre])
     color = next(iter(CLASS_COLORS.values()))
+    nose_m = VEHICLE_OUTLINE_M[:, 1].max()
+    outline = [np.array([middle, middle - side * nose_m * per_metre]) for side in (1, -1)]
+    assert has(above, outline[0], EGO_COLOR, 4) and not has(above, outline[1], EGO_COLOR, 4)
     assert has(above, place, color, 1)
     # It looks to the left; what it sees is tinted, what is behind it is not.
     tint = above[round(place[1]), round(place[0]) - 70].astype(int) - BACKGROUND_COLOR
