@@ -98,7 +98,7 @@ MISTAKES: dict[str, tuple[Callable[[], np.ndarray], str]] = {
         lambda: matrices(np.degrees(YAWS % (2 * np.pi)), PLACES),
         "the yaws look like degrees: multiply them by pi / 180",
     ),
-    "degrees from 0, few of them above 180": (
+    "degrees from 0, most above 180": (
         lambda: matrices(np.degrees(drive(yaw=-1.0)[1] % (2 * np.pi)), drive(yaw=-1.0)[2]),
         "the yaws look like degrees: multiply them by pi / 180",
     ),
