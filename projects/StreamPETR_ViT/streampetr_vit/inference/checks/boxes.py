@@ -28,14 +28,14 @@ def read_boxes(path: str | os.PathLike[str], least_score: float) -> dict[Frame, 
         MissingFileError: no such file.
         InputError: a line is something else, or of a frame that is there already; names its line.
     """
-    boxes = {}
+    boxes: dict[Frame, np.ndarray] = {}
     for number, values in read_json_lines(path):
         where = f"{os.fspath(path)}, line {number}"
         frame, rows = _boxes_of(values, where, least_score)
         if frame in boxes:
             raise InputError(
-                f"{where}: frame {shown(frame[1])} of scene {shown(frame[0])} is there already; "
-                "write all its boxes in one line"
+                f"{where}: frame {shown(frame[1])} of scene {shown(frame[0])} is there "
+                "already; write all of its boxes in one line"
             )
         boxes[frame] = np.array(rows, dtype=np.float64).reshape(-1, 7)
     return boxes
@@ -48,6 +48,12 @@ def _boxes_of(values: Any, where: str, least_score: float) -> tuple[Frame, list[
     if not isinstance(scene, str) or not isinstance(frame, str):
         raise InputError(
             f"{where}: scene and frame are {shown((scene, frame))}, they must be texts"
+        )
+    reference = values.get("frame_of_reference", "vehicle")
+    if reference != "vehicle":
+        raise InputError(
+            f"{where}: frame_of_reference is {shown(reference)}; give the boxes in the frame of "
+            'the vehicle, "vehicle"'
         )
     rows = [_row(box, where) for box in values["objects"]]
     return (scene, frame), [row for row, score in rows if score >= least_score]
@@ -62,6 +68,10 @@ def _row(box: Any, where: str) -> tuple[list[float], float]:
         if len(numbers) != count or not all(map(_is_number, numbers)):
             form = f"{count} finite numbers" if count > 1 else "a finite number"
             raise InputError(f"{where}: a box has {name} {shown(value)}; it must be {form}")
+        if name == "size" and min(numbers) <= 0:
+            raise InputError(
+                f"{where}: a box has size {shown(value)}; give length, width and height, in metres"
+            )
         row += numbers
     score = box.get("score", 1.0)
     if not _is_number(score):
