@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,12 @@ def tiny_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from synthetic_nuscenes import PRESETS, generate
 
     return generate(PRESETS["tiny"], tmp_path_factory.mktemp("tiny_nuscenes"), workers=1)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files of this process can have 64 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -35,8 +35,8 @@ from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
 from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import InputError, one_line_errors
-from streampetr_vit.inference.drive_check import DriveCheck
-from streampetr_vit.inference.given_boxes import read_boxes
+from streampetr_vit.inference.checks import DriveCheck
+from streampetr_vit.inference.checks.boxes import read_boxes
 from streampetr_vit.inference.sinks.straight_moments import StraightMoments
 from streampetr_vit.inference.sources import FolderSource
 from streampetr_vit.inference.undistortion import straightened

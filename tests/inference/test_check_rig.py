@@ -13,7 +13,7 @@ from hand_made_drive import drive, matrices
 from hand_made_rig import looking, six_cameras
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.drive_check import DriveCheck
+from streampetr_vit.inference.checks import DriveCheck
 from streampetr_vit.structures import Camera, Distortion, Moment, Rig
 
 K = np.array([[50, 0, WIDTH / 2], [0, 50, HEIGHT / 2], [0, 0, 1]])
@@ -112,6 +112,9 @@ def test_cameras_without_any_picture_and_poses_of_other_worlds_are_found() -> No
     poses = matrices(yaws, places)
     (line,) = checked(RIGHT, poses, pictures={"front": "a.jpg", "left": None}).mistakes()
     assert line.startswith("camera left: it has no picture in any of 60 frames")
+    check = checked(RIGHT, poses, pictures={"front": "a.jpg", "left": None})
+    check.add(Moment({"left": "a.jpg"}, RIGHT, poses[0], 0.0, scene="two"))
+    assert not check.mistakes()
     (line,) = checked(RIGHT, poses, camera_vehicle_to_world={"left": np.eye(4)}).mistakes()
     assert line.startswith("scene one, frame 0: the pose of the vehicle for camera left is 1342 m")
     with pytest.raises(InputError, match="camera left in frame 0 of scene one is of shape"):

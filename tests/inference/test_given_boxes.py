@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.inference.given_boxes import read_boxes
+from streampetr_vit.inference.checks.boxes import read_boxes
 
 BOX = {"center": [10, 1, 0.8], "size": [4.5, 1.9, 1.6], "yaw": 0.1, "score": 0.9, "name": "car"}
 
@@ -53,10 +53,12 @@ def test_what_is_no_file_of_boxes_is_refused(tmp_path: Path) -> None:
         read_boxes(tmp_path / "absent", 0.25)
     with pytest.raises(InputError, match=r"line 2: scene and frame are \('yard', 3\)"):
         read_boxes(written(tmp_path / "b.jsonl", frame=3), 0.25)
+    with pytest.raises(InputError, match="line 2: frame 'a' of scene 'yard' is there already"):
+        read_boxes(written(tmp_path / "b.jsonl", frame="a"), 0.25)
     for text, says in (("{", "line 1 is no JSON"), ("[1]", "line 1: give an object with scene")):
         (tmp_path / "c").write_text(text)
         with pytest.raises(InputError, match=says):
             read_boxes(tmp_path / "c", 0.25)
     (tmp_path / "c").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(InputError, match="is no text: give an objects.jsonl"):
+    with pytest.raises(InputError, match="line 1 is no JSON object in UTF-8"):
         read_boxes(tmp_path / "c", 0.25)

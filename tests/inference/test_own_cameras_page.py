@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import yaml
 
-from streampetr_vit.inference.drive_check import DriveCheck
-from streampetr_vit.inference.rig_mistakes import mistakes_of_rig
+from streampetr_vit.inference.checks import DriveCheck
+from streampetr_vit.inference.checks.rig import mistakes_of_rig
 from streampetr_vit.inference.sources import FolderSource
 from streampetr_vit.inference.undistortion import straightened
 from streampetr_vit.structures import Pose, Rig
@@ -68,8 +68,8 @@ def test_the_table_of_mistakes_has_words_of_every_line_that_is_printed() -> None
     phrases = [
         phrase.strip() for row in table.splitlines()[2:] for phrase in row.split("|")[1].split(";")
     ]
-    package = DOCS.parent / "streampetr_vit" / "inference"
-    code = "".join(path.read_text() for path in package.glob("*_mistakes.py"))
+    package = DOCS.parent / "streampetr_vit" / "inference" / "checks"
+    code = "".join(path.read_text() for path in package.glob("*.py"))
     code = re.sub(r'"\s*\n\s*f?"', "", code)  # texts over several lines
     code = re.sub(r"\{[^{}]*\}", "", code)
     missing = [phrase for phrase in phrases if phrase.split(",")[0] not in code]

@@ -12,7 +12,7 @@ import pytest
 from hand_made_drive import drive, matrices
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.pose_mistakes import mistakes_of_poses
+from streampetr_vit.inference.checks.poses import mistakes_of_poses
 from streampetr_vit.structures import Pose
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real_nuscenes_tables" / "v1.0-mini"
@@ -73,6 +73,10 @@ def test_hills_slip_and_noise_are_no_mistakes() -> None:
     slope = np.eye(4)
     slope[:3, :3] = [[np.cos(0.2), 0, np.sin(0.2)], [0, 1, 0], [-np.sin(0.2), 0, np.cos(0.2)]]
     assert not found(TIMES, noisy @ slope)
+    # Noise is large against the way from frame to frame, and small against that of half a second.
+    times, yaws, places = drive(*FRAMES["20 Hz"])
+    fast = matrices(yaws, places + rng.normal(0, 0.35, places.shape))
+    assert not found(times, fast)
 
 
 def test_a_few_frames_are_not_judged() -> None:
@@ -94,11 +98,19 @@ MISTAKES: dict[str, tuple[Callable[[], np.ndarray], str]] = {
         lambda: matrices(np.degrees(YAWS % (2 * np.pi)), PLACES),
         "the yaws look like degrees: multiply them by pi / 180",
     ),
+    "degrees from 0, most above 180": (
+        lambda: matrices(np.degrees(drive(yaw=-1.0)[1] % (2 * np.pi)), drive(yaw=-1.0)[2]),
+        "the yaws look like degrees: multiply them by pi / 180",
+    ),
     "compass": (lambda: matrices(np.pi / 2 - YAWS, PLACES), "clockwise from north: give pi / 2"),
     "north first": (lambda: matrices(YAWS, PLACES[:, ::-1]), "x to the east and y to the north"),
     "clockwise": (lambda: matrices(-YAWS, PLACES), "the yaws look clockwise: give -yaw"),
     "sensor": (lambda: matrices(YAWS + 0.35, PLACES), "moves -20 degrees .* not of a sensor"),
     "unknown": (lambda: matrices(YAWS + 1.05, PLACES), "moves 60 degrees from its x axis; give"),
+    "backward sensor": (
+        lambda: matrices(YAWS + np.pi + 0.35, PLACES),
+        "moves 160 degrees .*; give",
+    ),
     "millimetres": (
         lambda: matrices(YAWS, 1000 * PLACES),
         r"speed is 8000 m/s: .* \(not millimetres\)",
@@ -136,9 +148,13 @@ def test_a_mistake_is_found_in_a_drive_that_reverses_for_a_while() -> None:
 
 
 def test_an_origin_ahead_of_the_axle_is_no_mistake() -> None:
-    times, yaws, places = drive()  # curves of 10 m and more
-    ahead = places + 2.7 * np.stack((np.cos(yaws), np.sin(yaws)), axis=1)
-    assert not found(times, matrices(yaws, ahead))
+    yaws, curve = 0.35 * np.arange(20), np.zeros((20, 2))  # two turns of 11 m
+    middle = (yaws[1:] + yaws[:-1]) / 2
+    curve[1:] = 4.0 * np.stack((np.cos(middle), np.sin(middle)), axis=1).cumsum(axis=0)
+    straight = np.concatenate((np.linspace([-24.0, 0], [-4, 0], 6), curve))
+    for headings, places in ((YAWS, PLACES), (np.r_[np.zeros(6), yaws], straight)):
+        ahead = places + 2.7 * np.stack((np.cos(headings), np.sin(headings)), axis=1)
+        assert not found(TIMES[: len(ahead)], matrices(headings, ahead))
 
 
 def test_where_two_mistakes_look_alike_both_are_named() -> None:
@@ -183,6 +199,13 @@ def test_times_out_of_order_twice_or_missing_are_found_alone() -> None:
     ):
         (line,) = found(times, RIGHT)
         assert line.startswith(message)
+
+
+@pytest.mark.parametrize(("step_s", "gap_s"), [(0.05, 1.5), (1.0, 2.5)])
+def test_a_few_frames_that_are_missing_are_no_gap(step_s: float, gap_s: float) -> None:
+    times, yaws, places = drive(40, step_s, 0.002, speeds_mps=4.0)
+    times[20:] += gap_s - step_s
+    assert not found(times, matrices(yaws, places))
 
 
 def test_no_pose_is_refused_with_its_frame() -> None:

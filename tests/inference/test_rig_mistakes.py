@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hand_made_rig import intrinsics, looking, six_cameras
 
-from streampetr_vit.inference.rig_mistakes import mistakes_of_rig
+from streampetr_vit.inference.checks.rig import mistakes_of_rig
 from streampetr_vit.structures import Camera, Pose, Rig
 from synthetic_nuscenes.rig import make_rig
 

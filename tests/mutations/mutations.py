@@ -76,6 +76,14 @@ DEVKIT = ("evaluation/test_devkit_needs.py", "evaluation/test_own_data_sets.py")
 BOXES = ("evaluation/test_sound_boxes.py", "evaluation/test_nuscenes_evaluator.py")
 RESULTS = ("report/test_hostile_results.py",)
 LOADING = ("inference/test_load_detector.py",)
+RIGS = ("inference/test_rig_mistakes.py",)
+DRIVES = ("inference/test_pose_mistakes.py",)
+CHECK_RIG = ("inference/test_check_rig.py", "inference/test_given_boxes.py")
+PANELS = (
+    "visualization/test_rig_picture.py",
+    "visualization/test_moment_picture.py",
+    "visualization/test_camera_view.py",
+)
 RECORDED = ("checkpoint/test_settings.py",)
 USUAL = ("data/test_typical.py",)
 ERRORS = ("engine/test_errors.py",)
@@ -853,4 +861,46 @@ MUTATIONS = (
     ),
     Mutation("data/nuscenes/typical.py", "counts.max()].min()", "counts.max()].max()", USUAL),
     Mutation("data/nuscenes/typical.py", "np.delete(steps, ends)", "steps", USUAL),
+    # the checks of a rig and its drives
+    Mutation(
+        "inference/checks/camera_axes.py", "round(float(np.mean", "-round(float(np.mean", RIGS
+    ),
+    Mutation("inference/checks/camera_axes.py", "pose[2, 3] > LOWEST_M", "True", RIGS),
+    Mutation(
+        "inference/checks/camera_names.py", "_ASIDE if side == 0 else -_ASIDE", "-_ASIDE", RIGS
+    ),
+    Mutation("inference/checks/rig.py", "_turned(look, -degrees)", "_turned(look, degrees)", RIGS),
+    Mutation(
+        "inference/checks/rig.py",
+        "    if not found:\n        found = _other",
+        "    if True:\n        found = _other",
+        RIGS,
+    ),
+    Mutation("inference/checks/poses.py", "cosines.sum() > 0", "True", DRIVES),
+    Mutation("inference/checks/poses.py", "and backward < 0.9 * way", "", DRIVES),
+    Mutation(
+        "inference/checks/poses.py",
+        "angles[straight], lengths[straight]",
+        "angles, lengths",
+        DRIVES,
+    ),
+    Mutation(
+        "inference/checks/trajectory.py",
+        "np.minimum(reach, np.minimum(number, number[::-1]))",
+        "np.minimum(1, np.minimum(number, number[::-1]))",
+        DRIVES,
+    ),
+    Mutation("inference/checks/trajectory.py", "(way, way % (2 * np.pi))", "(way,)", DRIVES),
+    Mutation("inference/checks/times.py", "max(LONGEST_STEP_S, 3", "min(LONGEST_STEP_S, 3", DRIVES),
+    Mutation("inference/checks/drive.py", "and not scene.far", "", CHECK_RIG),
+    Mutation("inference/checks/drive.py", "if count == 0", "if count < 2", CHECK_RIG),
+    Mutation("inference/checks/boxes.py", "score >= least_score", "score > 0", CHECK_RIG),
+    Mutation("visualization/camera_panels.py", "0.5 * scale - 0.5", "0.0", PANELS),
+    Mutation("visualization/rig_from_above.py", "* (1, -1)", "* (-1, 1)", PANELS),
+    Mutation(
+        "visualization/camera_grid.py",
+        "row.sort(key=lambda camera: -camera",
+        "row.sort(key=lambda camera: camera",
+        PANELS,
+    ),
 )

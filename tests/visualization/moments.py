@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.structures import Camera, Detections, Moment, Objects, Pose, Rig
 
@@ -81,23 +78,3 @@ def objects_of(
         starts_scene=starts_scene,
         cameras=moment.rig.names,
     )
-
-
-def moment_of_record(record: FrameRecord, detections: Detections) -> tuple[Moment, Objects]:
-    """A key frame, and detections in its lidar's frame, as a moment and objects."""
-    to_vehicle = record.lidar_to_ego.matrix()
-    cameras: Sequence[Camera] = [
-        Camera(
-            name,
-            *record.image_sizes[index].tolist(),
-            record.camera_intrinsics[index],
-            Pose.of_matrix(to_vehicle @ record.camera_to_lidar[index]),
-        )
-        for index, name in enumerate(record.spec.cameras)
-    ]
-    pictures = {name: record.picture(k) for k, name in enumerate(record.spec.cameras)}
-    pose, seconds = record.ego_to_global, record.timestamp_us / 1e6
-    moment = Moment(
-        pictures, Rig(cameras), pose, seconds, scene=record.scene_name, name=record.token
-    )
-    return moment, objects_of(detections, moment, record.lidar_to_ego)

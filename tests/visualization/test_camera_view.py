@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from streampetr_vit.data.frame_geometry import FrameGeometry
@@ -13,7 +14,7 @@ from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.structures import DatasetSpec, Detections
 from streampetr_vit.visualization.camera_grid import GRID_ORDER, camera_grid
-from streampetr_vit.visualization.camera_panels import draw_cameras
+from streampetr_vit.visualization.camera_panels import draw_cameras, to_panel
 from streampetr_vit.visualization.camera_view import (
     PREDICTION_STYLE,
     TRUTH_STYLE,
@@ -140,3 +141,8 @@ def test_draw_cameras_keeps_its_input() -> None:
         [picture], CAMERA[None], _one_camera("CAM_BACK"), detections, panel_width=200
     )
     assert panel.any() and not picture.any()
+
+
+def test_the_edges_of_a_picture_are_those_of_its_panel() -> None:
+    u, v, depth, _ = to_panel(1600, 400) @ (np.array([1599.5, -0.5, 1, 0]) * 7.0)
+    assert (u / depth, v / depth, depth) == pytest.approx((399.5, -0.5, 7.0))

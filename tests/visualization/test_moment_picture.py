@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from moments import SIZES, VEHICLE, found, moment, moment_of_record
+from moments import SIZES, VEHICLE, found, moment, objects_of
 
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.errors import InputError
+from streampetr_vit.inference.sources.nuscenes import moment_of
 from streampetr_vit.structures import Detections, Distortion, Objects, Pose, Rig
 from streampetr_vit.visualization import draw_moment, draw_record
 from streampetr_vit.visualization.camera_grid import GRID_ORDER, rows_by_view
@@ -28,7 +29,8 @@ def test_cameras_of_nuscenes_look_as_those_of_a_record(tiny_nuscenes: Path) -> N
     truth = visible_truth(record, 40.0)
     boxes = truth.boxes.nan_to_num().float()
     detections = Detections(boxes, torch.linspace(0.9, 0.1, len(boxes)), truth.labels)
-    moment, objects = moment_of_record(record, detections)
+    moment = moment_of(record)
+    objects = objects_of(detections, moment, record.lidar_to_ego)
     ours = draw_moment(moment, objects, 0.3, 40.0, WIDTH)
     theirs = draw_record(record, detections, 0.3, 40.0, WIDTH, with_truth=False)
     height, width = 2 * 180 + GAP, 3 * WIDTH + 2 * GAP
@@ -39,9 +41,7 @@ def test_cameras_of_nuscenes_look_as_those_of_a_record(tiny_nuscenes: Path) -> N
 
 def test_nuscenes_cameras_are_placed_by_where_they_look(tiny_nuscenes: Path) -> None:
     record = load_split(tiny_nuscenes, "v1.0-mini", "mini_val")[0]
-    nothing = Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0).long())
-    rig = moment_of_record(record, nothing)[0].rig
-    rows = [[camera.name for camera in row] for row in rows_by_view(rig)]
+    rows = [[camera.name for camera in row] for row in rows_by_view(moment_of(record).rig)]
     assert rows == [list(GRID_ORDER[:3]), list(GRID_ORDER[3:])]
 
 

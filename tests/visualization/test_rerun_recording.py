@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,15 +202,6 @@ def test_the_way_has_at_most_so_many_places() -> None:
     assert 50 <= len(line) <= 100
     assert line[0, 0] == 0 and line[-1, 0] > 980
     assert np.diff(line[:, 0]).min() > 0
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of this process can have 64 KiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.usefixtures("small_disk")

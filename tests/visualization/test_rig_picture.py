@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hand_made_rig import intrinsics, looking, six_cameras
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import (
-    Camera,
-    DatasetSpec,
-    Detections,
-    Distortion,
-    Moment,
-    ObjectClass,
-    Objects,
-    Pose,
-    Rig,
+from streampetr_vit.structures import Camera, Distortion, Moment, Rig
+from streampetr_vit.visualization.bird_eye_view import VEHICLE_OUTLINE_M
+from streampetr_vit.visualization.colors import (
+    BACKGROUND_COLOR,
+    CLASS_COLORS,
+    EGO_COLOR,
+    MISSING_COLOR,
 )
-from streampetr_vit.visualization.colors import BACKGROUND_COLOR, CLASS_COLORS
 from streampetr_vit.visualization.rig_picture import draw_rig
 from streampetr_vit.visualization.road_grid import (
     FORWARD_COLOR,
@@ -30,7 +25,7 @@ from streampetr_vit.visualization.sheet import HEADER_PX
 
 WIDTH = 480
 SCALE = WIDTH / 1600
-SPEC = DatasetSpec(classes=[ObjectClass("car", ["car"])], cameras=["front"])
+SIZE = 400  # of the views from above: the picture of one camera is lower
 
 
 def road(camera: Camera) -> np.ndarray:
@@ -95,45 +90,55 @@ def test_a_camera_without_a_picture_is_grey_and_one_with_it_shows_it() -> None:
     sky = np.s_[HEADER_PX + 60 : HEADER_PX + 90]  # of the first row of cameras
     assert (drawn[sky, 100:400] == (10, 200, 30)).all()
     assert (drawn[sky, 600:900] == empty[sky, 600:900]).all()
-    assert (empty[sky, 100:400] == (84, 90, 98)).all()
+    assert (empty[sky, 100:400] == MISSING_COLOR).all()
 
 
-def test_boxes_and_objects_are_drawn_where_they_are() -> None:
+def test_boxes_are_drawn_where_they_are() -> None:
     camera = Camera("front", 1600, 900, intrinsics(900), looking(0))
     rig = Rig([camera])
-    box = [15.0, 1.0, 0.8, 4.0, 1.8, 1.6, 0.4]
     empty = draw_rig(rig, boxes=np.empty((0, 7)))
-    reference = Pose(np.array([0.94, 0.0, 1.84]), np.array([2**-0.5, 0, 0, -(2**-0.5)]))
-    # The same box in a frame with x right and y forward.
-    there = [-1.0, 15.0 - 0.94, 0.8 - 1.84, 4.0, 1.8, 1.6, 0.4 + np.pi / 2, 0.0, 0.0]
-    found = Detections(torch.tensor([there]), torch.tensor([0.9]), torch.tensor([0]))
-    objects = Objects.of(found, reference, Pose.of_matrix(np.eye(4)), SPEC, timestamp_s=0.0)
+    picture = draw_rig(rig, boxes=[[15.0, 1.0, 0.8, 4.0, 1.8, 1.6, 0.4]])
+    changed = np.abs(picture.astype(int) - empty).max(axis=2) > 60
     expected = pixel(camera, (15.0, 1.0, 0.8)) * SCALE + (0, HEADER_PX)
-    for picture in (draw_rig(rig, boxes=[box]), draw_rig(rig, objects=objects)):
-        top = (picture.shape[0] - HEADER_PX) // 2  # the camera is in the middle of the height
-        changed = np.abs(picture[:, :WIDTH].astype(int) - empty[:, :WIDTH]).max(axis=2) > 60
-        rows, columns = np.nonzero(changed)
-        assert abs(np.median(columns) - expected[0]) < 12
-        assert abs(rows.mean() - top) < 60 and 20 < np.ptp(columns) < 120
-    other = draw_rig(rig, objects=objects.to("world"))
-    np.testing.assert_array_equal(other, draw_rig(rig, objects=objects))
+    top = (picture.shape[0] - HEADER_PX) // 2  # the camera is in the middle of the height
+    rows, columns = np.nonzero(changed[:, :WIDTH])
+    assert abs(np.median(columns) - expected[0]) < 12
+    assert abs(rows.mean() - top) < 60 and 20 < np.ptp(columns) < 120
+
+
+def test_boxes_are_seen_from_above_where_they_are() -> None:
+    rig = Rig([Camera("front", 1600, 900, intrinsics(900), looking(0))])
+    # Another box, far away, so that all pictures have one scale.
+    far = [-40.0, 0.0, 0.8, 4.0, 1.8, 1.6, 0.0]
+    empty, picture = (
+        draw_rig(rig, boxes=[*more, far])[HEADER_PX : HEADER_PX + SIZE, -SIZE:].astype(int)
+        for more in ([], [[15.0, 6.0, 0.8, 4.0, 2.0, 1.6, np.pi / 2]])
+    )
+    rows, columns = np.nonzero(np.abs(picture - empty).max(axis=2) > 40)
+    per_metre = SIZE / (2 * 47.0)  # 1.1 times 40 m, and 3 m
+    ahead = ((SIZE - 1) / 2 - rows) / per_metre
+    left = ((SIZE - 1) / 2 - columns) / per_metre
+    assert (ahead.min(), ahead.max()) == pytest.approx((14.0, 16.0), abs=0.5)
+    assert (left.min(), left.max()) == pytest.approx((4.0, 8.0), abs=0.5)
 
 
 def test_cameras_are_seen_from_above_at_their_places() -> None:
     rig = Rig([Camera("a", 1600, 900, intrinsics(900), looking(90, 0, (2.0, 1.0, 1.5)))])
     picture = draw_rig(rig)
-    size = 400  # the picture of one camera is lower
-    plan = picture[HEADER_PX : HEADER_PX + size, -size:]
-    per_metre = size / 10.0  # from 5 m on the left to 5 m on the right
-    middle = (size - 1) / 2
+    above = picture[HEADER_PX : HEADER_PX + SIZE, -SIZE:]
+    per_metre = SIZE / 10.0  # from 5 m on the left to 5 m on the right
+    middle = (SIZE - 1) / 2
     place = np.array([middle - 1.0 * per_metre, middle - 2.0 * per_metre])
     color = next(iter(CLASS_COLORS.values()))
-    assert has(plan, place, color, 1)
+    nose_m = VEHICLE_OUTLINE_M[:, 1].max()
+    outline = [np.array([middle, middle - side * nose_m * per_metre]) for side in (1, -1)]
+    assert has(above, outline[0], EGO_COLOR, 4) and not has(above, outline[1], EGO_COLOR, 4)
+    assert has(above, place, color, 1)
     # It looks to the left; what it sees is tinted, what is behind it is not.
-    tint = plan[round(place[1]), round(place[0]) - 70].astype(int) - BACKGROUND_COLOR
+    tint = above[round(place[1]), round(place[0]) - 70].astype(int) - BACKGROUND_COLOR
     assert tint.max() > 10
     assert (
-        np.abs(plan[round(place[1]) - 4, round(place[0]) + 25] - np.array(BACKGROUND_COLOR)).max()
+        np.abs(above[round(place[1]) - 4, round(place[0]) + 25] - np.array(BACKGROUND_COLOR)).max()
         < 6
     )
 

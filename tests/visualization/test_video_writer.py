@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -144,15 +142,6 @@ def test_slow_and_fast_videos(tmp_path: Path, rate: float) -> None:
         video.write(picture())
     played = cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FPS)
     assert played == pytest.approx(max(rate, 1e-3), rel=0.01)
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of this process can have 64 KiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.usefixtures("small_disk", "without_av")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,4 +32,30 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not valid JSON ({printable(error)}); write or copy it again"
+        ) from error
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+    """The number of each line, and what it holds as JSON; empty lines are passed over.
+
+    Raises:
+        MissingFileError: the file cannot be read.
+        InputError: a line is no JSON; names its number.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _value_of(line, f"{os.fspath(path)}, line {number}")
+    except OSError as error:
+        raise MissingFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _value_of(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where} is no JSON object in UTF-8 ({printable(error)}); write one object in each "
+            "line"
         ) from error

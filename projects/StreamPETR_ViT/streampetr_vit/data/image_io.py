@@ -67,6 +67,11 @@ def read_image(
     return image
 
 
+def read_rgb(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """As `read_image`, but (height, width, 3) uint8 RGB."""
+    return cv2.cvtColor(read_image(path, size), cv2.COLOR_BGR2RGB)
+
+
 def _bytes_of(path: Path, size: tuple[int, int]) -> bytes:
     """The content of a picture file."""
     most = _PIXEL_BYTES * size[0] * size[1] + _HEADER_BYTES

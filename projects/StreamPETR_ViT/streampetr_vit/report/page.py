@@ -20,7 +20,7 @@ from streampetr_vit.report.curves import Scalars, training_charts
 from streampetr_vit.report.style import STYLE
 from streampetr_vit.report.tables import Summary
 from streampetr_vit.visualization.drawing import Image
-from streampetr_vit.visualization.frame_picture import encode_jpeg
+from streampetr_vit.visualization.encoding import encode_jpeg
 
 REPORT_FILE = "report.html"
 

@@ -8,23 +8,19 @@ import numpy as np
 
 from streampetr_vit.structures import Detections, box_corners
 from streampetr_vit.visualization.camera_view import BoxStyle, with_styles
-from streampetr_vit.visualization.colors import (
-    BACKGROUND_COLOR,
-    EGO_COLOR,
-    GRID_COLOR,
-    Color,
-    class_colors,
-)
+from streampetr_vit.visualization.colors import EGO_COLOR, GRID_COLOR, class_colors
 from streampetr_vit.visualization.drawing import (
     FloatArray,
     Image,
+    blank,
+    draw_arrow,
     draw_circle,
     draw_line,
     draw_text,
     fill_polygon,
 )
 
-RING_SPACINGS_M = (10.0, 20.0, 50.0, 100.0, 200.0)  # the first that leaves room for the numbers
+RING_SPACINGS_M = (10.0, 20.0, 50.0, 100.0, 200.0)
 RING_SPACING_PX = 28
 # Slower objects get no arrow: it would be shorter than the box's own heading line.
 LEAST_SPEED_MPS = 0.5
@@ -60,28 +56,34 @@ def draw_bird_eye_view(
     Returns:
         (size_px, size_px, 3) uint8 RGB.
     """
-    image = np.empty((size_px, size_px, 3), np.uint8)
-    image[:] = BACKGROUND_COLOR
+    image = blank(size_px, size_px)
     middle = (size_px - 1) / 2
     # Metres to the right and forward -> pixels: rows of a picture count downwards.
     scale = np.array([1.0, -1.0]) * size_px / (2 * range_m)
-    _draw_rings(image, middle, range_m)
+    for axis in np.eye(2):
+        draw_line(image, middle - axis * size_px / 2, middle + axis * size_px / 2, GRID_COLOR)
+    draw_rings(image, range_m)
     # Columns: right and forward in the boxes' frame. Points are rows: (k, 2) @ (2, 2).
     to_pixels = np.array([[forward[1], forward[0]], [-forward[0], forward[1]]]) * scale
     for detections, style in with_styles(predictions, truth):
-        _draw_boxes(image, detections, to_pixels, style, class_names)
+        draw_boxes_from_above(image, detections, to_pixels, style, class_names)
     fill_polygon(image, middle + outline_m * scale, EGO_COLOR)
     draw_text(image, "BIRD'S-EYE VIEW", (8, 18))
     return image
 
 
-def _draw_rings(image: Image, middle: float, range_m: float) -> None:
+def draw_rings(image: Image, range_m: float, spacings_m: Sequence[float] = RING_SPACINGS_M) -> None:
+    """Draws circles around the middle of a square picture, with their radii.
+
+    Args:
+        image: (S, S, 3), drawn on.
+        range_m: half its width.
+        spacings_m: of which the first is taken that leaves room for the numbers.
+    """
     size_px = len(image)
-    for axis in np.eye(2):
-        ends = middle + np.stack((-axis, axis)) * size_px / 2
-        draw_line(image, ends[0], ends[1], GRID_COLOR)
-    wide = [step for step in RING_SPACINGS_M if step * size_px >= RING_SPACING_PX * 2 * range_m]
-    spacing_m = (wide or RING_SPACINGS_M[-1:])[0]
+    middle = (size_px - 1) / 2
+    wide = [step for step in spacings_m if step * size_px >= RING_SPACING_PX * 2 * range_m]
+    spacing_m = (wide or spacings_m[-1:])[0]
     # The corners of the square are sqrt(2) times its range away.
     for radius_m in np.arange(spacing_m, 1.4 * range_m, spacing_m):
         radius = radius_m * size_px / (2 * range_m)
@@ -90,13 +92,22 @@ def _draw_rings(image: Image, middle: float, range_m: float) -> None:
             draw_text(image, f"{radius_m:.0f} m", (middle + 4, middle - radius - 3), scale=0.36)
 
 
-def _draw_boxes(
+def draw_boxes_from_above(
     image: Image,
     detections: Detections,
     to_pixels: FloatArray,
     style: BoxStyle,
     class_names: Sequence[str],
 ) -> None:
+    """Draws boxes around the middle of a square picture.
+
+    Args:
+        image: (S, S, 3) uint8 RGB, drawn on.
+        detections: on the CPU, in the frame whose origin is in the middle.
+        to_pixels: (2, 2) from x and y of that frame, as a row, to pixels.
+        style: how they are drawn.
+        class_names: names of the labels.
+    """
     colors = class_colors(class_names)
     middle = (len(image) - 1) / 2
     boxes = detections.boxes.double()
@@ -114,12 +125,4 @@ def _draw_boxes(
         velocity = boxes[index, 7:9].numpy()  # NaN where a track is too short to define it
         if np.isfinite(velocity).all() and np.hypot(*velocity) >= LEAST_SPEED_MPS:
             # The arrow is the way of one second.
-            _draw_arrow(image, center, center + velocity @ to_pixels, color)
-
-
-def _draw_arrow(image: Image, start: FloatArray, tip: FloatArray, color: Color) -> None:
-    draw_line(image, start, tip, color)
-    along = (tip - start) / max(float(np.hypot(*(tip - start))), 1e-9)
-    across = np.array([-along[1], along[0]])
-    for side in (-1, 1):
-        draw_line(image, tip, tip - 6 * along + side * 3.5 * across, color)
+            draw_arrow(image, center, center + velocity @ to_pixels, color)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streampetr_vit.structures import Camera, Rig
-from streampetr_vit.visualization.colors import BACKGROUND_COLOR
-from streampetr_vit.visualization.drawing import Image
+from streampetr_vit.visualization.drawing import Image, blank
 
 # Where nuScenes' cameras are in the 2x3 picture: the front above, the back below, left to right.
 GRID_ORDER = (
@@ -21,11 +20,14 @@ GRID_ORDER = (
     "CAM_BACK_RIGHT",
 )
 GRID_COLUMNS = 3
+GAP_PX = 4
 MOST_COLUMNS = 4  # of a rig whose cameras are placed by where they look
 SIDE_DEGREES = 100.0  # from ahead: a camera that looks to the side counts as one in front
 
 
-def camera_grid(panels: Sequence[Image], camera_names: Sequence[str], gap_px: int = 4) -> Image:
+def camera_grid(
+    panels: Sequence[Image], camera_names: Sequence[str], gap_px: int = GAP_PX
+) -> Image:
     """Lays pictures out in rows of three, front above back, by the names of nuScenes.
 
     Args:
@@ -52,17 +54,15 @@ def rows_by_view(rig: Rig) -> list[list[Camera]]:
     angles = {camera.name: _degrees_from_ahead(camera) for camera in rig.cameras}
     front = [camera for camera in rig.cameras if abs(angles[camera.name]) <= SIDE_DEGREES]
     back = [camera for camera in rig.cameras if camera not in front]
-    # Of two that look the same way, the left one comes first.
-    front.sort(
-        key=lambda camera: (-angles[camera.name], -camera.camera_to_vehicle.translation_m[1])
-    )
-    back.sort(
-        key=lambda camera: (angles[camera.name] % 360, -camera.camera_to_vehicle.translation_m[1])
-    )
+    # Of two that look the same way, the left one comes first; sorting keeps that order.
+    for row in (front, back):
+        row.sort(key=lambda camera: -camera.camera_to_vehicle.translation_m[1])
+    front.sort(key=lambda camera: -angles[camera.name])
+    back.sort(key=lambda camera: angles[camera.name] % 360)
     return [*_short_rows(front), *_short_rows(back)]
 
 
-def join_rows(rows: Sequence[Sequence[Image]], gap_px: int = 4) -> Image:
+def join_rows(rows: Sequence[Sequence[Image]], gap_px: int = GAP_PX) -> Image:
     """One picture of several. Short rows and low pictures are in the middle.
 
     Args:
@@ -74,8 +74,7 @@ def join_rows(rows: Sequence[Sequence[Image]], gap_px: int = 4) -> Image:
     """
     heights = [max(panel.shape[0] for panel in row) + gap_px for row in rows]
     widths = [sum(panel.shape[1] + gap_px for panel in row) for row in rows]
-    grid = np.empty((sum(heights) - gap_px, max(widths) - gap_px, 3), np.uint8)
-    grid[:] = BACKGROUND_COLOR
+    grid = blank(sum(heights) - gap_px, max(widths) - gap_px)
     for number, row in enumerate(rows):
         left = (max(widths) - widths[number]) // 2
         for panel in row:

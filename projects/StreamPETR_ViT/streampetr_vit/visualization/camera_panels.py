@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from streampetr_vit.structures import DatasetSpec, Detections
 from streampetr_vit.visualization.camera_view import BoxStyle, draw_boxes, with_styles
 from streampetr_vit.visualization.colors import BACKGROUND_COLOR, MISSING_COLOR
-from streampetr_vit.visualization.drawing import Image, draw_text, text_width
+from streampetr_vit.visualization.drawing import FloatArray, Image, blank, draw_text, text_width
 
 
 def draw_cameras(
@@ -69,14 +69,8 @@ def draw_camera(
         (H', panel_width, 3) uint8 RGB of the same proportions.
     """
     # Resized before lines are drawn: those of small pictures would be enlarged with them.
-    scale = panel_width / image.shape[1]
-    size = (panel_width, panel_height(image.shape[1], image.shape[0], panel_width))
-    interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-    panel: Image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
-    # Pixel centres are at integer coordinates: u' = scale * (u + 0.5) - 0.5.
-    enlarge = np.diag([scale, scale, 1.0, 1.0])
-    enlarge[:2, 2] = 0.5 * scale - 0.5
-    matrix = enlarge @ np.asarray(lidar_to_image, dtype=np.float64)
+    panel = resized(image, panel_width)
+    matrix = to_panel(image.shape[1], panel_width) @ np.asarray(lidar_to_image, dtype=np.float64)
     for detections, style in boxes:
         draw_boxes(panel, detections, matrix, style, class_names)
     _draw_title(panel, name)
@@ -85,8 +79,7 @@ def draw_camera(
 
 def draw_missing(name: str, width: int, height: int, panel_width: int) -> Image:
     """What stands in the place of a picture (width, height) that is not there."""
-    panel = np.empty((panel_height(width, height, panel_width), panel_width, 3), np.uint8)
-    panel[:] = MISSING_COLOR
+    panel = empty_panel(width, height, panel_width)
     text = "no picture"
     place = (panel_width - text_width(text)) / 2, panel.shape[0] / 2 + 5
     draw_text(panel, text, place)
@@ -94,8 +87,28 @@ def draw_missing(name: str, width: int, height: int, panel_width: int) -> Image:
     return panel
 
 
-def panel_height(width: int, height: int, panel_width: int) -> int:
-    """Pixels, for the proportions of a picture."""
+def resized(image: Image, panel_width: int) -> Image:
+    """A picture in the width of a panel, of the same proportions."""
+    size = (panel_width, _panel_height(image.shape[1], image.shape[0], panel_width))
+    interpolation = cv2.INTER_CUBIC if panel_width > image.shape[1] else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
+
+
+def empty_panel(width: int, height: int, panel_width: int) -> Image:
+    """A panel in the place of a picture (width, height) that is not there."""
+    return blank(_panel_height(width, height, panel_width), panel_width, MISSING_COLOR)
+
+
+def to_panel(width: int, panel_width: int) -> FloatArray:
+    """(4, 4) from (u * depth, v * depth, depth, 1) of a picture to the same of its panel."""
+    scale = panel_width / width
+    # Pixel centres are at integer coordinates: u' = scale * (u + 0.5) - 0.5.
+    matrix = np.diag([scale, scale, 1.0, 1.0])
+    matrix[:2, 2] = 0.5 * scale - 0.5
+    return matrix
+
+
+def _panel_height(width: int, height: int, panel_width: int) -> int:
     return max(1, round(height * (panel_width / width)))
 
 

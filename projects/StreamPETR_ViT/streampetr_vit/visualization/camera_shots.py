@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streampetr_vit.data.image_io import read_image
+from streampetr_vit.data.image_io import read_rgb
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import Camera, Moment, invert_rigid
 from streampetr_vit.structures.rigid import as_pose
@@ -76,8 +76,7 @@ def _image(moment: Moment, camera: Camera) -> Image | None:
         )
     picture = moment.pictures.get(camera.name)
     if isinstance(picture, (str, Path)):
-        stored = read_image(Path(picture), (camera.width, camera.height))  # BGR
-        return np.ascontiguousarray(stored[:, :, ::-1])
+        return read_rgb(Path(picture), (camera.width, camera.height))
     wanted = (camera.height, camera.width, 3)
     if picture is not None and (picture.shape != wanted or picture.dtype != np.uint8):
         raise InputError(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streampetr_vit.visualization.colors import TEXT_COLOR, Color
+from streampetr_vit.visualization.colors import BACKGROUND_COLOR, TEXT_COLOR, Color
 
 Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
@@ -22,6 +22,13 @@ TEXT_BACKGROUND_OPACITY = 0.65
 _FRACTION_BITS = 4  # OpenCV's fixed-point coordinates: sixteenths of a pixel
 _LONGEST_TEXT = 300  # no picture is as wide
 _LARGEST_PX = 2**15  # beyond it they overflow
+
+
+def blank(height: int, width: int, color: Color = BACKGROUND_COLOR) -> Image:
+    """A picture (height, width, 3) of one colour."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = color
+    return image
 
 
 def draw_line(
@@ -54,6 +61,17 @@ def draw_line(
     for begin, stop in dashes:
         a, b = (_fixed_point(start + share * (end - start)) for share in (begin, stop))
         cv2.line(image, a, b, color, thickness, cv2.LINE_AA, _FRACTION_BITS)
+
+
+def draw_arrow(
+    image: Image, start: FloatArray, tip: FloatArray, color: Color, thickness: int = 1
+) -> None:
+    """Draws an arrow between two points (2,)."""
+    draw_line(image, start, tip, color, thickness)
+    along = (tip - start) / max(float(np.hypot(*(tip - start))), 1e-9)
+    across = np.array([-along[1], along[0]])
+    for side in (-1, 1):
+        draw_line(image, tip, tip - 6 * along + side * 3.5 * across, color, thickness)
 
 
 def clip_to_image(

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import torch
 
 from streampetr_vit.data.annotations import has_points
 from streampetr_vit.data.frame_geometry import FrameGeometry
-from streampetr_vit.data.image_io import read_image
+from streampetr_vit.data.image_io import read_rgb
 from streampetr_vit.data.nuscenes.records import FrameRecord
-from streampetr_vit.errors import OutputError
-from streampetr_vit.files import replacing
 from streampetr_vit.structures import Detections, Pose
 from streampetr_vit.visualization.bird_eye_view import draw_bird_eye_view
 from streampetr_vit.visualization.camera_grid import camera_grid
 from streampetr_vit.visualization.camera_panels import draw_cameras
 from streampetr_vit.visualization.drawing import Image
-from streampetr_vit.visualization.sheet import GAP_PX, compose
+from streampetr_vit.visualization.sheet import compose
 
 
 def draw_record(
@@ -44,16 +39,13 @@ def draw_record(
         (H, W, 3) uint8 RGB.
     """
     sizes = [tuple(size) for size in record.image_sizes.tolist()]
-    images = [
-        np.ascontiguousarray(read_image(record.picture(camera), size)[:, :, ::-1])  # BGR -> RGB
-        for camera, size in enumerate(sizes)
-    ]
+    images = [read_rgb(record.picture(camera), size) for camera, size in enumerate(sizes)]
     shown = None if predictions is None else above_threshold(predictions, score_threshold)
     truth = visible_truth(record, range_m) if with_truth else None
     lidar_to_image = FrameGeometry.of_record(record).lidar_to_image.numpy()
     spec = record.spec
     panels = draw_cameras(images, lidar_to_image, spec, shown, truth, panel_width)
-    grid = camera_grid(panels, spec.cameras, gap_px=GAP_PX)
+    grid = camera_grid(panels, spec.cameras)
     forward = forward_in_lidar(record.lidar_to_ego)
     size_px = grid.shape[0]  # as high as the cameras beside it
     above = draw_bird_eye_view(spec.class_names, shown, truth, range_m, size_px, forward)
@@ -89,23 +81,3 @@ def visible_truth(record: FrameRecord, range_m: float) -> Detections:
         torch.from_numpy(record.gt_labels[kept]),
     )
     return Detections(boxes, torch.ones(len(boxes)), labels)
-
-
-def save_picture(path: str | Path, image: Image) -> None:
-    """Writes a picture as PNG or JPEG, by the ending of its name.
-
-    Raises:
-        OutputError: the file could not be written.
-    """
-    with replacing(path) as temporary:
-        # OpenCV takes BGR, and would hide in `imwrite` why a write failed.
-        encoded, data = cv2.imencode(Path(path).suffix, image[:, :, ::-1])
-        if not encoded:
-            raise OutputError(f"could not encode a picture for {path}; end its name with .png")
-        temporary.write_bytes(data.tobytes())
-
-
-def encode_jpeg(image: Image, quality: int = 85) -> bytes:
-    """The bytes of a JPEG file of an RGB picture."""
-    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()

@@ -12,7 +12,7 @@ from streampetr_vit.visualization.camera_panels import draw_camera, draw_missing
 from streampetr_vit.visualization.camera_shots import CameraShot, camera_shots
 from streampetr_vit.visualization.camera_view import PREDICTION_STYLE
 from streampetr_vit.visualization.drawing import Image
-from streampetr_vit.visualization.sheet import GAP_PX, compose
+from streampetr_vit.visualization.sheet import compose
 
 
 def draw_moment(
@@ -44,7 +44,7 @@ def draw_moment(
         for shot in camera_shots(moment)
     }
     rows = [[panels[camera.name] for camera in row] for row in rows_by_view(moment.rig)]
-    cameras = join_rows(rows, GAP_PX)
+    cameras = join_rows(rows)
     above = draw_bird_eye_view(
         found.spec.class_names,
         _in_vehicle(found),

@@ -21,7 +21,7 @@ from streampetr_vit.structures.rigid import as_pose
 from streampetr_vit.visualization.bird_eye_view import LEAST_SPEED_MPS, VEHICLE_OUTLINE_M
 from streampetr_vit.visualization.camera_shots import CameraShot, camera_shots
 from streampetr_vit.visualization.colors import EGO_COLOR, class_colors
-from streampetr_vit.visualization.frame_picture import encode_jpeg
+from streampetr_vit.visualization.encoding import encode_jpeg
 from streampetr_vit.visualization.rerun_layout import (
     OBJECTS,
     TRAJECTORY,
@@ -131,12 +131,11 @@ class RerunContent:
         scale = min(1.0, self._picture_width / camera.width)
         size = round(camera.width * scale), max(1, round(camera.height * scale))
         intrinsics = camera.intrinsics.copy()
-        intrinsics[:2, 2] += (
-            0.5  # rerun counts from the edge of the first pixel, we from its middle
-        )
+        # Rerun counts from the edge of the first pixel, we from its centre.
+        intrinsics[:2, 2] += 0.5
+        resize = np.diag([size[0] / camera.width, size[1] / camera.height, 1.0])
         pinhole = rr.Pinhole(
-            image_from_camera=np.diag([size[0] / camera.width, size[1] / camera.height, 1.0])
-            @ intrinsics,
+            image_from_camera=resize @ intrinsics,
             resolution=size,
             image_plane_distance=IMAGE_PLANE_M,
         )
@@ -181,28 +180,17 @@ class RerunContent:
 
 
 def _transform(translation_m: np.ndarray, pose: Pose) -> rr.Transform3D:
-    return rr.Transform3D(
-        translation=translation_m, quaternion=pose.rotation().as_quat()
-    )  # x y z w
+    x_y_z_w = pose.rotation().as_quat()
+    return rr.Transform3D(translation=translation_m, quaternion=x_y_z_w)
 
 
 def _classes(names: Sequence[str]) -> rr.AnnotationContext:
     """Names and colours of the classes, by their labels."""
-    infos = [
-        {"id": label, "label": name, "color": int.from_bytes((*color, 255), "big")}
-        for label, (name, color) in enumerate(class_colors(names).items())
-    ]
-    entries = [
-        {
-            "class_id": info["id"],
-            "class_description": {
-                "info": info,
-                "keypoint_annotations": [],
-                "keypoint_connections": [],
-            },
-        }
-        for info in infos
-    ]
+    entries = []
+    for label, (name, color) in enumerate(class_colors(names).items()):
+        info = {"id": label, "label": name, "color": int.from_bytes((*color, 255), "big")}
+        described = {"info": info, "keypoint_annotations": [], "keypoint_connections": []}
+        entries.append({"class_id": label, "class_description": described})
     kind = rr.components.AnnotationContextBatch([]).as_arrow_array().type
     return rr.AnnotationContext(pa.array([entries], kind))
 

@@ -7,21 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streampetr_vit.visualization.colors import (
-    BACKGROUND_COLOR,
-    TRUTH_COLOR,
-    Color,
-    class_colors,
-)
+from streampetr_vit.visualization.camera_grid import join_rows
+from streampetr_vit.visualization.colors import TRUTH_COLOR, Color, class_colors
 from streampetr_vit.visualization.drawing import (
     Image,
+    blank,
     draw_line,
     draw_text,
     fill_polygon,
     text_width,
 )
 
-GAP_PX = 4
 HEADER_PX, LEGEND_PX = 26, 28  # heights of one line
 _LINE_PX = 20  # height of each further one
 _MARGIN_PX, _BETWEEN_PX = 10, 22
@@ -72,9 +68,7 @@ def compose(
     Returns:
         (H + header + legend, W + gap + W', 3) uint8 RGB.
     """
-    gap = np.empty((cameras.shape[0], GAP_PX, 3), np.uint8)
-    gap[:] = BACKGROUND_COLOR
-    middle = np.hstack((cameras, gap, above))
+    middle = join_rows([[cameras, above]])
     title = [Entry(text, scale=0.5) for text in header]
     lines = (
         strip(title, middle.shape[1], HEADER_PX),
@@ -107,8 +101,7 @@ def strip(entries: Sequence[Entry], width: int, first_line_px: int) -> Image:
             left, line = _MARGIN_PX, line + 1
         places.append((left, line))
         left += entry.width_px() + _BETWEEN_PX
-    strip = np.empty((first_line_px + line * _LINE_PX, width, 3), np.uint8)
-    strip[:] = BACKGROUND_COLOR
+    strip = blank(first_line_px + line * _LINE_PX, width)
     for entry, (left, line) in zip(entries, places, strict=True):
         _draw_entry(strip, entry, left, first_line_px // 2 + line * _LINE_PX)
     return strip

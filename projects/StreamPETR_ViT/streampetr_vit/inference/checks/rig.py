@@ -11,15 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streampetr_vit.inference.axis_mistakes import (
+from streampetr_vit.inference.checks.camera_axes import (
     HIGHEST_M,
     LOWEST_M,
-    camera_list,
-    contradicts,
-    directions_in,
     mistakes_of_axes,
     short,
 )
+from streampetr_vit.inference.checks.camera_names import camera_list, contradicts, directions_in
 from streampetr_vit.structures import Camera, Pose, Rig
 from streampetr_vit.structures.lens_checks import usual_size
 

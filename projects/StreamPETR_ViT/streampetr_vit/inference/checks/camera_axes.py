@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streampetr_vit.inference.checks.camera_names import camera_list, contradicts
 from streampetr_vit.structures import Camera
-from streampetr_vit.texts import name_list
 
 FloatArray = NDArray[np.float64]
 
 LOWEST_M, HIGHEST_M = 0.05, 6.0  # of cameras above the road, robots and lorries included
 _UPRIGHT = 0.26  # sine of 15 degrees: less, and the y axis of a camera does not point down
 _CLEARLY_UPRIGHT = 0.77  # sine of 50 degrees
-_ASIDE = 0.3  # part of a viewing direction that contradicts a camera's name
 
 
 @dataclass(frozen=True)
@@ -115,36 +113,6 @@ def _axes_line(names: Iterable[str], wrong: dict[str, FloatArray], cause: str) -
     if pose[2, 1] < -_UPRIGHT:
         evidence = f"{name} would be {-pose[2, 3]:.2f} m below the road"
     return f"{camera_list(names)}: {evidence}; {cause}"
-
-
-def contradicts(name: str, look: FloatArray) -> bool:
-    """Whether a camera's name has a word for another direction than the one it looks in.
-
-    Args:
-        name: of the camera.
-        look: (2,) part of its viewing direction along the vehicle's x (forward) and y (left).
-    """
-    length = float(np.hypot(*look))
-    if length < _ASIDE:  # it looks down to the road
-        return False
-    parts, (ahead, left) = directions_in(name), look / length
-    fore = ("front" in parts or "forward" in parts) - ("back" in parts or "rear" in parts)
-    side = ("left" in parts) - ("right" in parts)
-    # With one word for the length of the car alone it is not to the side. "left" and "right" may
-    # also be a stereo pair.
-    least = _ASIDE if side == 0 else -_ASIDE
-    return bool((fore and fore * ahead < least) or (side and side * left < -_ASIDE))
-
-
-def directions_in(name: str) -> set[str]:
-    """The words for directions in a camera's name."""
-    return set(re.findall("front|forward|back|rear|left|right", name.lower()))
-
-
-def camera_list(names: Iterable[str]) -> str:
-    """Names of cameras for a message."""
-    names = list(names)
-    return f"camera{'s' if len(names) > 1 else ''} {name_list(names)}"
 
 
 def short(values: FloatArray) -> str:

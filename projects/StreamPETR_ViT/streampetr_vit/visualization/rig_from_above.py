@@ -6,33 +6,32 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from streampetr_vit.structures import Camera, Rig
-from streampetr_vit.visualization.colors import (
-    BACKGROUND_COLOR,
-    EGO_COLOR,
-    GRID_COLOR,
-    TEXT_COLOR,
-    TRUTH_COLOR,
-    Color,
+from streampetr_vit.structures import Camera, Detections, Rig
+from streampetr_vit.visualization.bird_eye_view import (
+    VEHICLE_OUTLINE_M,
+    draw_boxes_from_above,
+    draw_rings,
 )
+from streampetr_vit.visualization.camera_view import TRUTH_STYLE
+from streampetr_vit.visualization.colors import BACKGROUND_COLOR, EGO_COLOR, TEXT_COLOR, Color
 from streampetr_vit.visualization.drawing import (
     FloatArray,
     Image,
-    draw_circle,
+    blank,
+    draw_arrow,
     draw_line,
     draw_text,
     fill_polygon,
 )
 
+BOX_NAMES = ("box",)  # of the only label
 _LEAST_RANGE_M = 5.0
+_RING_SPACINGS_M = (2.0, 5.0, 10.0, 20.0)
 _BOXES_RANGE_M = (10.0, 60.0)
-_BOX_OUTLINE = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 2  # of the length and the width
-# A car around its rear axle, metres: x forward, y left. Only to find one's way.
-_CAR_OUTLINE_M = np.array([(-0.9, -0.9), (3.0, -0.9), (3.7, 0.0), (3.0, 0.9), (-0.9, 0.9)])
 _WEDGE_OPACITY = 0.13
 
 
-def draw_plan(rig: Rig, colors: Mapping[str, Color], size_px: int) -> Image:
+def draw_places(rig: Rig, colors: Mapping[str, Color], size_px: int) -> Image:
     """Draws positions, directions and fields of view of cameras, and the axes of the frames.
 
     Args:
@@ -55,62 +54,49 @@ def draw_plan(rig: Rig, colors: Mapping[str, Color], size_px: int) -> Image:
     return image
 
 
-def draw_boxes_plan(
-    rig: Rig, colors: Mapping[str, Color], size_px: int, boxes: FloatArray
+def draw_boxes_of_rig(
+    rig: Rig, colors: Mapping[str, Color], size_px: int, boxes: Detections
 ) -> Image:
     """Draws boxes over the fields of view.
 
     Args:
-        rig, colors, size_px: see `draw_plan`.
-        boxes: (n, 7) centre, size and yaw in the vehicle frame.
+        rig, colors, size_px: see `draw_places`.
+        boxes: on the CPU, in the vehicle frame, with labels of `BOX_NAMES`.
 
     Returns:
         (size_px, size_px, 3) uint8 RGB.
     """
-    farthest = float(np.abs(boxes[:, :2]).max(initial=0.0))
+    farthest = float(boxes.boxes[:, :2].abs().max()) if len(boxes) else 0.0
     view = _View(size_px, float(np.clip(1.1 * farthest + 3, *_BOXES_RANGE_M)))
     image = _background(rig, colors, view)
-    for box in boxes:
-        _draw_box(image, view, box)
+    draw_boxes_from_above(image, boxes, view.to_pixels, TRUTH_STYLE, BOX_NAMES)
     draw_text(image, "BOXES FROM ABOVE", (8, 18))
     return image
 
 
 def _background(rig: Rig, colors: Mapping[str, Color], view: _View) -> Image:
-    image = np.empty((view.size_px, view.size_px, 3), np.uint8)
-    image[:] = BACKGROUND_COLOR
+    image = blank(view.size_px, view.size_px)
     for camera in rig.cameras:
         _draw_wedge(image, view, camera, colors[camera.name])
-    _draw_rings(image, view)
-    for start, end in _sides(view.pixels(_CAR_OUTLINE_M)):
-        draw_line(image, start, end, EGO_COLOR, 1, 4.0)
+    draw_rings(image, view.range_m, _RING_SPACINGS_M)
+    # Right and forward -> x and y of the vehicle.
+    outline = view.pixels(VEHICLE_OUTLINE_M[:, ::-1] * (1, -1))
+    for start, end in zip(outline, np.roll(outline, -1, axis=0), strict=True):
+        draw_line(image, start, end, EGO_COLOR, dash_px=4.0)
     return image
 
 
 class _View:
     """From metres of the vehicle frame to pixels: x is up, y is left."""
 
-    def __init__(self, size_px: int, reach_m: float):
-        self.size_px, self.reach_m = size_px, reach_m
-        self.middle = (size_px - 1) / 2
-        self.scale = size_px / (2 * reach_m)  # pixels in a metre
+    def __init__(self, size_px: int, range_m: float) -> None:
+        self.size_px, self.range_m = size_px, range_m
+        scale = size_px / (2 * range_m)  # pixels in a metre
+        self.to_pixels = np.array([[0.0, -scale], [-scale, 0.0]])  # points are rows
 
     def pixels(self, points: FloatArray) -> FloatArray:
-        return self.middle - self.scale * np.asarray(points)[..., [1, 0]]
-
-
-def _sides(points: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
-    return list(zip(points, np.roll(points, -1, axis=0), strict=True))
-
-
-def _draw_rings(image: Image, view: _View) -> None:
-    step = next(step for step in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if view.reach_m / step <= 7)
-    origin = view.pixels(np.zeros(2))
-    for radius in np.arange(step, 1.4 * view.reach_m, step):
-        draw_circle(image, origin, radius * view.scale, GRID_COLOR)
-        if radius < view.reach_m:
-            place = (view.middle + 4, view.middle + radius * view.scale - 3)
-            draw_text(image, f"{radius:.0f} m", place, scale=0.36)
+        """(..., 2) places of points (..., 2)."""
+        return (self.size_px - 1) / 2 + points @ self.to_pixels
 
 
 def _draw_wedge(image: Image, view: _View, camera: Camera, color: Color) -> None:
@@ -124,7 +110,7 @@ def _draw_wedge(image: Image, view: _View, camera: Camera, color: Color) -> None
     if not 0 < across < np.pi:  # it looks down, or its pose is wrong
         return
     angles = right + across * np.linspace(0, 1, 25)
-    arc = 3 * view.reach_m * np.stack((np.cos(angles), np.sin(angles)), axis=1)
+    arc = 3 * view.range_m * np.stack((np.cos(angles), np.sin(angles)), axis=1)
     corners = view.pixels(pose[:2, 3] + np.concatenate(([[0.0, 0.0]], arc)))
     fill_polygon(image, corners, color, _WEDGE_OPACITY)
     for end in (corners[1], corners[-1]):
@@ -135,10 +121,7 @@ def _draw_camera(image: Image, view: _View, camera: Camera, color: Color) -> Non
     pose = camera.camera_to_vehicle.matrix()
     at, look = view.pixels(pose[:2, 3]), -pose[:2, 2][::-1]  # of the forward axis, in pixels
     tip = at + 34 * look
-    draw_line(image, at, tip, color, 2)
-    across = np.array([-look[1], look[0]])
-    for side in (-1, 1):
-        draw_line(image, tip, tip - 8 * look + side * 5 * across, color, 2)
+    draw_arrow(image, at, tip, color, 2)
     body = at + 5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     fill_polygon(image, body, color)
     # Beyond the tip: to its right, to its left, or around it.
@@ -156,12 +139,3 @@ def _draw_axes(image: Image, view: _View, pose: FloatArray, name: str) -> None:
         label = origin - 38 * pose[:2, axis][::-1]
         draw_text(image, letter, (label[0] - 4, label[1] + 4), TEXT_COLOR, 0.4)
     draw_text(image, name, (origin[0] + 6, origin[1] + 14), TEXT_COLOR, 0.36)
-
-
-def _draw_box(image: Image, view: _View, box: FloatArray) -> None:
-    cos, sin = np.cos(box[6]), np.sin(box[6])
-    outline = _BOX_OUTLINE * box[3:5] @ np.array([[cos, sin], [-sin, cos]]) + box[:2]
-    for start, end in _sides(view.pixels(outline)):
-        draw_line(image, start, end, TRUTH_COLOR)
-    front = box[:2] + 0.5 * box[3] * np.array([cos, sin])
-    draw_line(image, view.pixels(box[:2]), view.pixels(front), TRUTH_COLOR)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.drive_motion import FASTEST_MPS, Drive
-from streampetr_vit.inference.time_mistakes import can_give_speeds, mistakes_of_times
+from streampetr_vit.inference.checks.times import can_give_speeds, mistakes_of_times
+from streampetr_vit.inference.checks.trajectory import FASTEST_MPS, Trajectory
 from streampetr_vit.structures import Pose
 from streampetr_vit.structures.rigid import as_pose
 
@@ -53,13 +53,13 @@ def mistakes_of_poses(
     found = mistakes_of_times(times)
     if len(poses) < 3 or not can_give_speeds(times):
         return found
-    drive = Drive.of(times, np.stack([pose.matrix() for pose in poses]))
+    drive = Trajectory.of(times, np.stack([pose.matrix() for pose in poses]))
     return found + (_upward(drive) or _directions(drive) or _units(drive) or _rest(drive))
 
 
 # What may be wrong -> the drive without it.
-_CAUSES: tuple[tuple[str, Callable[[Drive], Drive]], ...] = (
-    ("the poses look like world_to_vehicle: give their inverses", Drive.inverse),
+_CAUSES: tuple[tuple[str, Callable[[Trajectory], Trajectory]], ...] = (
+    ("the poses look like world_to_vehicle: give their inverses", Trajectory.inverse),
     (f"{_AXES} x right, y forward: {_TURN}", lambda d: d.with_yaws(d.yaws + np.pi / 2)),
     (f"{_AXES} x left, y backward: {_TURN}", lambda d: d.with_yaws(d.yaws - np.pi / 2)),
     (f"{_AXES} x backward, y right: {_TURN}", lambda d: d.with_yaws(d.yaws + np.pi)),
@@ -67,7 +67,7 @@ _CAUSES: tuple[tuple[str, Callable[[Drive], Drive]], ...] = (
         "the yaws look like degrees that were turned into radians twice: multiply them by 180 / pi",
         lambda d: d.with_yaws(np.degrees(d.yaws)),
     ),
-    ("the yaws look like degrees: multiply them by pi / 180", Drive.in_degrees),
+    ("the yaws look like degrees: multiply them by pi / 180", Trajectory.in_degrees),
     (
         "the yaws look like a compass's, clockwise from north: give pi / 2 - yaw, in a world with "
         "x to the east and y to the north",
@@ -80,7 +80,7 @@ _CAUSES: tuple[tuple[str, Callable[[Drive], Drive]], ...] = (
 )
 
 
-def _upward(drive: Drive) -> list[str]:
+def _upward(drive: Trajectory) -> list[str]:
     """Vehicles whose z axis does not point up."""
     up = np.median(drive.turns[:, 2], axis=0)  # (3,): how far each axis of the vehicle points up
     if up[2] > 0.5:
@@ -96,7 +96,7 @@ def _upward(drive: Drive) -> list[str]:
     ]
 
 
-def _directions(drive: Drive) -> list[str]:
+def _directions(drive: Trajectory) -> list[str]:
     """Vehicles that do not move along their x axis, or go backward all the time."""
     angles, lengths, _ = drive.ways()
     way = float(lengths.sum())
@@ -120,7 +120,7 @@ def _directions(drive: Drive) -> list[str]:
     return [f"all frames: {seen}; {fix}"]
 
 
-def _forward(drive: Drive) -> float:
+def _forward(drive: Trajectory) -> float:
     """How far the way agrees with the x axis, 1 at best; 0 where most of it is backward."""
     angles, lengths, _ = drive.ways()
     if not len(angles) or np.median(drive.speeds()) > FASTEST_MPS:
@@ -129,7 +129,7 @@ def _forward(drive: Drive) -> float:
     return float(np.abs(cosines).sum() / lengths.sum()) if cosines.sum() > 0 else 0.0
 
 
-def _units(drive: Drive) -> list[str]:
+def _units(drive: Trajectory) -> list[str]:
     """Positions that are not in metres."""
     speed, way = float(np.median(drive.speeds())), float(drive.steps().sum())
     if speed > FASTEST_MPS:
@@ -146,7 +146,7 @@ def _units(drive: Drive) -> list[str]:
     return []
 
 
-def _rest(drive: Drive) -> list[str]:
+def _rest(drive: Trajectory) -> list[str]:
     """Jumps, and a constant angle between the way and the x axis."""
     lines, steps, speeds = [], drive.steps(), drive.speeds()
     wrong = np.flatnonzero(speeds > FASTEST_MPS)

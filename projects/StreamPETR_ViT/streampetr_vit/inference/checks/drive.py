@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streampetr_vit.inference.pose_mistakes import mistakes_of_poses
-from streampetr_vit.inference.rig_mistakes import mistakes_of_rig
+from streampetr_vit.inference.checks.poses import mistakes_of_poses
+from streampetr_vit.inference.checks.rig import mistakes_of_rig
 from streampetr_vit.structures import Camera, Moment, Pose, Rig
 from streampetr_vit.structures.lens_checks import fields_of_view_deg
 from streampetr_vit.structures.rigid import as_pose

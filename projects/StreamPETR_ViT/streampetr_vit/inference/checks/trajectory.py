@@ -1,4 +1,7 @@
-"""How a vehicle moves against its own axes. n is the number of frames, m of those that move."""
+"""How a vehicle moves, relative to its own axes.
+
+n is the number of frames, m of those in which the vehicle moves.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ _MOVING_M, _MOVING_MPS = 0.3, 0.5  # less, and no direction can be told
 
 
 @dataclass(frozen=True)
-class Drive:
-    """Poses of a vehicle in the world.
+class Trajectory:
+    """Poses of a vehicle in the world, `vehicle_to_world`.
 
     Attributes:
         times: (n,) seconds, ascending.
         places: (n, 3) metres.
-        turns: (n, 3, 3) rotations.
-        yaws: (n,) of the x axis, radians; a guess may change them alone.
+        turns: (n, 3, 3) rotation matrices.
+        yaws: (n,) radians, of the x axis; `with_yaws` changes them alone.
     """
 
     times: FloatArray
@@ -31,13 +34,19 @@ class Drive:
     yaws: FloatArray
 
     @staticmethod
-    def of(times: FloatArray, matrices: FloatArray) -> Drive:
+    def of(times: FloatArray, matrices: FloatArray) -> Trajectory:
         """From times (n,) and poses (n, 4, 4)."""
         turns = matrices[:, :3, :3]
-        return Drive(times, matrices[:, :3, 3], turns, np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
+        return Trajectory(
+            times, matrices[:, :3, 3], turns, np.arctan2(turns[:, 1, 0], turns[:, 0, 0])
+        )
 
     def chords(self) -> tuple[FloatArray, FloatArray]:
-        """Ways (n, 2) from about 0.25 s before each frame to as long after it, and seconds (n,)."""
+        """From the place about 0.25 s before each frame to that 0.25 s after it.
+
+        Returns:
+            (n, 2) metres in the plane of the world, and (n,) seconds between both places.
+        """
         # The heading in the middle of a chord is the chord's own, in curves too.
         reach = max(1, round(_CHORD_S / 2 / float(np.median(np.diff(self.times)))))
         number = np.arange(len(self.times))
@@ -47,11 +56,11 @@ class Drive:
         return chords, self.times[ends] - self.times[starts]
 
     def ways(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The ways of the m frames that move.
+        """Where the vehicle goes in the m frames in which it moves.
 
         Returns:
-            Directions (m,) relative to the x axis, -pi to pi; lengths (m,) up to the next frame in
-            metres; curvatures (m,) in radians per metre.
+            Directions (m,) of motion relative to the x axis, -pi to pi, counter-clockwise; lengths
+            (m,) of the way up to the next frame, metres; curvatures (m,), radians per metre.
         """
         chords, seconds = self.chords()
         length = np.hypot(chords[:, 0], chords[:, 1])
@@ -70,11 +79,11 @@ class Drive:
         """From frame to frame, (n - 1,) metres per second."""
         return self.steps() / np.diff(self.times)
 
-    def with_yaws(self, yaws: FloatArray) -> Drive:
+    def with_yaws(self, yaws: FloatArray) -> Trajectory:
         """With other yaws (n,)."""
         return replace(self, yaws=yaws)
 
-    def inverse(self) -> Drive:
+    def inverse(self) -> Trajectory:
         """With the inverse poses."""
         turns = self.turns.transpose(0, 2, 1)
         places = -(turns @ self.places[:, :, None])[:, :, 0]
@@ -82,18 +91,18 @@ class Drive:
             self, places=places, turns=turns, yaws=np.arctan2(turns[:, 1, 0], turns[:, 0, 0])
         )
 
-    def in_degrees(self) -> Drive:
-        """With the yaws of the way, where those in degrees, as radians, are what was given."""
-        # A yaw in degrees is lost behind full turns: it is made of the way.
+    def in_degrees(self) -> Trajectory:
+        """With yaws along the way, if the given ones are degrees that were taken for radians."""
+        # Full turns are lost, so a yaw in radians cannot be computed from what was given.
         chords, _ = self.chords()
         way = np.arctan2(chords[:, 1], chords[:, 0])
         if np.ptp(np.unwrap(way)) < 0.1:  # on a straight way all would agree by chance
             return self
-        # Yaws are counted from -180 or from 0 degrees. A constant error is 57 times as large.
-        rests = [self.yaws - np.degrees(angle) for angle in (way, way % (2 * np.pi))]
-        sums = [(np.hypot(*chords.T) * np.exp(1j * rest)).sum() for rest in rests]
+        # Yaws are counted from -180 or from 0 degrees. A constant offset is 57 times as large.
+        offsets = [self.yaws - np.degrees(angle) for angle in (way, way % (2 * np.pi))]
+        sums = [(np.hypot(*chords.T) * np.exp(1j * offset)).sum() for offset in offsets]
         best = int(np.abs(sums).argmax())
-        close = np.cos(rests[best] - np.angle(sums[best])) > 0
+        close = np.cos(offsets[best] - np.angle(sums[best])) > 0
         return self.with_yaws(np.where(close, way, way + np.pi / 2))
 
 
