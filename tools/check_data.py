@@ -37,9 +37,9 @@ from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.inference.checks import DriveCheck
 from streampetr_vit.inference.checks.boxes import read_boxes
-from streampetr_vit.inference.sinks.straight_moments import StraightMoments
 from streampetr_vit.inference.sources import FolderSource
-from streampetr_vit.inference.undistortion import straightened
+from streampetr_vit.inference.undistorted_moments import UndistortedMoments
+from streampetr_vit.inference.undistortion import undistorted
 from streampetr_vit.progress import Progress, progress
 from streampetr_vit.structures import Detections, Rig
 from streampetr_vit.texts import file_name
@@ -166,7 +166,7 @@ def check_rig(arguments: argparse.Namespace) -> int:
     rig = Rig.load(arguments.rig)
     check = DriveCheck(rig)
     if arguments.folder is None:
-        straight = Rig([straightened(c).camera for c in rig.cameras], rig.reference_to_vehicle)
+        straight = Rig([undistorted(c).camera for c in rig.cameras], rig.reference_to_vehicle)
         written = [arguments.out / "rig.png"]
         save_picture(written[0], draw_rig(straight, title=str(arguments.rig)))
     else:
@@ -180,7 +180,7 @@ def check_rig(arguments: argparse.Namespace) -> int:
 
 def draw_drive(arguments: argparse.Namespace, check: DriveCheck, rig: Rig) -> list[Path]:
     """Shows all moments of a drive to the check and draws some; the paths of the pictures."""
-    source, straighten, written = FolderSource(arguments.folder), StraightMoments(), []
+    source, straighten, written = FolderSource(arguments.folder), UndistortedMoments(), []
     given = {}
     if arguments.boxes is not None:
         given = read_boxes(arguments.boxes, arguments.score_threshold)

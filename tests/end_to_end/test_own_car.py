@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +74,15 @@ def run(tiny_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return folder, results
 
 
-def test_the_program_of_the_page_runs_as_it_stands(run: tuple[Path, Path]) -> None:
+def test_the_program_of_the_page_runs_as_it_stands(
+    run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     program = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
-    lines = [line for line in program.splitlines() if line.strip()]
-    assert len(lines) <= 13
+    assert len([line for line in program.splitlines() if line.strip()]) <= 13
+    monkeypatch.chdir(run[0])
     # Its weights are random here: no score is as high as the page asks for.
-    program = program.replace("> 0.3", "> 0.0")
-    printed = subprocess.run(
-        [sys.executable, "-c", program], cwd=run[0], capture_output=True, text=True, timeout=120
-    )
-    assert printed.returncode == 0, printed.stderr
-    frames = printed.stdout.splitlines()
+    exec(program.replace("> 0.3", "> 0.0"), {})
+    frames = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in frames] == [f"{n:06d}" for n in range(6)]
     assert re.search(r"\('(car|truck|bus|pedestrian|\w+)', \[-?\d+\.\d, ", frames[0])
 

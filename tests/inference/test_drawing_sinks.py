@@ -16,8 +16,8 @@ from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.playing import Play, play_scenes
 from streampetr_vit.inference.shares import choose_scenes
 from streampetr_vit.inference.sinks.building import SINK_NAMES, SinkOptions, build_sinks
-from streampetr_vit.inference.sinks.straight_moments import StraightMoments
 from streampetr_vit.inference.sources import FolderSource
+from streampetr_vit.inference.undistorted_moments import UndistortedMoments
 
 
 def draw(source: FolderSource, out: Path, predictor: FakePredictor, *names: str) -> None:
@@ -68,7 +68,7 @@ def test_pictures_of_a_lens_are_straight_when_they_are_drawn(tmp_path: Path) -> 
     values = rig_values()
     values["cameras"]["front"]["distortion"] = [-0.3, 0.05, 0.0, 0.0, 0.0]
     (folder / "rig.yaml").write_text(yaml.safe_dump(values))
-    straight = StraightMoments()
+    straight = UndistortedMoments()
     source = FolderSource(folder)
     first, second = (straight(moment) for moment in source.frames("drive"))
     assert first.rig is second.rig and first.rig.camera("front").distortion is None

@@ -13,7 +13,7 @@ import yaml
 from streampetr_vit.inference.checks import DriveCheck
 from streampetr_vit.inference.checks.rig import mistakes_of_rig
 from streampetr_vit.inference.sources import FolderSource
-from streampetr_vit.inference.undistortion import straightened
+from streampetr_vit.inference.undistortion import undistorted
 from streampetr_vit.structures import Pose, Rig
 
 DOCS = Path(__file__).resolve().parents[2] / "projects" / "StreamPETR_ViT" / "docs"
@@ -30,7 +30,7 @@ def test_the_rig_of_the_page_is_right() -> None:
     rig = Rig.of(yaml.safe_load(block("yaml")))
     assert rig.names == ("front", "rear") and not mistakes_of_rig(rig)
     for camera in rig.cameras:
-        seen = straightened(camera).apply(np.full((camera.height, camera.width, 3), 255, np.uint8))
+        seen = undistorted(camera).apply(np.full((camera.height, camera.width, 3), 255, np.uint8))
         assert (seen > 0).mean() > 0.9
 
 

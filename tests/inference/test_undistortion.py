@@ -8,7 +8,7 @@ import pytest
 from hand_made_rig import looking
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.undistortion import straightened
+from streampetr_vit.inference.undistortion import undistorted
 from streampetr_vit.structures import Camera, Distortion
 
 W, H = 640, 400
@@ -41,7 +41,7 @@ def test_points_are_where_the_pinhole_projection_says(
     lens: str, straight: np.ndarray | None
 ) -> None:
     model, coefficients = LENSES[lens]
-    found = straightened(camera_of(model, coefficients, straight))
+    found = undistorted(camera_of(model, coefficients, straight))
     matrix = K if straight is None else straight
     np.testing.assert_array_equal(found.camera.intrinsics, matrix)
     assert found.camera.distortion is None and found.camera.name == "front"
@@ -66,16 +66,16 @@ def test_points_are_where_the_pinhole_projection_says(
 def test_no_distortion_changes_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
     straight = Camera("front", W, H, K, looking(0))
-    found = straightened(straight)
+    found = undistorted(straight)
     assert found.apply(image) is image and found.camera is straight
-    same = straightened(camera_of("pinhole", [0, 0, 0, 0, 0], None))
+    same = undistorted(camera_of("pinhole", [0, 0, 0, 0, 0], None))
     np.testing.assert_array_equal(same.apply(image), image)
 
 
 def test_nothing_is_shown_twice_beyond_the_turning_point_of_a_lens() -> None:
     # r (1 - 0.5 r^2) falls from r = 0.82 on; what lies farther out would be shown once more.
     wide = np.array([[200.0, 0, 320], [0, 200.0, 200], [0, 0, 1]])
-    found = straightened(camera_of("pinhole", [-0.5, 0, 0, 0], wide))
+    found = undistorted(camera_of("pinhole", [-0.5, 0, 0, 0], wide))
     light = found.apply(np.full((H, W, 3), 255, np.uint8))[:, :, 0]
     rows, columns = np.mgrid[:H, :W]
     radii = np.hypot(columns - 320, rows - 200) / 200
@@ -84,12 +84,12 @@ def test_nothing_is_shown_twice_beyond_the_turning_point_of_a_lens() -> None:
 
 def test_far_places_do_not_wrap_around() -> None:
     wide = np.array([[100.0, 0, 320], [0, 100.0, 200], [0, 0, 1]])
-    found = straightened(camera_of("pinhole", [0.5, 2.0, 0, 0], wide))  # up to 300,000 px away
+    found = undistorted(camera_of("pinhole", [0.5, 2.0, 0, 0], wide))  # up to 300,000 px away
     light = found.apply(np.full((H, W, 3), 255, np.uint8))[:, :, 0]
     assert (light[:, :200] == 0).all() and light[200, 320] == 255
 
 
 def test_a_picture_of_another_size_is_refused() -> None:
-    found = straightened(camera_of("pinhole", [0, 0, 0, 0], None))
+    found = undistorted(camera_of("pinhole", [0, 0, 0, 0], None))
     with pytest.raises(InputError, match=r"of camera front is \(640, 400, 3\) of uint8: give"):
         found.apply(np.zeros((W, H, 3), np.uint8))

@@ -132,8 +132,8 @@ def test_a_fisheye_may_see_behind_itself_but_its_straight_picture_may_not() -> N
     wide = [[500, 0, 800], [0, 500, 450], [0, 0, 1]]  # 183 degrees
     lens = {"model": "fisheye", "coefficients": [0, 0, 0, 0]}
     assert rig_of(intrinsics=wide, distortion=lens).cameras[0].distortion is not None
-    tight = {**lens, "straight_intrinsics": (np.diag([0.5, 0.5, 1]) @ K).tolist()}
-    with pytest.raises(InputError, match=f"straight_intrinsics of camera front.*{OTHER_SIZE}"):
+    tight = {**lens, "undistorted_intrinsics": (np.diag([0.5, 0.5, 1]) @ K).tolist()}
+    with pytest.raises(InputError, match=f"undistorted_intrinsics of camera front.*{OTHER_SIZE}"):
         rig_of(intrinsics=wide, distortion=tight)
     with pytest.raises(InputError, match="skew 2"):
         rig_of(intrinsics=(K + [[0, 2, 0], [0] * 3, [0] * 3]).tolist(), distortion=[0] * 4)

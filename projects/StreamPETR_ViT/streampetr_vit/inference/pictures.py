@@ -13,7 +13,7 @@ from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference.cut_horizon import cut_horizon
-from streampetr_vit.inference.undistortion import StraightCamera, straightened
+from streampetr_vit.inference.undistortion import UndistortedCamera, undistorted
 from streampetr_vit.structures import Camera
 from streampetr_vit.structures.moment import Picture
 from streampetr_vit.texts import shown
@@ -39,20 +39,20 @@ class PictureMaker:
             raise InputError(f'channel_order must be "rgb" or "bgr", not {shown(channel_order)}')
         self.image_aug, self._is_rgb = image_aug, channel_order == "rgb"
         # Maps of OpenCV, 8 bytes for each pixel: made once for each camera that is in use.
-        self._straight: WeakKeyDictionary[Camera, StraightCamera] = WeakKeyDictionary()
+        self._undistorted: WeakKeyDictionary[Camera, UndistortedCamera] = WeakKeyDictionary()
         self._told: set[tuple[str, int, int]] = set()  # names and sizes of cameras
 
     def draw(self, camera: Camera) -> ImageDraw:
         """The resize and crop of a camera's pictures."""
         return self.image_aug.fixed((camera.width, camera.height))
 
-    def straight(self, camera: Camera) -> StraightCamera:
+    def undistorted(self, camera: Camera) -> UndistortedCamera:
         """The pinhole camera that the network sees in place of a camera, before the resize."""
         if camera.distortion is None:  # not kept: the value would hold its own key
-            return straightened(camera)
-        known = self._straight.get(camera)
+            return undistorted(camera)
+        known = self._undistorted.get(camera)
         if known is None:
-            known = self._straight[camera] = straightened(camera)
+            known = self._undistorted[camera] = undistorted(camera)
         return known
 
     def write(self, picture: Picture, camera: Camera, planes: np.ndarray) -> None:
@@ -67,7 +67,7 @@ class PictureMaker:
             image = read_image(Path(picture), (camera.width, camera.height), "the rig")
             is_rgb = False  # OpenCV's order
         self._tell(camera)
-        image = self.straight(camera).apply(image)
+        image = self.undistorted(camera).apply(image)
         self.draw(camera).write(image, planes if is_rgb else planes[::-1])
 
     def _tell(self, camera: Camera) -> None:
@@ -75,7 +75,7 @@ class PictureMaker:
         key = (camera.name, camera.width, camera.height)
         if key not in self._told:
             self._told.add(key)
-            text = cut_horizon(self.straight(camera).camera, self.draw(camera))
+            text = cut_horizon(self.undistorted(camera).camera, self.draw(camera))
             if text is not None:
                 logger.warning("%s", text)
 

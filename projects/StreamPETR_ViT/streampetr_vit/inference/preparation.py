@@ -127,7 +127,7 @@ class Preparation:
             reference,
             vehicle_to_world,
             reference.inverse_matrix() @ np.stack(to_vehicle),
-            np.stack([self.pictures.straight(camera).camera.intrinsics for camera in cameras]),
+            np.stack([self.pictures.undistorted(camera).camera.intrinsics for camera in cameras]),
         ).with_image_draws([self.pictures.draw(camera) for camera in cameras])
         sample = Sample(
             images=torch.from_numpy(images),

@@ -20,7 +20,7 @@ _STEPS = 4096  # of the radii at which a lens is looked at
 
 
 @dataclass(frozen=True, eq=False)
-class StraightCamera:
+class UndistortedCamera:
     """A camera without distortion, and what makes its pictures of those of the real one.
 
     Attributes:
@@ -55,15 +55,17 @@ class StraightCamera:
         return cv2.remap(image, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
-def straightened(camera: Camera) -> StraightCamera:
+def undistorted(camera: Camera) -> UndistortedCamera:
     """The pinhole camera that stands for one with distortion.
 
     It takes a tenth of a second; keep the result for all pictures of the camera.
     """
     lens = camera.distortion
     if lens is None:
-        return StraightCamera(camera, None)
-    straight = camera.intrinsics if lens.straight_intrinsics is None else lens.straight_intrinsics
+        return UndistortedCamera(camera, None)
+    straight = (
+        camera.intrinsics if lens.undistorted_intrinsics is None else lens.undistorted_intrinsics
+    )
     size = (camera.width, camera.height)
     args = (camera.intrinsics, lens.coefficients, np.eye(3), straight, size, cv2.CV_32FC1)
     make = (
@@ -78,7 +80,7 @@ def straightened(camera: Camera) -> StraightCamera:
     for places, side in zip(maps, size, strict=True):
         np.clip(places, -_MARGIN_PX, side + _MARGIN_PX, out=places)
     fixed = cv2.convertMaps(maps[0], maps[1], cv2.CV_16SC2)
-    return StraightCamera(replace(camera, intrinsics=straight, distortion=None), fixed)
+    return UndistortedCamera(replace(camera, intrinsics=straight, distortion=None), fixed)
 
 
 def _radii(intrinsics: FloatArray, size: tuple[int, int]) -> FloatArray:

@@ -34,13 +34,13 @@ class Distortion:
         coefficients: k1 k2 p1 p2 [k3 [k4 k5 k6 ...]] of "pinhole" (4, 5, 8, 12 or 14 numbers), or
             k1 k2 k3 k4 of "fisheye".
         model: "pinhole" or "fisheye".
-        straight_intrinsics: (3, 3) of the picture after it was straightened, in pixels; None takes
+        undistorted_intrinsics: (3, 3) of the picture without distortion, in pixels; None takes
             those of the camera.
     """
 
     coefficients: np.ndarray
     model: str = "pinhole"
-    straight_intrinsics: np.ndarray | None = None
+    undistorted_intrinsics: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -62,9 +62,11 @@ class Distortion:
             raise InputError(f"distortion is {shown(self.coefficients)}: give {form}")
         coefficients = as_numbers(self.coefficients, (given,), "distortion", form)
         object.__setattr__(self, "coefficients", coefficients)
-        if self.straight_intrinsics is not None:
-            matrix = as_intrinsics(self.straight_intrinsics, "straight_intrinsics of distortion")
-            object.__setattr__(self, "straight_intrinsics", matrix)
+        if self.undistorted_intrinsics is not None:
+            matrix = as_intrinsics(
+                self.undistorted_intrinsics, "undistorted_intrinsics of distortion"
+            )
+            object.__setattr__(self, "undistorted_intrinsics", matrix)
 
     @staticmethod
     def of(value: Any) -> Distortion:
@@ -75,14 +77,14 @@ class Distortion:
         """
         if not isinstance(value, Mapping):
             return Distortion(value)
-        check_keys(value, ("coefficients",), ("model", "straight_intrinsics"), "distortion")
+        check_keys(value, ("coefficients",), ("model", "undistorted_intrinsics"), "distortion")
         return Distortion(**value)
 
     def plain(self) -> dict[str, Any]:
         """What `of` reads."""
         values: dict[str, Any] = {"model": self.model, "coefficients": self.coefficients.tolist()}
-        if self.straight_intrinsics is not None:
-            values["straight_intrinsics"] = self.straight_intrinsics.tolist()
+        if self.undistorted_intrinsics is not None:
+            values["undistorted_intrinsics"] = self.undistorted_intrinsics.tolist()
         return values
 
 
@@ -137,8 +139,8 @@ class Camera:
                 f"{what} has the skew {self.intrinsics[0, 1]:.6g}, which OpenCV's lenses do not "
                 "have: give 0 in its place"
             )
-        if lens is not None and lens.straight_intrinsics is not None:
-            check_fits(lens.straight_intrinsics, *size, f"straight_{what}", False)
+        if lens is not None and lens.undistorted_intrinsics is not None:
+            check_fits(lens.undistorted_intrinsics, *size, f"undistorted_{what}", False)
 
     @staticmethod
     def of(name: Any, values: Any) -> Camera:

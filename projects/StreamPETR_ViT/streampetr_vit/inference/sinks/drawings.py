@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 
 from streampetr_vit.inference.sinks.base import Scene
-from streampetr_vit.inference.sinks.straight_moments import StraightMoments
+from streampetr_vit.inference.undistorted_moments import UndistortedMoments
 from streampetr_vit.structures import Moment, Objects
 from streampetr_vit.visualization import draw_moment, save_picture, video_writer
 from streampetr_vit.visualization.drawing import Image
@@ -31,11 +31,11 @@ class Drawer:
         self, score_threshold: float = 0.25, range_m: float = 51.2, panel_width: int = 640
     ) -> None:
         self._options = score_threshold, range_m, panel_width
-        self._straight = StraightMoments()
+        self._undistorted = UndistortedMoments()
 
     def __call__(self, moment: Moment, objects: Objects) -> Image:
         """(H, W, 3) uint8 RGB."""
-        return draw_moment(self._straight(moment), objects, *self._options)
+        return draw_moment(self._undistorted(moment), objects, *self._options)
 
 
 class Pictures:
@@ -142,7 +142,7 @@ def videos(folder: Path, drawer: Drawer) -> SceneFiles:
 
 def recordings(folder: Path, score_threshold: float = 0.25) -> SceneFiles:
     """A recording of each scene for rerun's viewer: rerun/SCENE.rrd."""
-    straight = StraightMoments()
+    straight = UndistortedMoments()
 
     @contextmanager
     def opened(path: Path, scene: Scene) -> Iterator[Take]:

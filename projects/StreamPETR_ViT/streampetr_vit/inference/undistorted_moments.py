@@ -8,36 +8,36 @@ from pathlib import Path
 import numpy as np
 
 from streampetr_vit.data.image_io import read_image
-from streampetr_vit.inference.undistortion import StraightCamera, straightened
+from streampetr_vit.inference.undistortion import UndistortedCamera, undistorted
 from streampetr_vit.structures import Moment, Rig
 from streampetr_vit.structures.moment import Picture
 
 
-class StraightMoments:
+class UndistortedMoments:
     """Straightens the pictures of moments; the maps for it are kept for the last rig."""
 
     def __init__(self) -> None:
         self._bent: Rig | None = None
-        self._straight: Rig | None = None
-        self._cameras: dict[str, StraightCamera] = {}
+        self._undistorted: Rig | None = None
+        self._cameras: dict[str, UndistortedCamera] = {}
 
     def __call__(self, moment: Moment) -> Moment:
         """The moment with straight pictures and a rig that they are of; itself if it has both."""
         if all(camera.distortion is None for camera in moment.rig.cameras):
             return moment
         if moment.rig is not self._bent:
-            self._cameras = {camera.name: straightened(camera) for camera in moment.rig.cameras}
+            self._cameras = {camera.name: undistorted(camera) for camera in moment.rig.cameras}
             cameras = [straight.camera for straight in self._cameras.values()]
-            self._straight = Rig(cameras, moment.rig.reference_to_vehicle)
+            self._undistorted = Rig(cameras, moment.rig.reference_to_vehicle)
             self._bent = moment.rig
-        assert self._straight is not None
+        assert self._undistorted is not None
         pictures = {
             name: self._picture(self._cameras[name], picture)
             for name, picture in moment.pictures.items()
         }
-        return replace(moment, rig=self._straight, pictures=pictures)
+        return replace(moment, rig=self._undistorted, pictures=pictures)
 
-    def _picture(self, straight: StraightCamera, picture: Picture) -> Picture:
+    def _picture(self, straight: UndistortedCamera, picture: Picture) -> Picture:
         if picture is None or straight.maps is None:
             return picture
         if not isinstance(picture, np.ndarray):
