@@ -891,7 +891,7 @@ MUTATIONS = (
         DRIVES,
     ),
     Mutation("inference/checks/trajectory.py", "(way, way % (2 * np.pi))", "(way,)", DRIVES),
-    Mutation("inference/checks/times.py", "max(LONGEST_STEP_S, 3", "min(LONGEST_STEP_S, 3", DRIVES),
+    Mutation("inference/checks/times.py", "max(MAX_GAP_S, 3", "min(MAX_GAP_S, 3", DRIVES),
     Mutation("inference/checks/drive.py", "and not scene.far", "", CHECK_RIG),
     Mutation("inference/checks/drive.py", "if count == 0", "if count < 2", CHECK_RIG),
     Mutation("inference/checks/boxes.py", "score >= least_score", "score > 0", CHECK_RIG),

@@ -11,6 +11,7 @@ from streampetr_vit.structures import Pose
 
 logger = logging.getLogger(__name__)
 
+MAX_GAP_S = 2.0  # by default; the memory of released weights reaches back so far
 # No car is as fast or turns as fast; what is added is for corrections of a position.
 FASTEST_MPS, JUMP_M = 100.0, 10.0
 FASTEST_TURN_RADPS, JUMP_RAD = 3.0, 1.0

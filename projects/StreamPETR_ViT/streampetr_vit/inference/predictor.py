@@ -17,7 +17,7 @@ import torch
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.inference.batching import alike, joined, naming_car, parted
-from streampetr_vit.inference.continuity import Drive, Step, follow, tell
+from streampetr_vit.inference.continuity import MAX_GAP_S, Drive, Step, follow, tell
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.pictures import PictureMaker
@@ -65,7 +65,7 @@ class Predictor:
         self,
         loaded: LoadedDetector,
         *,
-        max_gap_s: float = 2.0,
+        max_gap_s: float = MAX_GAP_S,
         frame_period_s: float | None = None,
         allow_missing_cameras: bool = False,
         on_bad_image: str = "raise",

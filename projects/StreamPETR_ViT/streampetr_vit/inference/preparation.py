@@ -22,11 +22,11 @@ from streampetr_vit.inference.pictures import PictureMaker, check_array
 from streampetr_vit.structures import Camera, Moment, Pose, Rig, Sample
 from streampetr_vit.structures.moment import Picture
 from streampetr_vit.structures.rigid import as_pose
+from streampetr_vit.structures.sample_checks import LATEST_S
 from streampetr_vit.texts import name_list, nearest, shown
 
 logger = logging.getLogger(__name__)
 
-_LATEST_S = 1e11  # in the year 5138; milliseconds since the epoch are later
 _COARSEST_S = 1e-3  # of a time stamp's last digit
 _FARTHEST_M = 50.0  # that a car drives between the pictures of a moment: 100 m/s for half a second
 
@@ -199,7 +199,7 @@ def check_time(value: Any) -> float:
         seconds = math.nan
     if not math.isfinite(seconds):
         raise InputError(f"timestamp_s is {shown(value)}: give seconds, a finite number")
-    if abs(seconds) >= _LATEST_S:
+    if abs(seconds) >= LATEST_S:
         raise InputError(
             f"timestamp_s is {seconds:.17g}, too many for seconds: divide milliseconds by 1e3, "
             "microseconds by 1e6, nanoseconds by 1e9"

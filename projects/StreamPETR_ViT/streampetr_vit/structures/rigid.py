@@ -11,7 +11,8 @@ from streampetr_vit.structures.pose import Pose
 from streampetr_vit.texts import shown
 
 FARTHEST_M = 1e8  # from the origin of the world: beyond any map, 100,000 km
-_CLOSE = 1e-3  # of rotations, whose entries are at most 1: calibrations have 4 digits or more
+# Of rotations, whose entries are at most 1: calibrations have 4 digits or more.
+ROTATION_TOLERANCE = 1e-3
 
 
 def as_pose(value: Any, what: str) -> Pose:
@@ -43,7 +44,7 @@ def as_pose(value: Any, what: str) -> Pose:
         fix = "give the matrix for column vectors, with the translation in its last column"
         raise InputError(f"{what} has the last row {_short(matrix[3])}, not 0 0 0 1: {fix}")
     turn = matrix[:3, :3]
-    if np.abs(turn @ turn.T - np.eye(3)).max() > _CLOSE:
+    if np.abs(turn @ turn.T - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise InputError(
             f"{what} has the upper left {_short(turn)}, which is no rotation: its rows must be of "
             "length 1 and at right angles; leave out scale and intrinsics, and give 4 digits or "
@@ -72,7 +73,7 @@ def _checked(pose: Pose, what: str) -> Pose:
     if not np.isfinite(numbers).all():
         raise InputError(f"{what} has NaN or infinite numbers: {_short(numbers)}; give finite ones")
     length = float(np.linalg.norm(pose.rotation_wxyz))
-    if abs(length - 1) > _CLOSE:
+    if abs(length - 1) > ROTATION_TOLERANCE:
         raise InputError(
             f"{what} has the quaternion {_short(pose.rotation_wxyz)} of length {length:.4g}: give "
             "a unit quaternion w, x, y, z"

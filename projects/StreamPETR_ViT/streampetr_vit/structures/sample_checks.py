@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.structures.rigid import ROTATION_TOLERANCE as _CLOSE
 from streampetr_vit.structures.sample import Sample
 
 _CAMERA_MATRICES = ("intrinsics", "lidar_to_camera", "lidar_to_image")
@@ -25,9 +26,8 @@ LONGEST_GAP_S = 30
 FARTHEST_SENSOR_M = 100.0  # from the vehicle's origin, or from its lidar; no car is longer
 
 _LAST_ROW = (0.0, 0.0, 0.0, 1.0)
-_CLOSE = 1e-3  # of rotations, whose entries are at most 1: calibrations have 4 digits or more
 _FARTHEST_FLOAT32_M = 1e5  # there float32 is rounded to 8 mm
-_LATEST_S = 1e11  # in the year 5138; milliseconds since the epoch are later
+LATEST_S = 1e11  # in the year 5138; milliseconds since the epoch are later
 _LEAST_FOCAL = 0.02  # of the picture's side: it would see 177 degrees
 _FROM_4X4 = "put it into the upper left of torch.eye(4)"
 
@@ -254,9 +254,9 @@ def _time(sample: Sample) -> str | None:
         why = "; float32 knows seconds since the epoch to 128 s" if time.dtype.itemsize == 4 else ""
         return f"timestamp_s is {_kind(time)}: give () of float64{why}"
     seconds = float(time)
-    if abs(seconds) < _LATEST_S:  # False for NaN
+    if abs(seconds) < LATEST_S:  # False for NaN
         return None
-    units = ((1e17, "nano", "1e9"), (1e14, "micro", "1e6"), (_LATEST_S, "milli", "1e3"))
+    units = ((1e17, "nano", "1e9"), (1e14, "micro", "1e6"), (LATEST_S, "milli", "1e3"))
     for least, unit, divisor in units:
         if least <= abs(seconds) < 1e20:
             return f"timestamp_s is {seconds:g}, as {unit}seconds are: divide it by {divisor}"

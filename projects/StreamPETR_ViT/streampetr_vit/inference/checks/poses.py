@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference.checks.times import can_give_speeds, mistakes_of_times
-from streampetr_vit.inference.checks.trajectory import FASTEST_MPS, Trajectory
+from streampetr_vit.inference.checks.trajectory import Trajectory
+from streampetr_vit.inference.continuity import FASTEST_MPS
 from streampetr_vit.structures import Pose
 from streampetr_vit.structures.rigid import as_pose
 

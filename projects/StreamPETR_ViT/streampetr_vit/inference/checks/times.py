@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from streampetr_vit.inference.continuity import MAX_GAP_S
+
 FloatArray = NDArray[np.float64]
 
-LONGEST_STEP_S = 2.0  # a memory starts anew behind a longer one
 _UNITS = ((1e7, "nano", "1e9"), (1e4, "micro", "1e6"), (10.0, "milli", "1e3"))
 
 
@@ -62,7 +63,7 @@ def _unit(steps: FloatArray) -> list[str]:
 
 
 def _gaps(steps: FloatArray) -> list[str]:
-    gaps = np.flatnonzero(steps > max(LONGEST_STEP_S, 3 * float(np.median(steps))))
+    gaps = np.flatnonzero(steps > max(MAX_GAP_S, 3 * float(np.median(steps))))
     if not len(gaps):
         return []
     frame = int(gaps[0]) + 1

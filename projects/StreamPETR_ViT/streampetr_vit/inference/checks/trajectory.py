@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from streampetr_vit.inference.continuity import FASTEST_MPS
+
 FloatArray = NDArray[np.float64]
 
-FASTEST_MPS = 100.0
 _CHORD_S = 0.5  # noise of positions is small against the way of that time
 _MOVING_M, _MOVING_MPS = 0.3, 0.5  # less, and no direction can be told
 
