@@ -11,9 +11,11 @@ random: no time depends on them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +91,9 @@ def main() -> None:
     frame = Frame.collate([predictor.prepare(moment).sample])
     memory = detector.empty_memory(1)
     code = detector.head.encode_rig(frame.rig, detector.padded_size(frame.image_size))
+    times = itertools.count(step=0.5)
     calls = [
-        lambda: predictor.predict_batch([moment]),
+        lambda: predictor.predict_batch([replace(moment, timestamp_s=next(times))]),
         lambda: detector.detect(frame, memory, code)[0].unpad(),
         lambda: predictor.prepare(moment),
     ]

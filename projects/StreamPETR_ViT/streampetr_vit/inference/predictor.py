@@ -27,7 +27,6 @@ from streampetr_vit.inference.preparation import Preparation, Prepared
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Detections, Frame, Moment, Objects, Pose, Rig
 from streampetr_vit.structures.moment import Picture
-from streampetr_vit.structures.sample_checks import check_sample
 from streampetr_vit.structures.tensors import tensors_of
 
 logger = logging.getLogger(__name__)
@@ -305,7 +304,6 @@ def _check_prepared(moment: Any) -> None:
         raise InputError(
             f"the prepared moment is a {type(moment).__name__}: give what `prepare` made of it"
         )
-    check_sample(moment.sample)
 
 
 def _token(moment: Prepared) -> str:

@@ -169,4 +169,4 @@ def _check_frame(frame: str) -> None:
 
 def _turned(rotation: Rotation, directions: FloatArray) -> FloatArray:
     """Directions (n, 2) of the reference frame's plane, turned and seen from above."""
-    return rotation.apply(np.pad(directions, ((0, 0), (0, 1))))[:, :2]
+    return directions @ rotation.as_matrix()[:2, :2].T

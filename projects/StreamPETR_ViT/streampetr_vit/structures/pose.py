@@ -39,10 +39,7 @@ class Pose:
 
     def matrix(self) -> np.ndarray:
         """The 4x4 float64 matrix, for column vectors."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = self.rotation().as_matrix()
-        matrix[:3, 3] = self.translation_m
-        return matrix
+        return self._matrix.copy()
 
     def inverse_matrix(self) -> np.ndarray:
         """The inverse of `matrix`."""
@@ -57,9 +54,17 @@ class Pose:
         """The rotation part."""
         return self._rotation
 
-    @cached_property  # a camera's pose is asked for in each of its frames
+    # A camera's pose is asked for in each of its frames.
+    @cached_property
     def _rotation(self) -> Rotation:
         return rotation_of(self.rotation_wxyz)
+
+    @cached_property
+    def _matrix(self) -> np.ndarray:
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.rotation().as_matrix()
+        matrix[:3, 3] = self.translation_m
+        return matrix
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What was computed stays here: samples travel from a loader's processes.
