@@ -162,15 +162,17 @@ def settings_of(
     loaded = predictor.loaded
     return {
         "source": dict(source.description),
-        "weights": f"{Path(loaded.weights).name} {loaded.identity[:16]}",
         "device": loaded.detector.device.type,
         "precision": loaded.precision,
         **{
             name.replace("_", " "): getattr(args, name)
-            for name in ("scenes", "frames", "min_score", "score_threshold", "on_bad_image")
+            for name in ("frames", "min_score", "score_threshold", "on_bad_image")
         },
+        "scenes": sorted(set(args.scenes)) if args.scenes else None,
         "max gap": args.max_gap,
         "write": sorted(set(args.write)),
+        # Last: the precision is in its checksum too, and what is named is what differs first.
+        "weights": f"{Path(loaded.weights).name} {loaded.identity[:16]}",
     }
 
 

@@ -233,9 +233,12 @@ def test_other_settings_are_refused_until_they_may_overwrite(
 
 def test_files_of_another_program_are_not_overwritten(source: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "objects.jsonl").write_text("mine")
-    with pytest.raises(InputError, match="has objects.jsonl that this tool has not written"):
+    with pytest.raises(InputError, match="has objects.jsonl, and nothing says"):
         played(source, tmp_path)
     assert (tmp_path / "objects.jsonl").read_text() == "mine"
+    with pytest.raises(InputError, match="nothing says that this tool has written it: choose"):
+        played(source, tmp_path, overwrite=True)
+    (tmp_path / "objects.jsonl").unlink()
     (tmp_path / "predict.json").write_text("[]")
     with pytest.raises(InputError, match="predict.json is none that this tool has written"):
         played(source, tmp_path)

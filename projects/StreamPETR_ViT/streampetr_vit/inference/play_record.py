@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.json_files import read_json
-from streampetr_vit.texts import name_list, shown
+from streampetr_vit.texts import file_name, name_list, shown
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class PlayRecord:
         Args:
             settings: plain values that decide what the results are.
             sinks: whose files are expected.
-            overwrite: removes what an earlier start has left.
+            overwrite: removes what an earlier start has written, and nothing else.
 
         Returns:
             The counts, if an earlier start has finished everything; else None.
@@ -112,15 +112,17 @@ class PlayRecord:
             InputError: the folder has results of other settings, or of another program.
         """
         settings = json.loads(json.dumps(settings))  # as they are read again
-        if overwrite:
-            self._remove(sinks)
-        if not self._settings_file.is_file():
-            found = [path.name for sink in sinks for path in sink.outputs() if path.exists()]
+        files = [path for sink in sinks for path in sink.outputs()]
+        if overwrite and self._settings_file.exists():
+            self._remove_earlier()
+        if not self._settings_file.exists():
+            found = [path.name for path in (self.parts, *files) if path.exists()]
             if found:
                 raise InputError(
-                    f"{self.out} has {name_list(found)} that this tool has not written: {_ANEW}"
+                    f"{self.out} has {name_list(found)}, and nothing says that this tool has "
+                    "written it: choose another --out, or remove it"
                 )
-            self._write({"settings": settings})
+            self._write({"settings": settings, "files": [path.name for path in files]})
             return None
         values = read_json(self._settings_file)
         old = values.get("settings") if isinstance(values, dict) else None
@@ -139,8 +141,8 @@ class PlayRecord:
 
     def end(self, counts: Progress) -> None:
         """Notes that all files are there, and removes what only a restart would need."""
-        settings = read_json(self._settings_file)["settings"]
-        self._write({"settings": settings, "counts": dataclasses.asdict(counts)})
+        values = read_json(self._settings_file)
+        self._write({**values, "counts": dataclasses.asdict(counts)})
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def progress(self, scene: Scene) -> Progress:
@@ -167,13 +169,18 @@ class PlayRecord:
     def _progress_file(self, scene: Scene) -> Path:
         return self.parts / f"{scene.label}.progress.json"
 
-    def _remove(self, sinks: Sequence[Sink]) -> None:
-        self._settings_file.unlink(missing_ok=True)
-        for path in (self.parts, *(path for sink in sinks for path in sink.outputs())):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+    def _remove_earlier(self) -> None:
+        try:
+            values = read_json(self._settings_file)
+        except UserError:  # what it wrote is not known
+            values = None
+        files = values.get("files") if isinstance(values, dict) else None
+        names = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
+        # First, so that a kill in between leaves nothing that looks complete.
+        self._write({"files": names})
+        for path in (self.parts, *(self.out / name for name in names if name == file_name(name))):
+            _remove(path)
+        self._settings_file.unlink()
 
     def remove_temporary(self, sinks: Sequence[Sink]) -> None:
         """Removes what a killed process has not finished; only while no other process writes."""
@@ -189,6 +196,16 @@ class PlayRecord:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def _lock(folder: int, path: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,7 +218,8 @@ def _lock(folder: int, path: Path) -> None:
 
 
 def _progress(values: Any) -> Progress:
-    try:
-        return Progress(**values)
-    except TypeError as error:
-        raise InputError(f"the progress of an earlier start is {shown(values)}: {_ANEW}") from error
+    usual = dataclasses.asdict(Progress())
+    is_one = isinstance(values, dict) and values.keys() == usual.keys()
+    if not is_one or any(type(values[key]) is not type(usual[key]) for key in usual):
+        raise InputError(f"the progress of an earlier start is {shown(values)}: {_ANEW}")
+    return Progress(**values)
