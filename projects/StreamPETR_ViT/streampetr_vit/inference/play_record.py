@@ -175,10 +175,11 @@ class PlayRecord:
         except UserError:  # what it wrote is not known
             values = None
         files = values.get("files") if isinstance(values, dict) else None
-        names = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
+        # Someone else may have written the file: nothing but what is in this folder.
+        names = [name for name in files if _is_file_name(name)] if isinstance(files, list) else []
         # First, so that a kill in between leaves nothing that looks complete.
         self._write({"files": names})
-        for path in (self.parts, *(self.out / name for name in names if name == file_name(name))):
+        for path in (self.parts, *(self.out / name for name in names)):
             _remove(path)
         self._settings_file.unlink()
 
@@ -194,6 +195,10 @@ class PlayRecord:
     def _write(self, values: Mapping[str, Any]) -> None:
         with replacing(self._settings_file) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and name == file_name(name)
 
 
 def _remove(path: Path) -> None:
