@@ -42,7 +42,7 @@ examples:
         --weights model.pth --dataset datasets/nuscenes v1.0-mini mini_val \\
         --out output/mini --write nuscenes
   on two GPUs, which share the scenes:
-    torchrun --nproc-per-node 2 tools/predict.py --run output/quickstart --folder my_drive \\
+    torchrun --nproc-per-node 2 -- tools/predict.py --run output/quickstart --folder my_drive \\
         --out output/my_drive
 """
 

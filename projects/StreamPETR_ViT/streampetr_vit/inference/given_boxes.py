@@ -26,14 +26,21 @@ def read_boxes(path: str | os.PathLike[str], least_score: float) -> dict[Frame, 
 
     Raises:
         MissingFileError: no such file.
-        InputError: a line is something else; names its number.
+        InputError: a line is something else, or has a frame that is there already; names its number.
     """
-    boxes = {}
+    boxes: dict[Frame, np.ndarray] = {}
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
                 where = f"{os.fspath(path)}, line {number}"
                 frame, rows = _boxes_of(line, where, least_score)
+                if frame in boxes:
+                    raise InputError(
+                        f"{where}: frame {shown(frame[1])} of scene {shown(frame[0])} is there "
+                        "already; write all of its boxes in one line"
+                    )
                 boxes[frame] = np.array(rows, dtype=np.float64).reshape(-1, 7)
     except OSError as error:
         raise MissingFileError(f"{os.fspath(path)} cannot be read: {error.strerror}") from error
@@ -54,6 +61,12 @@ def _boxes_of(line: str, where: str, least_score: float) -> tuple[Frame, list[li
     name = (values.get("scene"), values.get("frame"))
     if not all(isinstance(part, str) for part in name):
         raise InputError(f"{where}: scene and frame are {shown(name)}, they must be texts")
+    reference = values.get("frame_of_reference", "vehicle")
+    if reference != "vehicle":
+        raise InputError(
+            f"{where}: frame_of_reference is {shown(reference)}; give the boxes in the frame of the "
+            'vehicle, "vehicle"'
+        )
     rows = [_row(box, where) for box in values["objects"]]
     return name, [row for row, score in rows if score >= least_score]  # type: ignore[return-value]
 
@@ -67,6 +80,10 @@ def _row(box: Any, where: str) -> tuple[list[float], float]:
         if len(numbers) != count or not all(map(_is_number, numbers)):
             form = f"{count} finite numbers" if count > 1 else "a finite number"
             raise InputError(f"{where}: a box has {name} {shown(value)}; it must be {form}")
+        if name == "size" and min(numbers) <= 0:
+            raise InputError(
+                f"{where}: a box has size {shown(value)}; give length, width and height, in metres"
+            )
         row += numbers
     score = box.get("score", 1.0)
     if not _is_number(score):
