@@ -23,7 +23,8 @@ from streampetr_vit.engine import launch
 from streampetr_vit.engine.distributed import wait_for_main
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.inference import Predictor
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.playing import Play, play_scenes
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks.base import Scene

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
+import check_data
 import pytest
 import yaml
 from drive_folder import rig_values, rows_of_drive, write_csv, write_drive, write_video
@@ -79,3 +81,26 @@ def test_a_camera_with_the_name_of_another_ones_pose(folder: Path) -> None:
     (folder / "rig.yaml").write_text(yaml.safe_dump(rig_values(["front", "front.x"])))
     with pytest.raises(InputError, match="camera 'front.x' has the name of a column"):
         FolderSource(folder)
+
+
+@pytest.mark.parametrize("function", ["listdir", "stat"])
+def test_a_folder_without_rights_is_an_error_of_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    real = getattr(os, function)
+
+    def refuses(path: object, *args: object, **keys: object) -> object:
+        if str(path).startswith(str(folder / "left")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **keys)
+
+    monkeypatch.setattr(os, function, refuses)  # root may read everything
+    with pytest.raises(MissingFileError, match="d/left cannot be read: Permission denied; check"):
+        FolderSource(folder)
+
+
+def test_a_rig_of_other_cameras_than_the_drive_is_named(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(rig_values(["front", "rear"])))
+    with pytest.raises(SystemExit, match="has the cameras front, rear, and rig.yaml .* front, le"):
+        check_data.main(["--rig", str(other), "--folder", str(folder), "--out", str(tmp_path)])

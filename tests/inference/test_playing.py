@@ -19,7 +19,8 @@ from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.playing import play_scenes
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene

@@ -26,7 +26,7 @@ def read_boxes(path: str | os.PathLike[str], least_score: float) -> dict[Frame, 
 
     Raises:
         MissingFileError: no such file.
-        InputError: a line is something else, or has a frame that is there already; names its number.
+        InputError: a line is something else, or its frame is there already; names its number.
     """
     boxes: dict[Frame, np.ndarray] = {}
     try:
@@ -64,7 +64,7 @@ def _boxes_of(line: str, where: str, least_score: float) -> tuple[Frame, list[li
     reference = values.get("frame_of_reference", "vehicle")
     if reference != "vehicle":
         raise InputError(
-            f"{where}: frame_of_reference is {shown(reference)}; give the boxes in the frame of the "
+            f"{where}: frame_of_reference is {shown(reference)}; give the boxes in that of the "
             'vehicle, "vehicle"'
         )
     rows = [_row(box, where) for box in values["objects"]]

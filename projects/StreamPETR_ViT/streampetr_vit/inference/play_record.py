@@ -12,57 +12,19 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.files import cannot_write, replacing
+from streampetr_vit.inference.play_progress import ANEW, Progress, progress_of
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.json_files import read_json
 from streampetr_vit.texts import file_name, name_list, shown
 
 logger = logging.getLogger(__name__)
 
-_FIRST = 5  # broken pictures that are named
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?$")  # the names of `files.replacing`
-_ANEW = "choose another --out, or begin anew with --overwrite"
-
-
-@dataclass
-class Progress:
-    """How far a scene is played, and what was counted on the way.
-
-    Attributes:
-        frames: how many frames are done.
-        complete: whether it is played to its end.
-        scene_starts: frames that used nothing of earlier ones.
-        missing_pictures: cameras that a frame had no picture of, over all frames; broken ones
-            count.
-        bad_pictures: broken pictures that were left out.
-        first_bad: texts about the first of them.
-    """
-
-    frames: int = 0
-    complete: bool = False
-    scene_starts: int = 0
-    missing_pictures: int = 0
-    bad_pictures: int = 0
-    first_bad: list[str] = dataclasses.field(default_factory=list)
-
-    def count_bad(self, texts: Sequence[str]) -> None:
-        """Counts broken pictures."""
-        self.bad_pictures += len(texts)
-        self.first_bad = [*self.first_bad, *texts][:_FIRST]
-
-    def add(self, other: Progress) -> None:
-        """Adds the counts of another scene."""
-        self.frames += other.frames
-        self.scene_starts += other.scene_starts
-        self.missing_pictures += other.missing_pictures
-        bad = self.bad_pictures + other.bad_pictures
-        self.count_bad(other.first_bad)
-        self.bad_pictures = bad
 
 
 class PlayRecord:
@@ -127,17 +89,17 @@ class PlayRecord:
         values = read_json(self._settings_file)
         old = values.get("settings") if isinstance(values, dict) else None
         if not isinstance(old, dict):
-            raise InputError(f"{self._settings_file} is none that this tool has written: {_ANEW}")
+            raise InputError(f"{self._settings_file} is none that this tool has written: {ANEW}")
         for key in {**settings, **old}:
             if settings.get(key) != old.get(key):
                 raise InputError(
                     f"{self.out} was begun with {key} {shown(old.get(key))}, and now it is "
-                    f"{shown(settings.get(key))}: {_ANEW}"
+                    f"{shown(settings.get(key))}: {ANEW}"
                 )
         if "counts" not in values:
             return None
         shutil.rmtree(self.parts, ignore_errors=True)  # where a process was killed in `end`
-        return _progress(values["counts"])
+        return progress_of(values["counts"])
 
     def end(self, counts: Progress) -> None:
         """Notes that all files are there, and removes what only a restart would need."""
@@ -148,7 +110,7 @@ class PlayRecord:
     def progress(self, scene: Scene) -> Progress:
         """How far a scene is played."""
         path = self._progress_file(scene)
-        return _progress(read_json(path)) if path.is_file() else Progress()
+        return progress_of(read_json(path)) if path.is_file() else Progress()
 
     def state_file(self, scene: Scene, frames: int) -> Path:
         """The file of the predictor's state after so many frames of a scene."""
@@ -220,11 +182,3 @@ def _lock(folder: int, path: Path) -> None:
         ) from None
     except OSError as error:  # a file system without locks
         logger.info("%s cannot be locked: %s", path, error.strerror)
-
-
-def _progress(values: Any) -> Progress:
-    usual = dataclasses.asdict(Progress())
-    is_one = isinstance(values, dict) and values.keys() == usual.keys()
-    if not is_one or any(type(values[key]) is not type(usual[key]) for key in usual):
-        raise InputError(f"the progress of an earlier start is {shown(values)}: {_ANEW}")
-    return Progress(**values)

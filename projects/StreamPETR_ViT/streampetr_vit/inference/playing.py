@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.shares import ONE_PROCESS, Part, share
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.inference.sinks.replay_log import ReplayLog
