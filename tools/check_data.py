@@ -183,7 +183,7 @@ def draw_drive(arguments: argparse.Namespace, check: DriveCheck, rig: Rig) -> li
     source, straighten, written = FolderSource(arguments.folder), StraightMoments(), []
     if set(rig.names) != set(source.rig.names):
         raise InputError(
-            f"{arguments.rig} has the cameras {name_list(rig.names)}, and rig.yaml of the drive has "
+            f"{arguments.rig} has the cameras {name_list(rig.names)}, and that of the drive has "
             f"{name_list(source.rig.names)}: give a rig of the same cameras"
         )
     given = {}
