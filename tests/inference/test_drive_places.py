@@ -102,5 +102,5 @@ def test_a_folder_without_rights_is_an_error_of_one_line(
 def test_a_rig_of_other_cameras_than_the_drive_is_named(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump(rig_values(["front", "rear"])))
-    with pytest.raises(SystemExit, match="has the cameras front, rear, and that of the drive has front, le"):
+    with pytest.raises(SystemExit, match="front, rear, and that of the drive has front, le"):
         check_data.main(["--rig", str(other), "--folder", str(folder), "--out", str(tmp_path)])
