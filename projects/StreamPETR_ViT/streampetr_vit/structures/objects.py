@@ -80,7 +80,8 @@ class Objects:
         rotation, origin = reference_to_vehicle.rotation(), reference_to_vehicle.translation_m
         if frame == "world":
             world = vehicle_to_world.rotation()
-            origin = world.apply(origin) + vehicle_to_world.translation_m
+            # A copy: scipy takes no read-only array, and a rig has no other ones.
+            origin = world.apply(np.array(origin)) + vehicle_to_world.translation_m
             rotation = world * rotation
         yaws = boxes[:, 6]
         heading = _turned(rotation, np.stack((np.cos(yaws), np.sin(yaws)), axis=1))
