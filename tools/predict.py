@@ -162,7 +162,7 @@ def settings_of(
     """What decides the content of the results."""
     loaded = predictor.loaded
     return {
-        "source": dict(source.description),
+        **{f"source's {key}": value for key, value in source.description.items()},
         "device": loaded.detector.device.type,
         "precision": loaded.precision,
         **{

@@ -62,7 +62,7 @@ def test_a_strange_list_of_files_removes_nothing(
 
 def test_a_settings_file_that_is_no_json_is_removed(source: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "predict.json").write_text("{")
-    with pytest.raises(InputError, match="predict.json is not valid JSON"):
+    with pytest.raises(InputError, match="predict.json is none that this tool has written"):
         played(source, tmp_path)
     assert played(source, tmp_path, overwrite=True).frames == 4
 
@@ -108,6 +108,18 @@ def test_progress_of_other_types(source: FolderSource, killed: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "frames": "3"}))
     with pytest.raises(InputError, match="the progress of an earlier start is"):
         played(source, killed)
+
+
+def test_a_state_that_is_gone(source: FolderSource, killed: Path) -> None:
+    class Real(FakePredictor):
+        def load_state(self, path: Path) -> None:
+            if not path.is_file():
+                raise MissingFileError(f"there is no state of a predictor at {path}")
+
+    (file,) = (killed / "parts").glob("*.safetensors")
+    file.unlink()
+    with pytest.raises(InputError, match="scene 'd' cannot go on: there is no .*--overwrite"):
+        played(source, killed, Real())
 
 
 @pytest.mark.parametrize("line", ["{}", "[1]", "no JSON", '{"boxes": "x"}'])

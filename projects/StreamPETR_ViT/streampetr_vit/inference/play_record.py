@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.files import cannot_write, replacing
@@ -25,6 +25,13 @@ from streampetr_vit.texts import file_name, name_list, shown
 logger = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?$")  # the names of `files.replacing`
+
+
+class HasState(Protocol):
+    """Such as a `Predictor`."""
+
+    def load_state(self, path: Path) -> None:
+        """Goes on from there."""
 
 
 class PlayRecord:
@@ -86,8 +93,8 @@ class PlayRecord:
                 )
             self._write({"settings": settings, "files": [path.name for path in files]})
             return None
-        values = read_json(self._settings_file)
-        old = values.get("settings") if isinstance(values, dict) else None
+        values = self._values()
+        old = values.get("settings")
         if not isinstance(old, dict):
             raise InputError(f"{self._settings_file} is none that this tool has written: {ANEW}")
         for key in {**settings, **old}:
@@ -103,8 +110,7 @@ class PlayRecord:
 
     def end(self, counts: Progress) -> None:
         """Notes that all files are there, and removes what only a restart would need."""
-        values = read_json(self._settings_file)
-        self._write({**values, "counts": dataclasses.asdict(counts)})
+        self._write({**self._values(), "counts": dataclasses.asdict(counts)})
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def progress(self, scene: Scene) -> Progress:
@@ -116,6 +122,17 @@ class PlayRecord:
         """The file of the predictor's state after so many frames of a scene."""
         # The number is in its name: the progress is written later, and names this file by it.
         return self.parts / f"{scene.label}.{frames}.safetensors"
+
+    def load_state(self, reader: HasState, scene: Scene, frames: int) -> None:
+        """Lets a predictor go on behind so many frames of a scene.
+
+        Raises:
+            InputError: the file is missing, or is none of this predictor.
+        """
+        try:
+            reader.load_state(self.state_file(scene, frames))
+        except UserError as error:
+            raise InputError(f"scene {shown(scene.name)} cannot go on: {error}; {ANEW}") from error
 
     def save(self, scene: Scene, progress: Progress) -> None:
         """Writes how far a scene is played; the state of the predictor must be there already."""
@@ -132,11 +149,7 @@ class PlayRecord:
         return self.parts / f"{scene.label}.progress.json"
 
     def _remove_earlier(self) -> None:
-        try:
-            values = read_json(self._settings_file)
-        except UserError:  # what it wrote is not known
-            values = None
-        files = values.get("files") if isinstance(values, dict) else None
+        files = self._values().get("files")
         # Someone else may have written the file: nothing but what is in this folder.
         names = [name for name in files if _is_file_name(name)] if isinstance(files, list) else []
         # First, so that a kill in between leaves nothing that looks complete.
@@ -153,6 +166,14 @@ class PlayRecord:
             for file in [*beside, *(path.rglob("*") if path.is_dir() else ())]:
                 if _TEMPORARY.search(file.name):
                     file.unlink(missing_ok=True)
+
+    def _values(self) -> dict[str, Any]:
+        """What was written; nothing where someone else has changed it beyond recognition."""
+        try:
+            values = read_json(self._settings_file)
+        except UserError:
+            return {}
+        return values if isinstance(values, dict) else {}
 
     def _write(self, values: Mapping[str, Any]) -> None:
         with replacing(self._settings_file) as temporary:

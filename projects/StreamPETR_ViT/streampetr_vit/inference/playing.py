@@ -129,7 +129,7 @@ def play_scene(play: Play, scene: Scene) -> None:
     if progress.complete:
         return
     if progress.frames:
-        play.predictor.load_state(play.record.state_file(scene, progress.frames))
+        play.record.load_state(play.predictor, scene, progress.frames)
     else:
         play.predictor.reset()
     log = ReplayLog(play.record.parts, play.spec, play.replay_min_score)
