@@ -42,7 +42,7 @@ from streampetr_vit.inference.undistorted_moments import UndistortedMoments
 from streampetr_vit.inference.undistortion import undistorted
 from streampetr_vit.progress import Progress, progress
 from streampetr_vit.structures import Detections, Rig
-from streampetr_vit.texts import file_name
+from streampetr_vit.texts import file_name, name_list
 from streampetr_vit.visualization import camera_grid, draw_cameras, draw_record, save_picture
 from streampetr_vit.visualization.rig_picture import draw_rig
 
@@ -181,6 +181,11 @@ def check_rig(arguments: argparse.Namespace) -> int:
 def draw_drive(arguments: argparse.Namespace, check: DriveCheck, rig: Rig) -> list[Path]:
     """Shows all moments of a drive to the check and draws some; the paths of the pictures."""
     source, straighten, written = FolderSource(arguments.folder), UndistortedMoments(), []
+    if set(rig.names) != set(source.rig.names):
+        raise InputError(
+            f"{arguments.rig} has the cameras {name_list(rig.names)}, and that of the drive has "
+            f"{name_list(source.rig.names)}: give a rig of the same cameras"
+        )
     given = {}
     if arguments.boxes is not None:
         given = read_boxes(arguments.boxes, arguments.score_threshold)

@@ -23,7 +23,8 @@ from streampetr_vit.engine import launch
 from streampetr_vit.engine.distributed import wait_for_main
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.inference import Predictor
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.playing import Play, play_scenes
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks.base import Scene
@@ -42,7 +43,7 @@ examples:
         --weights model.pth --dataset datasets/nuscenes v1.0-mini mini_val \\
         --out output/mini --write nuscenes
   on two GPUs, which share the scenes:
-    torchrun --nproc-per-node 2 tools/predict.py --run output/quickstart --folder my_drive \\
+    torchrun --nproc-per-node 2 -- tools/predict.py --run output/quickstart --folder my_drive \\
         --out output/my_drive
 """
 
@@ -161,16 +162,18 @@ def settings_of(
     """What decides the content of the results."""
     loaded = predictor.loaded
     return {
-        "source": dict(source.description),
-        "weights": f"{Path(loaded.weights).name} {loaded.identity[:16]}",
+        **{f"source's {key}": value for key, value in source.description.items()},
         "device": loaded.detector.device.type,
         "precision": loaded.precision,
         **{
             name.replace("_", " "): getattr(args, name)
-            for name in ("scenes", "frames", "min_score", "score_threshold", "on_bad_image")
+            for name in ("frames", "min_score", "score_threshold", "on_bad_image")
         },
+        "scenes": sorted(set(args.scenes)) if args.scenes else None,
         "max gap": args.max_gap,
         "write": sorted(set(args.write)),
+        # Last: the precision is in its checksum too, and what is named is what differs first.
+        "weights": f"{Path(loaded.weights).name} {loaded.identity[:16]}",
     }
 
 

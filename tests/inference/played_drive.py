@@ -14,7 +14,8 @@ import torch
 from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.files import replacing
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.playing import Play, SceneReader, play_scenes
 from streampetr_vit.inference.preparation import NoPictureError
 from streampetr_vit.inference.shares import ONE_PROCESS, Part, choose_scenes

@@ -304,12 +304,12 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "no column left.z;",
     ),
-    "short video": (video(3), "has 3 pictures .* and there are 4 frames in .*frames.csv"),
-    "long video": (video(6, ending=".avi"), "left.avi of camera left has 6 pictures"),
+    "short video": (video(3), "decoded is 3, and must be 4, one .*frames.csv"),
+    "long video": (video(6, ending=".avi"), "left.avi of camera left: .* is 6, and"),
     "video of another size": (video(4, (32, 24)), "is 32x24 pixels, and rig.yaml says 64x48"),
     "no video": (video_of_bytes(b"#EXTM3U\nhttp://x/y"), "is no MP4, AVI, MKV or MOV file"),
     "broken video": (video_of_bytes(b"\0\0\0\x18ftypmp42" + b"x" * 99), "cannot be decoded"),
-    "two videos": (two_videos, "has left.mp4 and left.avi"),
+    "two videos": (two_videos, "has left.avi and left.mp4, both of camera left"),
     "camera with the name of a column": (camera_named("scene"), "camera 'scene' has the name of"),
     "camera with the name of a folder outside": (camera_named("../left"), r"\.\./left"),
     "no JSON": (line(1, timestamp_s="none"), "line 2 has no timestamp_s"),
@@ -390,9 +390,9 @@ def test_a_video_that_ends_early_is_an_error_when_it_does(
     video(4)(folder)
     source = FolderSource(folder)
     write_video(folder / "left.mp4", 2)  # the file says 4 when it is opened
-    with pytest.raises(InputError, match="has 2 pictures that can be decoded, .* a frame 2"):
+    with pytest.raises(InputError, match="decoded is 2, and must be more than 2;"):
         list(source.frames("d"))
-    with pytest.raises(InputError, match="has 2 pictures"):
+    with pytest.raises(InputError, match="decoded is 2"):
         list(source.frames("d", 3))
 
 

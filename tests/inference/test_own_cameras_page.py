@@ -50,6 +50,16 @@ def test_the_drive_of_the_page_is_read(tmp_path: Path) -> None:
     assert "3 frames in 0.1 s, a way of 1 m" in check.summary()[-1]
 
 
+def test_the_line_of_json_of_the_page_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rig.yaml").write_text(block("yaml"))
+    (tmp_path / "frames.jsonl").write_text(block("json"))
+    (tmp_path / "front").mkdir()
+    (tmp_path / "front" / "000000.jpg").touch()
+    (moment,) = FolderSource(tmp_path).frames("yard")
+    assert moment.pictures["rear"] is None and moment.timestamp_s == 1.7e9
+    assert moment.camera_vehicle_to_world["front"].translation_m.tolist() == [401.1, 88.1, 0]
+
+
 def test_poses_of_an_imu_are_converted() -> None:
     camera_to_vehicle = Pose.of_row([1.7, 0, 1.5, 0.5, -0.5, 0.5, -0.5]).matrix()
     vehicle_to_world = Pose.of_row([40, 50, 0, 0.8, 0, 0, 0.6]).matrix()

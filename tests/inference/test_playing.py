@@ -19,7 +19,8 @@ from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
 from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.playing import play_scenes
 from streampetr_vit.inference.shares import Part, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
@@ -233,9 +234,12 @@ def test_other_settings_are_refused_until_they_may_overwrite(
 
 def test_files_of_another_program_are_not_overwritten(source: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "objects.jsonl").write_text("mine")
-    with pytest.raises(InputError, match="has objects.jsonl that this tool has not written"):
+    with pytest.raises(InputError, match="has objects.jsonl, and nothing says"):
         played(source, tmp_path)
     assert (tmp_path / "objects.jsonl").read_text() == "mine"
+    with pytest.raises(InputError, match="nothing says that this tool has written it: choose"):
+        played(source, tmp_path, overwrite=True)
+    (tmp_path / "objects.jsonl").unlink()
     (tmp_path / "predict.json").write_text("[]")
     with pytest.raises(InputError, match="predict.json is none that this tool has written"):
         played(source, tmp_path)

@@ -89,5 +89,7 @@ def test_numbers(parse: Callable[[str], float], good: dict[str, float], bad: lis
 def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert file_path("~/data") == Path("/home/me/data") and file_path("data") == Path("data")
+    with pytest.raises(argparse.ArgumentTypeError, match="a path is empty"):
+        file_path("")
     arguments = check_data.parse_arguments(["--root=~/d", "--version=v1.0-mini", "--out=~/out"])
     assert (arguments.root, arguments.out) == (Path("/home/me/d"), Path("/home/me/out"))

@@ -22,6 +22,8 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 def file_path(text: str) -> Path:
     """A path with ~ written out, which the shell does not do in --option=~/folder."""
+    if not text:  # an unset variable of a shell would mean the present folder
+        raise argparse.ArgumentTypeError("a path is empty; . is the present folder")
     return Path(text).expanduser()
 
 

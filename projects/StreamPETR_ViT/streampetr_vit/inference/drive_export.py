@@ -76,7 +76,10 @@ def export_drive(
                 f"{prefix}{c}": repr(v) for c, v in zip(POSE_COLUMNS, pose.tolist(), strict=True)
             }
         frames.append(frame)
-    with replacing(out / "frames.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        replacing(out / "frames.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, list(frames[0]))
         writer.writeheader()
         writer.writerows(frames)

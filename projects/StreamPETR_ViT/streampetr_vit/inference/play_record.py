@@ -12,57 +12,26 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.files import cannot_write, replacing
+from streampetr_vit.inference.play_progress import ANEW, Progress, progress_of
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.json_files import read_json
-from streampetr_vit.texts import name_list, shown
+from streampetr_vit.texts import file_name, name_list, shown
 
 logger = logging.getLogger(__name__)
 
-_FIRST = 5  # broken pictures that are named
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp(\.\w+)?$")  # the names of `files.replacing`
-_ANEW = "choose another --out, or begin anew with --overwrite"
 
 
-@dataclass
-class Progress:
-    """How far a scene is played, and what was counted on the way.
+class HasState(Protocol):
+    """Such as a `Predictor`."""
 
-    Attributes:
-        frames: how many frames are done.
-        complete: whether it is played to its end.
-        scene_starts: frames that used nothing of earlier ones.
-        missing_pictures: cameras that a frame had no picture of, over all frames; broken ones
-            count.
-        bad_pictures: broken pictures that were left out.
-        first_bad: texts about the first of them.
-    """
-
-    frames: int = 0
-    complete: bool = False
-    scene_starts: int = 0
-    missing_pictures: int = 0
-    bad_pictures: int = 0
-    first_bad: list[str] = dataclasses.field(default_factory=list)
-
-    def count_bad(self, texts: Sequence[str]) -> None:
-        """Counts broken pictures."""
-        self.bad_pictures += len(texts)
-        self.first_bad = [*self.first_bad, *texts][:_FIRST]
-
-    def add(self, other: Progress) -> None:
-        """Adds the counts of another scene."""
-        self.frames += other.frames
-        self.scene_starts += other.scene_starts
-        self.missing_pictures += other.missing_pictures
-        bad = self.bad_pictures + other.bad_pictures
-        self.count_bad(other.first_bad)
-        self.bad_pictures = bad
+    def load_state(self, path: Path) -> None:
+        """Goes on from there."""
 
 
 class PlayRecord:
@@ -103,7 +72,7 @@ class PlayRecord:
         Args:
             settings: plain values that decide what the results are.
             sinks: whose files are expected.
-            overwrite: removes what an earlier start has left.
+            overwrite: removes what an earlier start has written, and nothing else.
 
         Returns:
             The counts, if an earlier start has finished everything; else None.
@@ -112,46 +81,58 @@ class PlayRecord:
             InputError: the folder has results of other settings, or of another program.
         """
         settings = json.loads(json.dumps(settings))  # as they are read again
-        if overwrite:
-            self._remove(sinks)
-        if not self._settings_file.is_file():
-            found = [path.name for sink in sinks for path in sink.outputs() if path.exists()]
+        files = [path for sink in sinks for path in sink.outputs()]
+        if overwrite and self._settings_file.exists():
+            self._remove_earlier()
+        if not self._settings_file.exists():
+            found = [path.name for path in (self.parts, *files) if path.exists()]
             if found:
                 raise InputError(
-                    f"{self.out} has {name_list(found)} that this tool has not written: {_ANEW}"
+                    f"{self.out} has {name_list(found)}, and nothing says that this tool has "
+                    "written it: choose another --out, or remove it"
                 )
-            self._write({"settings": settings})
+            self._write({"settings": settings, "files": [path.name for path in files]})
             return None
-        values = read_json(self._settings_file)
-        old = values.get("settings") if isinstance(values, dict) else None
+        values = self._values()
+        old = values.get("settings")
         if not isinstance(old, dict):
-            raise InputError(f"{self._settings_file} is none that this tool has written: {_ANEW}")
+            raise InputError(f"{self._settings_file} is none that this tool has written: {ANEW}")
         for key in {**settings, **old}:
             if settings.get(key) != old.get(key):
                 raise InputError(
                     f"{self.out} was begun with {key} {shown(old.get(key))}, and now it is "
-                    f"{shown(settings.get(key))}: {_ANEW}"
+                    f"{shown(settings.get(key))}: {ANEW}"
                 )
         if "counts" not in values:
             return None
         shutil.rmtree(self.parts, ignore_errors=True)  # where a process was killed in `end`
-        return _progress(values["counts"])
+        return progress_of(values["counts"])
 
     def end(self, counts: Progress) -> None:
         """Notes that all files are there, and removes what only a restart would need."""
-        settings = read_json(self._settings_file)["settings"]
-        self._write({"settings": settings, "counts": dataclasses.asdict(counts)})
+        self._write({**self._values(), "counts": dataclasses.asdict(counts)})
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def progress(self, scene: Scene) -> Progress:
         """How far a scene is played."""
         path = self._progress_file(scene)
-        return _progress(read_json(path)) if path.is_file() else Progress()
+        return progress_of(read_json(path)) if path.is_file() else Progress()
 
     def state_file(self, scene: Scene, frames: int) -> Path:
         """The file of the predictor's state after so many frames of a scene."""
         # The number is in its name: the progress is written later, and names this file by it.
         return self.parts / f"{scene.label}.{frames}.safetensors"
+
+    def load_state(self, reader: HasState, scene: Scene, frames: int) -> None:
+        """Lets a predictor go on behind so many frames of a scene.
+
+        Raises:
+            InputError: the file is missing, or is none of this predictor.
+        """
+        try:
+            reader.load_state(self.state_file(scene, frames))
+        except UserError as error:
+            raise InputError(f"scene {shown(scene.name)} cannot go on: {error}; {ANEW}") from error
 
     def save(self, scene: Scene, progress: Progress) -> None:
         """Writes how far a scene is played; the state of the predictor must be there already."""
@@ -167,13 +148,15 @@ class PlayRecord:
     def _progress_file(self, scene: Scene) -> Path:
         return self.parts / f"{scene.label}.progress.json"
 
-    def _remove(self, sinks: Sequence[Sink]) -> None:
-        self._settings_file.unlink(missing_ok=True)
-        for path in (self.parts, *(path for sink in sinks for path in sink.outputs())):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+    def _remove_earlier(self) -> None:
+        files = self._values().get("files")
+        # Someone else may have written the file: nothing but what is in this folder.
+        names = [name for name in files if _is_file_name(name)] if isinstance(files, list) else []
+        # First, so that a kill in between leaves nothing that looks complete.
+        self._write({"files": names})
+        for path in (self.parts, *(self.out / name for name in names)):
+            _remove(path)
+        self._settings_file.unlink()
 
     def remove_temporary(self, sinks: Sequence[Sink]) -> None:
         """Removes what a killed process has not finished; only while no other process writes."""
@@ -184,9 +167,31 @@ class PlayRecord:
                 if _TEMPORARY.search(file.name):
                     file.unlink(missing_ok=True)
 
+    def _values(self) -> dict[str, Any]:
+        """What was written; nothing where someone else has changed it beyond recognition."""
+        try:
+            values = read_json(self._settings_file)
+        except UserError:
+            return {}
+        return values if isinstance(values, dict) else {}
+
     def _write(self, values: Mapping[str, Any]) -> None:
         with replacing(self._settings_file) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and name == file_name(name)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _lock(folder: int, path: Path) -> None:
@@ -198,10 +203,3 @@ def _lock(folder: int, path: Path) -> None:
         ) from None
     except OSError as error:  # a file system without locks
         logger.info("%s cannot be locked: %s", path, error.strerror)
-
-
-def _progress(values: Any) -> Progress:
-    try:
-        return Progress(**values)
-    except TypeError as error:
-        raise InputError(f"the progress of an earlier start is {shown(values)}: {_ANEW}") from error

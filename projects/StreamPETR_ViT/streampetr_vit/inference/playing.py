@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import torch
 
 from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.play_record import PlayRecord, Progress
+from streampetr_vit.inference.play_progress import Progress
+from streampetr_vit.inference.play_record import PlayRecord
 from streampetr_vit.inference.preparation import NoPictureError
 from streampetr_vit.inference.shares import ONE_PROCESS, Part, share
 from streampetr_vit.inference.sinks.base import Scene, Sink
@@ -132,7 +133,7 @@ def play_scene(play: Play, scene: Scene) -> None:
     if progress.complete:
         return
     if progress.frames:
-        play.predictor.load_state(play.record.state_file(scene, progress.frames))
+        play.record.load_state(play.predictor, scene, progress.frames)
     else:
         play.predictor.reset()
     log = ReplayLog(play.record.parts, play.spec, play.replay_min_score)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from streampetr_vit.errors import InputError
+from streampetr_vit.errors import InputError, MissingFileError
 from streampetr_vit.files import cannot_write
 
 
@@ -57,12 +57,22 @@ class PartFile:
 
 
 def lines_of(path: Path, count: int | None = None) -> Iterator[str]:
-    """The first lines of a file, without their ends; None gives all."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            if number == count:
-                return
-            yield line.rstrip("\n")
+    """The first lines of a file, without their ends; None gives all.
+
+    Raises:
+        MissingFileError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file):
+                if number == count:
+                    return
+                yield line.rstrip("\n")
+    except OSError as error:
+        raise MissingFileError(
+            f"{path} cannot be read: {error.strerror}; begin anew with --overwrite, or choose "
+            "another --out"
+        ) from error
 
 
 @contextmanager

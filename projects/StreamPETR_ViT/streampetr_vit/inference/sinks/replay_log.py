@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.inference.sinks.base import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile, lines_of
 from streampetr_vit.structures import DatasetSpec, Detections, Objects
 from streampetr_vit.structures.rig_file import plain_pose, pose_of
+from streampetr_vit.texts import printable
 
 
 class ReplayLog:
@@ -31,7 +33,7 @@ class ReplayLog:
         """Goes on behind the first `done` frames of a scene, whose objects are returned."""
         path = self._path(scene)
         self._file = PartFile(path, done)
-        return (self._objects(line) for line in lines_of(path, done))
+        return self._known(path, done)
 
     def write(self, objects: Objects) -> Objects:
         """Takes the objects of the next frame, and returns what a later replay will."""
@@ -50,6 +52,16 @@ class ReplayLog:
         if self._file is not None:
             self._file.close()
         self._file = None
+
+    def _known(self, path: Path, done: int) -> Iterator[Objects]:
+        for line in lines_of(path, done):
+            try:
+                yield self._objects(line)
+            except (ValueError, KeyError, TypeError, RuntimeError) as error:
+                raise InputError(
+                    f"{path} has a line that this tool has not written ({printable(error)}): begin "
+                    "anew with --overwrite, or choose another --out"
+                ) from error
 
     def _objects(self, line: str) -> Objects:
         values = json.loads(line)

@@ -21,6 +21,7 @@ _ANGLES = ("yaw_rad", "pitch_rad", "roll_rad")
 _NUMBERS = (*_PLACE, *_QUATERNION, *_ANGLES)  # of a pose
 _OWN = ("timestamp_s", "frame", "scene", *_NUMBERS)
 _LARGEST_ANGLE_RAD = 7.0  # a little over a turn
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 Cells = Mapping[str, "array[float] | list[str]"]
 
@@ -38,7 +39,8 @@ def read_csv(path: Path, cameras: Sequence[str], scene: str) -> FrameColumns:
         InputError: a column is missing, unknown or there twice; a cell is none that its column may
             have. It names the line and the column.
     """
-    clash = [name for name in cameras if name in _OWN]
+    taken = {*_OWN, *(f"{name}.{part}" for name in cameras for part in _NUMBERS)}
+    clash = [name for name in cameras if name in taken]
     if clash:
         raise InputError(
             f"camera {shown(clash[0])} has the name of a column of {path}: rename the camera, or "
@@ -47,7 +49,7 @@ def read_csv(path: Path, cameras: Sequence[str], scene: str) -> FrameColumns:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = _header(path, next(reader, []), cameras)
+            header = _header(path, next(filter(None, reader), []), cameras)
             cells, lines = _cells(path, header, cameras, reader)
     except OSError as error:
         raise MissingFileError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -74,8 +76,9 @@ def _header(path: Path, header: list[str], cameras: Sequence[str]) -> list[str]:
     """The names of the columns, after a check."""
     header = [name.strip() for name in header]
     known = [*_OWN, *cameras, *(f"{name}.{part}" for name in cameras for part in _NUMBERS)]
-    if len(header) == 1 and ";" in header[0]:
-        raise InputError(f"{path} has semicolons between its columns; write commas")
+    for separator, what in _OTHER_SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            raise InputError(f"{path} has {what} between its columns; write commas")
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise InputError(f"{path} has the column {shown(twice[0])} twice; leave one out")

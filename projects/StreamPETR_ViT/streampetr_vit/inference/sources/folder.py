@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.errors import InputError, MissingFileError, UserError
 from streampetr_vit.inference.sources.base import rate_of, rows_of
 from streampetr_vit.inference.sources.csv_frames import read_csv
 from streampetr_vit.inference.sources.frame_columns import FrameColumns, check_columns
@@ -50,6 +50,17 @@ class FolderSource:
         allow_missing_cameras: bool = False,
     ) -> None:
         self._folder = Path(path)
+        try:
+            self._open(path, may_miss_pictures, allow_missing_cameras)
+        except UserError:
+            raise
+        except OSError as error:  # such as a missing right
+            raise MissingFileError(
+                f"{error.filename or path} cannot be read: {error.strerror or error}; check its "
+                "rights, and those of the folders above"
+            ) from error
+
+    def _open(self, path: str | Path, may_miss_pictures: bool, allow_missing_cameras: bool) -> None:
         if not self._folder.is_dir():
             raise MissingFileError(
                 f"{path} is no folder; give the folder of a drive, with rig.yaml and frames.csv"

@@ -17,6 +17,7 @@ from streampetr_vit.structures.rigid import FARTHEST_M
 from streampetr_vit.texts import shown
 
 SHORTEST_STEP_S, LONGEST_STEP_S = 0.002, 30.0
+_LATEST_S = 1e20  # nanoseconds since 1970 are less; behind it differences may overflow
 _UNITS = {1: "milliseconds", 2: "microseconds", 3: "nanoseconds"}  # thousands of a second
 _CLOSE = 1e-3  # of a quaternion's length to 1
 _STANDING = np.array([0.0, 0, 0, 1, 0, 0, 0])
@@ -104,6 +105,12 @@ def _check_names(columns: FrameColumns) -> None:
 
 
 def _check_times(columns: FrameColumns) -> None:
+    far = np.flatnonzero(np.abs(columns.timestamp_s) > _LATEST_S)
+    if len(far):
+        row = int(far[0])
+        raise InputError(
+            f"{columns.where(row)}: timestamp_s is {columns.timestamp_s[row]:g}; give seconds"
+        )
     pairs = zip(columns.scenes[1:], columns.scenes[:-1], strict=True)
     within = np.array([now == before for now, before in pairs], dtype=bool)
     steps = np.diff(columns.timestamp_s)

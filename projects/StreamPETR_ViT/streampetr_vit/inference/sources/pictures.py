@@ -69,12 +69,22 @@ def find_pictures(
     name = camera.name
     if not is_below_root(name) or "/" in name or name in ("", "."):
         raise InputError(f"camera {shown(name)} gives no name for a folder; rename it in rig.yaml")
+    fix = "where the camera dropped out, leave the path empty"
     if name in columns.pictures:
         names = columns.pictures[name]
-    elif (folder / name).is_dir():
+    elif found := _places(folder, name):
+        if len(found) > 1:
+            raise InputError(
+                f"{folder} has {found[0].name} and {found[1].name}, both of camera {name}: remove "
+                "one of them"
+            )
+        if not found[0].is_dir():
+            return _video(found[0], camera, columns)
         names = _in_folder(folder, name, columns)
-    elif videos := _videos(folder, name):
-        return _video(videos, camera, columns)
+        fix = (
+            f"name the pictures as the frames, or name them in {columns.path.name}, with nothing "
+            "where the camera dropped out"
+        )
     elif may_have_none:
         names = [""] * len(columns)
     else:
@@ -86,7 +96,7 @@ def find_pictures(
         )
     _check_below(names, name, columns)
     if not may_miss:
-        _check_there(folder, names, name, columns)
+        _check_there(folder, names, columns, f"of camera {name}", fix)
     return PictureFiles(folder, names)
 
 
@@ -99,7 +109,9 @@ def _check_below(names: Sequence[str], camera: str, columns: FrameColumns) -> No
             )
 
 
-def _check_there(folder: Path, names: Sequence[str], camera: str, columns: FrameColumns) -> None:
+def _check_there(
+    folder: Path, names: Sequence[str], columns: FrameColumns, whose: str, fix: str
+) -> None:
     # Whole folders are listed: to ask for each of 60,000 files takes minutes on a network disk.
     listed: dict[str, set[str]] = {}
     missing = []
@@ -113,9 +125,8 @@ def _check_there(folder: Path, names: Sequence[str], camera: str, columns: Frame
         row = missing[0]
         more = f" ({len(missing)} of {len(names)} are missing)" if len(missing) > 1 else ""
         raise MissingFileError(
-            f"{columns.where(row)}: picture {shown(names[row])} of camera {camera}, frame "
-            f"{shown(columns.names[row])}, is not in {folder}{more}; where the camera dropped out, "
-            "leave the path empty"
+            f"{columns.where(row)}: picture {shown(names[row])} {whose}, frame "
+            f"{shown(columns.names[row])}, is not in {folder}{more}; {fix}"
         )
 
 
@@ -151,16 +162,19 @@ def _in_folder(folder: Path, camera: str, columns: FrameColumns) -> list[str]:
     return [f"{camera}/{files.get(name, f'{name}.jpg')}" for name in columns.names]
 
 
-def _videos(folder: Path, camera: str) -> list[Path]:
-    paths = [folder / f"{camera}{ending}" for ending in VIDEO_ENDINGS]
-    return [path for path in paths if path.is_file()]
+def _places(folder: Path, camera: str) -> list[Path]:
+    """The folder and the videos of a camera, as far as they are there."""
+    beside = (os.path.splitext(file) for file in sorted(os.listdir(folder)))
+    videos = [
+        folder / f"{stem}{ending}"
+        for stem, ending in beside
+        if stem == camera and ending.lower() in VIDEO_ENDINGS
+    ]
+    place = folder / camera
+    return [*([place] if place.is_dir() else []), *(path for path in videos if path.is_file())]
 
 
-def _video(found: Sequence[Path], camera: Camera, columns: FrameColumns) -> Video:
-    if len(found) > 1:
-        raise InputError(
-            f"{found[0].parent} has {found[0].name} and {found[1].name}: remove one of them"
-        )
-    video = Video(found[0], camera.name, (camera.width, camera.height))
+def _video(path: Path, camera: Camera, columns: FrameColumns) -> Video:
+    video = Video(path, camera.name, (camera.width, camera.height))
     video.check_count(len(columns), columns.path)
     return video

@@ -45,7 +45,8 @@ class Video:
         if found != tuple(size):
             raise InputError(
                 f"video {path} is {found[0]}x{found[1]} pixels, and rig.yaml says "
-                f"{size[0]}x{size[1]} for camera {camera}; give the intrinsics of the video"
+                f"{size[0]}x{size[1]} for camera {camera}; give width, height and intrinsics of "
+                "the video's pictures (many encoders cut off an odd row or column)"
             )
 
     def check_count(self, rows: int, table: Path) -> None:
@@ -62,7 +63,7 @@ class Video:
                 while capture.grab():
                     count += 1
         if count != rows:
-            raise self._wrong_count(count, f"{rows} frames in {table}")
+            raise self._wrong_count(count, f"{rows}, one for each frame of {table}")
 
     def of_rows(self, rows: range) -> Generator[Picture, None, None]:
         """The pictures of frames that lie behind one another.
@@ -77,18 +78,18 @@ class Video:
             # Every picture on the way: to jump is not exact in many files.
             for row in range(rows.start):
                 if not capture.grab():
-                    raise self._wrong_count(row, f"a frame {rows.start}")
+                    raise self._wrong_count(row, f"more than {rows.start}")
             for row in rows:
                 decoded, image = capture.read()
                 if not decoded:
-                    raise self._wrong_count(row, f"a frame {row}")
+                    raise self._wrong_count(row, f"more than {row}")
                 yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _wrong_count(self, count: int, wanted: str) -> InputError:
         return InputError(
-            f"video {self.path} of camera {self._camera} has {count} pictures that can be decoded, "
-            f"and there are {wanted}: each frame needs its own; write the missing ones, or cut the "
-            "longer of both"
+            f"video {self.path} of camera {self._camera}: the number of pictures that can be "
+            f"decoded is {count}, and must be {wanted}; write the missing ones, or cut the longer "
+            "of both"
         )
 
     @contextmanager
