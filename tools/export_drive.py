@@ -15,7 +15,7 @@ import argparse
 from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.engine import load_spec
 from streampetr_vit.errors import one_line_errors
-from streampetr_vit.inference.drive_export import export_drive
+from streampetr_vit.inference.sources.export import export_drive
 
 
 @one_line_errors()

@@ -23,14 +23,14 @@ from streampetr_vit.engine import launch
 from streampetr_vit.engine.distributed import wait_for_main
 from streampetr_vit.errors import one_line_errors
 from streampetr_vit.inference import Predictor
-from streampetr_vit.inference.play_progress import Progress
-from streampetr_vit.inference.play_record import PlayRecord
-from streampetr_vit.inference.playing import Play, play_scenes
-from streampetr_vit.inference.shares import Part, choose_scenes, share
+from streampetr_vit.inference.playing.play import Play, play_scenes
+from streampetr_vit.inference.playing.record import PlayRecord
+from streampetr_vit.inference.playing.scene_progress import SceneProgress
+from streampetr_vit.inference.playing.shares import Worker, choose_scenes, share
 from streampetr_vit.inference.sinks.base import Scene
 from streampetr_vit.inference.sinks.building import SINK_NAMES, SinkOptions, build_sinks
 from streampetr_vit.inference.sources import FolderSource, NuScenesSource, Source
-from streampetr_vit.progress import Progress as Bar
+from streampetr_vit.progress import Progress
 from streampetr_vit.texts import name_list
 
 EXAMPLES = """
@@ -184,10 +184,10 @@ def predict(args: argparse.Namespace) -> None:
     source, scenes = open_source(args, predictor)
     record = PlayRecord(args.out)
     options = SinkOptions(args.out, record.parts, args.min_score, args.score_threshold)
-    part = Part(comm.get_rank(), comm.get_world_size(), wait_for_main)
+    worker = Worker(comm.get_rank(), comm.get_world_size(), wait_for_main)
     sinks = build_sinks(args.write, options)
     new_frames = 0
-    with Bar("frames", sum(scene.frames for scene in share(scenes, part)), "frames") as bar:
+    with Progress("frames", sum(scene.frames for scene in share(scenes, worker)), "frames") as bar:
 
         def shown(count: int, earlier: bool) -> None:
             nonlocal new_frames
@@ -205,15 +205,17 @@ def predict(args: argparse.Namespace) -> None:
         )
         started = time.perf_counter()
         settings = settings_of(args, predictor, source)
-        counts = play_scenes(play, scenes, settings, part, args.overwrite)
+        counts = play_scenes(play, scenes, settings, worker, args.overwrite)
         seconds = time.perf_counter() - started
     total = sum(comm.all_gather(new_frames))
-    if part.rank == 0:
+    if worker.rank == 0:
         written = name_list(path for sink in sinks for path in sink.outputs())
         print(summary(counts, len(scenes), written, total, seconds))
 
 
-def summary(counts: Progress, scenes: int, written: str, new_frames: int, seconds: float) -> str:
+def summary(
+    counts: SceneProgress, scenes: int, written: str, new_frames: int, seconds: float
+) -> str:
     """What a run says in the end."""
     lines = []
     if counts.bad_pictures:

@@ -14,11 +14,11 @@ import torch
 from streampetr_vit.data.image_io import BadImageError, read_image
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.files import replacing
-from streampetr_vit.inference.play_progress import Progress
-from streampetr_vit.inference.play_record import PlayRecord
-from streampetr_vit.inference.playing import Play, SceneReader, play_scenes
+from streampetr_vit.inference.playing.play import Play, SceneReader, play_scenes
+from streampetr_vit.inference.playing.record import PlayRecord
+from streampetr_vit.inference.playing.scene_progress import SceneProgress
+from streampetr_vit.inference.playing.shares import ONE_PROCESS, Worker, choose_scenes
 from streampetr_vit.inference.preparation import NoPictureError
-from streampetr_vit.inference.shares import ONE_PROCESS, Part, choose_scenes
 from streampetr_vit.inference.sinks import NuScenesResults, ObjectLines, Scene
 from streampetr_vit.inference.sources import Source
 from streampetr_vit.structures import Detections, Moment, Objects, Pose
@@ -178,15 +178,15 @@ def played(
     predictor: SceneReader | None = None,
     *,
     settings: dict[str, Any] | None = None,
-    part: Part = ONE_PROCESS,
+    worker: Worker = ONE_PROCESS,
     overwrite: bool = False,
     most_frames: int | None = None,
     **options: Any,
-) -> Progress:
+) -> SceneProgress:
     """Plays all scenes."""
     play = play_of(source, out, predictor or FakePredictor(), **options)
     scenes = choose_scenes(source, most_frames=most_frames)
-    return play_scenes(play, scenes, settings or {"weights": "a"}, part, overwrite)
+    return play_scenes(play, scenes, settings or {"weights": "a"}, worker, overwrite)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from tiny_car import make_camera, make_moment, make_predictor
 
 from streampetr_vit.data.transforms import ImageAugmentation
 from streampetr_vit.inference import Camera, Rig
-from streampetr_vit.inference.cut_horizon import cut_horizon
+from streampetr_vit.inference.checks.cut_horizon import cut_horizon
 
 NETWORK = ImageAugmentation((320, 800), (1.0, 1.0))
 

@@ -12,9 +12,9 @@ from drive_folder import HEIGHT, WIDTH, rig_values, write_drive
 from played_drive import FakePredictor, Killed, files_in
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.inference.play_record import PlayRecord
-from streampetr_vit.inference.playing import Play, play_scenes
-from streampetr_vit.inference.shares import choose_scenes
+from streampetr_vit.inference.playing.play import Play, play_scenes
+from streampetr_vit.inference.playing.record import PlayRecord
+from streampetr_vit.inference.playing.shares import choose_scenes
 from streampetr_vit.inference.sinks.building import SINK_NAMES, SinkOptions, build_sinks
 from streampetr_vit.inference.sources import FolderSource
 from streampetr_vit.inference.undistorted_moments import UndistortedMoments

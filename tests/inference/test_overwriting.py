@@ -11,7 +11,7 @@ from drive_folder import write_drive
 from played_drive import FakePredictor, Killed, files_in, play_of, played
 
 from streampetr_vit.errors import InputError, MissingFileError, UserError
-from streampetr_vit.inference.shares import choose_scenes
+from streampetr_vit.inference.playing.shares import choose_scenes
 from streampetr_vit.inference.sources import FolderSource
 
 

@@ -18,11 +18,11 @@ from tiny_car import make_predictor
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.evaluation.result_format import read_results, write_results
-from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.play_progress import Progress
-from streampetr_vit.inference.play_record import PlayRecord
-from streampetr_vit.inference.playing import play_scenes
-from streampetr_vit.inference.shares import Part, choose_scenes, share
+from streampetr_vit.inference.playing.ahead import ahead
+from streampetr_vit.inference.playing.play import play_scenes
+from streampetr_vit.inference.playing.record import PlayRecord
+from streampetr_vit.inference.playing.scene_progress import SceneProgress
+from streampetr_vit.inference.playing.shares import Worker, choose_scenes, share
 from streampetr_vit.inference.sinks import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile
 from streampetr_vit.inference.sources import FolderSource
@@ -316,9 +316,9 @@ def test_broken_pictures_are_counted_over_a_restart(
 
 
 def test_only_the_first_broken_pictures_are_named() -> None:
-    total = Progress(complete=True)
+    total = SceneProgress(complete=True)
     for scene in "ab":
-        progress = Progress()
+        progress = SceneProgress()
         progress.count_bad([f"{scene}{n}" for n in range(4)])
         total.add(progress)
     assert total.bad_pictures == 8 and total.first_bad == ["a0", "a1", "a2", "a3", "b0"]
@@ -342,11 +342,11 @@ def test_two_processes_share_the_scenes(
     for rank in (0, 1):
         waits = [1]
         with pytest.raises(Waits):
-            played(source, tmp_path, predictors[rank], part=Part(rank, 2, not_yet))
+            played(source, tmp_path, predictors[rank], worker=Worker(rank, 2, not_yet))
     assert [predictor.calls for predictor in predictors] == [4, 3]
     assert not (tmp_path / "objects.jsonl").exists()
     for rank in (1, 0):
-        counts = played(source, tmp_path, predictors[rank], part=Part(rank, 2))
+        counts = played(source, tmp_path, predictors[rank], worker=Worker(rank, 2))
         assert counts.frames == FRAMES
     assert [predictor.calls for predictor in predictors] == [4, 3]
     assert files_in(tmp_path) == files_in(uninterrupted)
@@ -354,11 +354,11 @@ def test_two_processes_share_the_scenes(
 
 def test_shares_are_even_and_complete() -> None:
     scenes = [Scene(i, str(i), frames) for i, frames in enumerate([5, 40, 3, 8, 30, 30, 1])]
-    shares = [share(scenes, Part(rank, 3)) for rank in range(3)]
+    shares = [share(scenes, Worker(rank, 3)) for rank in range(3)]
     assert sorted(s.index for part in shares for s in part) == list(range(7))
     assert [sum(s.frames for s in part) for part in shares] == [40, 39, 38]
     assert all([s.index for s in part] == sorted(s.index for s in part) for part in shares)
-    assert [share(scenes, Part(rank, 9)) for rank in (7, 8)] == [[], []]
+    assert [share(scenes, Worker(rank, 9)) for rank in (7, 8)] == [[], []]
 
 
 def test_scenes_of_like_names_have_files_of_their_own(source: FolderSource) -> None:

@@ -18,7 +18,7 @@ from played_drive import files_in
 from test_load_detector import recipe, write_run
 
 from streampetr_vit.evaluation.result_format import read_results
-from streampetr_vit.inference.drive_export import export_drive
+from streampetr_vit.inference.sources.export import export_drive
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ["scene-0103", "scene-0061"]

@@ -12,7 +12,7 @@ import numpy as np
 from streampetr_vit.data.image_io import read_image
 from streampetr_vit.data.transforms import ImageAugmentation, ImageDraw
 from streampetr_vit.errors import InputError
-from streampetr_vit.inference.cut_horizon import cut_horizon
+from streampetr_vit.inference.checks.cut_horizon import cut_horizon
 from streampetr_vit.inference.undistortion import UndistortedCamera, undistorted
 from streampetr_vit.structures import Camera
 from streampetr_vit.structures.moment import Picture

@@ -15,7 +15,7 @@ _FIRST = 5  # broken pictures that are named
 
 
 @dataclass
-class Progress:
+class SceneProgress:
     """How far a scene is played, and what was counted on the way.
 
     Attributes:
@@ -40,7 +40,7 @@ class Progress:
         self.bad_pictures += len(texts)
         self.first_bad = [*self.first_bad, *texts][:_FIRST]
 
-    def add(self, other: Progress) -> None:
+    def add(self, other: SceneProgress) -> None:
         """Adds the counts of another scene."""
         self.frames += other.frames
         self.scene_starts += other.scene_starts
@@ -50,14 +50,14 @@ class Progress:
         self.bad_pictures = bad
 
 
-def progress_of(values: Any) -> Progress:
+def progress_of(values: Any) -> SceneProgress:
     """The progress that a file holds.
 
     Raises:
         InputError: the values are none of a progress.
     """
-    usual = dataclasses.asdict(Progress())
+    usual = dataclasses.asdict(SceneProgress())
     is_one = isinstance(values, dict) and values.keys() == usual.keys()
     if not is_one or any(type(values[key]) is not type(usual[key]) for key in usual):
         raise InputError(f"the progress of an earlier start is {shown(values)}: {ANEW}")
-    return Progress(**values)
+    return SceneProgress(**values)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.files import cannot_write, replacing
-from streampetr_vit.inference.play_progress import ANEW, Progress, progress_of
+from streampetr_vit.inference.playing.scene_progress import ANEW, SceneProgress, progress_of
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.json_files import read_json
 from streampetr_vit.texts import file_name, name_list, shown
@@ -66,7 +66,7 @@ class PlayRecord:
 
     def begin(
         self, settings: Mapping[str, Any], sinks: Sequence[Sink], overwrite: bool = False
-    ) -> Progress | None:
+    ) -> SceneProgress | None:
         """Writes the settings, or compares them with those of an earlier start.
 
         Args:
@@ -108,15 +108,15 @@ class PlayRecord:
         shutil.rmtree(self.parts, ignore_errors=True)  # where a process was killed in `end`
         return progress_of(values["counts"])
 
-    def end(self, counts: Progress) -> None:
+    def end(self, counts: SceneProgress) -> None:
         """Notes that all files are there, and removes what only a restart would need."""
         self._write({**self._values(), "counts": dataclasses.asdict(counts)})
         shutil.rmtree(self.parts, ignore_errors=True)
 
-    def progress(self, scene: Scene) -> Progress:
+    def progress(self, scene: Scene) -> SceneProgress:
         """How far a scene is played."""
         path = self._progress_file(scene)
-        return progress_of(read_json(path)) if path.is_file() else Progress()
+        return progress_of(read_json(path)) if path.is_file() else SceneProgress()
 
     def state_file(self, scene: Scene, frames: int) -> Path:
         """The file of the predictor's state after so many frames of a scene."""
@@ -134,7 +134,7 @@ class PlayRecord:
         except UserError as error:
             raise InputError(f"scene {shown(scene.name)} cannot go on: {error}; {ANEW}") from error
 
-    def save(self, scene: Scene, progress: Progress) -> None:
+    def save(self, scene: Scene, progress: SceneProgress) -> None:
         """Writes how far a scene is played; the state of the predictor must be there already."""
         path = self._progress_file(scene)
         with replacing(path) as temporary:

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import torch
 
-from streampetr_vit.inference.ahead import ahead
-from streampetr_vit.inference.play_progress import Progress
-from streampetr_vit.inference.play_record import PlayRecord
+from streampetr_vit.inference.playing.ahead import ahead
+from streampetr_vit.inference.playing.record import PlayRecord
+from streampetr_vit.inference.playing.scene_progress import SceneProgress
+from streampetr_vit.inference.playing.shares import ONE_PROCESS, Worker, share
 from streampetr_vit.inference.preparation import NoPictureError
-from streampetr_vit.inference.shares import ONE_PROCESS, Part, share
 from streampetr_vit.inference.sinks.base import Scene, Sink
 from streampetr_vit.inference.sinks.replay_log import ReplayLog
 from streampetr_vit.inference.sources.base import Source
@@ -78,16 +78,16 @@ def play_scenes(
     play: Play,
     scenes: Sequence[Scene],
     settings: Mapping[str, Any],
-    part: Part = ONE_PROCESS,
+    worker: Worker = ONE_PROCESS,
     overwrite: bool = False,
-) -> Progress:
+) -> SceneProgress:
     """Plays all scenes, goes on with those that an earlier start has begun, and joins the results.
 
     Args:
         play: with what.
         scenes: of its source.
         settings, overwrite: see `PlayRecord.begin`.
-        part: of several processes, each of which plays its share.
+        worker: of several processes, each of which plays its share.
 
     Returns:
         The counts of all scenes; the same on all processes.
@@ -96,34 +96,36 @@ def play_scenes(
         InputError: the folder has results of other settings, or another program plays into it; or
             see the source and the predictor.
     """
-    with play.record.alone() if part.rank == 0 else nullcontext():
-        counts = _begin(play, settings, part, overwrite)
+    with play.record.alone() if worker.rank == 0 else nullcontext():
+        counts = _begin(play, settings, worker, overwrite)
         if counts is not None:
-            play.shown(sum(scene.frames for scene in share(scenes, part)), True)
+            play.shown(sum(scene.frames for scene in share(scenes, worker)), True)
             return counts
-        for scene in share(scenes, part):
+        for scene in share(scenes, worker):
             play_scene(play, scene)
-        part.wait()
-        counts = Progress(complete=True)
+        worker.wait()
+        counts = SceneProgress(complete=True)
         for scene in scenes:
             counts.add(play.record.progress(scene))
-        part.wait()
-        if part.rank == 0:
+        worker.wait()
+        if worker.rank == 0:
             for sink in play.sinks:
                 sink.finish(scenes)
             play.record.end(counts)
         return counts
 
 
-def _begin(play: Play, settings: Mapping[str, Any], part: Part, overwrite: bool) -> Progress | None:
+def _begin(
+    play: Play, settings: Mapping[str, Any], worker: Worker, overwrite: bool
+) -> SceneProgress | None:
     """The counts, if an earlier start has finished everything."""
     # One process compares and removes. The others read what it has written.
     counts = None
-    if part.rank == 0:
+    if worker.rank == 0:
         counts = play.record.begin(settings, play.sinks, overwrite)
         play.record.remove_temporary(play.sinks)
-    part.wait()
-    return counts if part.rank == 0 else play.record.begin(settings, play.sinks)
+    worker.wait()
+    return counts if worker.rank == 0 else play.record.begin(settings, play.sinks)
 
 
 def play_scene(play: Play, scene: Scene) -> None:
@@ -154,7 +156,7 @@ def play_scene(play: Play, scene: Scene) -> None:
     play.record.save(scene, replace(progress, complete=True))
 
 
-def _play_frames(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -> None:
+def _play_frames(play: Play, scene: Scene, progress: SceneProgress, log: ReplayLog) -> None:
     """Plays the frames of a scene that are not done, and replays the others where it is needed."""
     appending = [sink for sink in play.sinks if sink.can_append]
     others = [sink for sink in play.sinks if not sink.can_append]
@@ -203,7 +205,7 @@ def _detected(play: Play, moment: Moment, ready: Any) -> Objects:
     return Objects.of(nothing, pose, pose, play.spec, timestamp_s=float(moment.timestamp_s))
 
 
-def _save(play: Play, scene: Scene, progress: Progress, log: ReplayLog) -> None:
+def _save(play: Play, scene: Scene, progress: SceneProgress, log: ReplayLog) -> None:
     """Stores how far the scene is; whenever it is stopped, what is stored goes together."""
     for sink in play.sinks:
         if sink.can_append:
@@ -222,7 +224,7 @@ def _write(sinks: Sequence[Sink], moment: Moment, objects: Objects) -> None:
         sink.write(replace(moment, pictures=used), objects)
 
 
-def _count(progress: Progress, moment: Moment, objects: Objects, ready: Any) -> None:
+def _count(progress: SceneProgress, moment: Moment, objects: Objects, ready: Any) -> None:
     progress.scene_starts += objects.starts_scene
     progress.missing_pictures += len(moment.rig.cameras) - len(objects.cameras)
     where = f"{moment.scene} {moment.name}"

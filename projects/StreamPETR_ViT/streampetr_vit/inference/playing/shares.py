@@ -10,7 +10,7 @@ from streampetr_vit.inference.sources.base import Source, rows_of
 
 
 @dataclass(frozen=True)
-class Part:
+class Worker:
     """Which of several processes this one is.
 
     Attributes:
@@ -23,7 +23,7 @@ class Part:
     wait: Callable[[], None] = lambda: None
 
 
-ONE_PROCESS = Part()
+ONE_PROCESS = Worker()
 
 
 def choose_scenes(
@@ -53,13 +53,13 @@ def choose_scenes(
     ]
 
 
-def share(scenes: Sequence[Scene], part: Part) -> list[Scene]:
+def share(scenes: Sequence[Scene], worker: Worker) -> list[Scene]:
     """The scenes that one process plays, in order, so that all have about as many frames."""
-    loads = [0] * part.count
+    loads = [0] * worker.count
     mine = []
     for scene in sorted(scenes, key=lambda scene: (-scene.frames, scene.index)):
         rank = loads.index(min(loads))
         loads[rank] += scene.frames
-        if rank == part.rank:
+        if rank == worker.rank:
             mine.append(scene)
     return sorted(mine, key=lambda scene: scene.index)

@@ -1,0 +1,1 @@
+"""Plays drives through a predictor into sinks, on several processes, and after a kill."""
