@@ -122,6 +122,12 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="a longer time between two frames begins a scene (default: 2)",
     )
+    parser.add_argument(
+        "--frame-period",
+        type=not_negative,
+        metavar="SECONDS",
+        help="time between frames that the memory takes; 0: all (default: that of the training)",
+    )
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
@@ -135,6 +141,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         ema=args.ema,
         trusted=args.trust,
         max_gap_s=args.max_gap,
+        frame_period_s=args.frame_period,
         allow_missing_cameras=args.allow_missing_cameras,
         on_bad_image=args.on_bad_image,
     )
@@ -171,6 +178,7 @@ def settings_of(
         },
         "scenes": sorted(set(args.scenes)) if args.scenes else None,
         "max gap": args.max_gap,
+        "frame period": predictor.frame_period_s,
         "write": sorted(set(args.write)),
         # Last: the precision is in its checksum too, and what is named is what differs first.
         "weights": f"{Path(loaded.weights).name} {loaded.identity[:16]}",
