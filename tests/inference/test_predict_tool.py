@@ -122,7 +122,7 @@ def test_the_same_command_again_and_other_ones(
         (["--min-score", "0.5"], "with min score 0.0, and now it is 0.5"),
         (["--write", "nuscenes"], r"with write \['json'\], and now it is \['nuscenes'\]"),
         (["--frames", "2"], "with frames 1, and now it is 2"),
-        (["--frame-period", "0"], "with frame period 0.5, and now it is 0.0"),
+        (["--frame-period", "0"], "with frame period 0.4, and now it is 0.0"),
     ):
         with pytest.raises(SystemExit, match=f"was begun {what}: choose another --out") as stop:
             play(run, tmp_path, *words, *change)
