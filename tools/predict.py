@@ -126,12 +126,14 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame-period",
         type=not_negative,
         metavar="SECONDS",
-        help="time between frames that the memory takes; 0: all (default: that of the training)",
+        help="time between frames that the memory takes; 0: all (default: that of the training; "
+        "with --dataset 0, as in its evaluation)",
     )
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
     """The predictor that the command line describes."""
+    period_s = 0.0 if args.frame_period is None and args.dataset else args.frame_period
     return Predictor.load(
         args.run,
         config=args.config_file,
@@ -141,7 +143,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         ema=args.ema,
         trusted=args.trust,
         max_gap_s=args.max_gap,
-        frame_period_s=args.frame_period,
+        frame_period_s=period_s,
         allow_missing_cameras=args.allow_missing_cameras,
         on_bad_image=args.on_bad_image,
     )
