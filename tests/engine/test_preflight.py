@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,14 @@ from detectron2.config import LazyCall
 from omegaconf import DictConfig
 from toy_task import ToyDetector, ToyEvaluator
 
-from streampetr_vit.engine import (
-    build_model,
-    evaluate_only,
-    evaluation,
-    load_config,
-    train,
-    train_loop,
-)
+from streampetr_vit.engine import build_model, evaluate_only, load_config, train
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.preflight import (
     check_checkpoint_space,
     check_evaluation,
     checkpoint_bytes,
 )
-from streampetr_vit.errors import (
-    CheckpointError,
-    ConfigError,
-    InputError,
-    MissingFileError,
-    OutputError,
-)
+from streampetr_vit.errors import ConfigError, InputError, MissingFileError, OutputError
 from streampetr_vit.modeling.ops import precision
 from streampetr_vit.solver import WeightAverage
 
@@ -95,74 +81,6 @@ def test_without_an_evaluator_nothing_of_evaluation_is_checked(tmp_path: Path) -
 
 def _no_test_set(**_: object) -> None:
     raise AssertionError("the test set was opened")
-
-
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(cfg: DictConfig) -> None:
-        raise AssertionError("the model was built")
-
-    for module in (train_loop, evaluation):
-        monkeypatch.setattr(module, "build_model", build)
-
-
-@pytest.mark.parametrize(
-    ("run", "loader", "root", "message"),
-    [
-        (train, "train", "no", "data root .*/no does not exist"),
-        (train, "test", "no", "data root .*/no does not exist"),
-        (evaluate_only, "test", "there", "'v2.0' is no folder of .*/there; versions there: .*v1.0"),
-    ],
-)
-def test_a_missing_data_set_ends_the_run_before_the_model_is_built(
-    run: Callable[..., object], loader: str, root: str, message: str, tmp_path: Path, no_model: None
-) -> None:
-    tables = tmp_path / "there" / "v1.0"
-    tables.mkdir(parents=True)
-    (tables / "scene.json").write_text("[]")
-    sets = {name: f"{{root:{tmp_path / 'there'},version:v1.0}}" for name in ("train", "test")}
-    words = [f"train.output_dir={tmp_path / 'run'}", "train.init_checkpoint="]
-    sets[loader] = f"{{root:{tmp_path / root},version:v2.0}}"
-    words += [f"dataloader.{name}.dataset={described}" for name, described in sets.items()]
-    with pytest.raises(MissingFileError, match=message):
-        run(load_config(str(ROOT / "configs" / "quickstart.py"), words))
-
-
-def test_an_unknown_data_set_and_one_of_others_loaders(tmp_path: Path, no_model: None) -> None:
-    words = [f"train.output_dir={tmp_path}", "dataloader.train.dataset=nuscense"]
-    with pytest.raises(InputError, match="unknown data set 'nuscense'; registered"):
-        train(load_config(str(ROOT / "configs" / "quickstart.py"), words))
-    cfg = toy(tmp_path)
-    cfg.dataloader.train = LazyCall(_of_others)(dataset="mine", lanes_per_rank=1)
-    with pytest.raises(AssertionError, match="the model was built"):
-        train(cfg)
-
-
-def _of_others(dataset: str, lanes_per_rank: int, **_: object) -> None: ...
-
-
-@pytest.mark.parametrize("run", [train, evaluate_only])
-def test_missing_start_weights_end_the_run_before_the_model_is_built(
-    run: Callable[..., object], tmp_path: Path, no_model: None
-) -> None:
-    pointer = tmp_path / "pointer.pth"
-    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
-    gone, built = tmp_path / "gone.pth", "the model was built"
-    for path, kind, message in (
-        (gone, CheckpointError, r"gone.pth' does not exist.*correct train.init_checkpoint"),
-        (tmp_path, CheckpointError, "is a folder: give a file; files in it: pointer.pth"),
-        (pointer, CheckpointError, "is not a checkpoint but a Git LFS pointer"),
-        ("s3://there/w.pth", AssertionError, built),  # is fetched later
-    ):
-        with pytest.raises(kind, match=message):
-            run(toy(tmp_path / "run", f"train.init_checkpoint={path}"))
-    cfg = toy(tmp_path / "run", f"train.init_checkpoint={gone}")
-    with pytest.raises(CheckpointError, match="does not exist"):  # there is nothing to resume
-        run(cfg, resume=True)
-    (tmp_path / "run").mkdir(exist_ok=True)
-    (tmp_path / "run" / "last_checkpoint").write_text("model_0000001.pth")
-    with pytest.raises(AssertionError, match=built):
-        run(cfg, resume=True)
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path, no_step: None) -> None:

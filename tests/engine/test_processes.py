@@ -219,10 +219,16 @@ def test_a_process_that_must_end_brings_a_checkpoint_to_its_end_first(monkeypatc
 
 
 # How a process may end. Functions of Python alone: a test's own would have it import torch.
+def _is_lost_later() -> None:
+    time.sleep(1)  # the other process, which starts beside it, is gone by then
+    sys.exit(processes._LOST)
+
+
 ENDS = {
     "ends": (sys.exit, (0,)),
     "fails": (sys.exit, (1,)),
     "lost": (sys.exit, (processes._LOST,)),
+    "is lost later": (_is_lost_later, ()),
     "asked": (sys.exit, (128 + signal.SIGTERM,)),
     "is killed": (signal.raise_signal, (signal.SIGKILL,)),
     "saves": (time.sleep, (1,)),
@@ -279,7 +285,7 @@ def test_a_process_that_is_killed_is_said_to_be(waited) -> None:
     with pytest.raises(
         ProcessError, match="process 1 of this machine was ended by SIGKILL.*memory"
     ):
-        waited("lost: b", "is killed")
+        waited("is lost later: b", "is killed")
     assert waited.told == [(1, "was ended by SIGKILL")]
 
 

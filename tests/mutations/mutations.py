@@ -369,8 +369,6 @@ MUTATIONS = (
     Mutation("configuration/described.py", "given % needed", "needed % given", CONFIG),
     Mutation("configuration/described.py", '("head", "image_head")', '("head",)', CONFIG),
     # a run: what it needs, where it starts, how it ends
-    Mutation("engine/inputs.py", "takes_weights and (path", "(path", PREFLIGHT),
-    Mutation("engine/inputs.py", 'and "://" not in path', "", PREFLIGHT),
     Mutation("engine/recipe.py", "warmup_iters < self.max", "warmup_iters <= self.max", RECIPE),
     Mutation("evaluation/sample_tokens.py", "if token not in wanted", "if not token", OWN_SETS),
     Mutation("evaluation/devkit_boxes.py", "box.sample_token != token", "not token", OWN_SETS),

@@ -19,7 +19,6 @@ from streampetr_vit.checkpoint.manifest import ON_PURPOSE, damage
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.building import build_average, build_model
 from streampetr_vit.engine.config import call
-from streampetr_vit.engine.inputs import check_inputs
 from streampetr_vit.engine.preflight import check_evaluation
 from streampetr_vit.engine.resume import last_checkpoint
 from streampetr_vit.engine.run_folder import (
@@ -189,7 +188,6 @@ def evaluate_only(cfg: DictConfig, resume: bool = False) -> Metrics:
         UserError: what `check_evaluation` finds.
     """
     with SignalWatch():  # a signal ends an evaluation at once
-        check_inputs(cfg, ("test",), resume)
         model = build_model(cfg)
         # require_all: a backbone file would load, and its random head would give mAP 0.
         weights = cfg.train.get("init_weights", "model")  # an older config.yaml lacks it

@@ -15,8 +15,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from streampetr_vit.checkpoint.manifest import MANIFEST
 from streampetr_vit.engine.agreement import from_all_ranks, on_rank_0
-from streampetr_vit.engine.inputs import has_checkpoint
 from streampetr_vit.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def is_restart(folder: str) -> bool:
     def has_trained() -> bool:
         note = Path(folder, AGENTS)
         known = note.read_text().splitlines() if note.is_file() else []
-        return not agents.isdisjoint(known) and has_checkpoint(folder)
+        names = (Path(folder, name) for name in ("last_checkpoint", MANIFEST))
+        return not agents.isdisjoint(known) and any(path.is_file() for path in names)
 
     if not on_rank_0(has_trained):
         return False

@@ -43,7 +43,6 @@ from streampetr_vit.engine.evaluation import Metrics, evaluate_and_report
 from streampetr_vit.engine.freeze import FreezeHook, Freezing
 from streampetr_vit.engine.half_precision import check_half_precision
 from streampetr_vit.engine.hooks import StopHook
-from streampetr_vit.engine.inputs import check_inputs
 from streampetr_vit.engine.preflight import check_training
 from streampetr_vit.engine.recipe import Recipe, build_optimizer
 from streampetr_vit.engine.restarts import is_restart, note_start
@@ -95,8 +94,6 @@ def _train(
     cfg: DictConfig, resume: bool, more_hooks: Sequence[HookBase], watch: SignalWatch
 ) -> Metrics:
     added = [*on_all_ranks(lambda: configured_hooks(cfg)), *more_hooks]
-    resume = is_restart(cfg.train.output_dir) or resume
-    check_inputs(cfg, ("train", "test"), resume)
     model = build_model(cfg)
     freezing = Freezing(model, cfg.train.get("freeze") or ())  # an older config.yaml lacks it
     check_half_precision(model, cfg.train.precision)
@@ -153,6 +150,7 @@ def _train(
     )
     logger.info(recipe.describe(cfg, model, optimizer, freezing, average))
     recipe.warn_of_warmup(cfg.schedule)
+    resume = is_restart(cfg.train.output_dir) or resume
     start_iter = resume_or_start(cfg, trainer, checkpointer, batch, streams, resume)
     note_start(cfg.train.output_dir)
     save_config(cfg, cfg.train.output_dir)

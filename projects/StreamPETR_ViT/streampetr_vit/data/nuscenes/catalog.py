@@ -206,25 +206,6 @@ def open_dataset(dataset: str | Mapping[str, Any], spec: DatasetSpec | None = No
     return load_split(known.root, known.version, split, known.cache_dir, spec)
 
 
-def check_folder_of(dataset: str | Mapping[str, Any]) -> None:
-    """Looks whether the folder of a data set is there; opens no file and registers nothing.
-
-    Args:
-        dataset: see `dataset_name`.
-
-    Raises:
-        InputError: as `dataset_name`.
-        MissingFileError: the root or the version is missing.
-    """
-    if isinstance(dataset, str):
-        known = MetadataCatalog.get(dataset_name(dataset))
-        root, version = known.root, known.version
-    else:
-        values = _description(dataset)
-        root, version = values["root"], values["version"]
-    version_folder(Path(root).expanduser().resolve(), version)
-
-
 def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES) -> str:
     """The catalog name of a data set that a config names or describes.
 
@@ -244,7 +225,14 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
                 'dict(root="...", version="v1.0-mini", split="mini_train")'
             )
         return dataset
-    values = _description(dataset)
+    values = dict(dataset.items())  # of a config node: with its interpolations resolved
+    allowed = {"name", "root", "version", "split", "cache_dir"}
+    if not {"root", "version"} <= values.keys() <= allowed:
+        raise InputError(
+            "a data set description needs root and version and may have split, name and "
+            f"cache_dir; it has {sorted(values)}"
+        )
+    _check_types(values)
     split = values.get("split")
     label = (
         split if isinstance(split, str) else "all" if split is None else "_".join(map(str, split))
@@ -255,19 +243,6 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
     name = values.pop("name", None) or default
     register_nuscenes(name, **values, spec=spec)
     return name
-
-
-def _description(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys and values of a description; InputError unless each can be what it stands for."""
-    values = dict(dataset.items())  # of a config node: with its interpolations resolved
-    allowed = {"name", "root", "version", "split", "cache_dir"}
-    if not {"root", "version"} <= values.keys() <= allowed:
-        raise InputError(
-            "a data set description needs root and version and may have split, name and "
-            f"cache_dir; it has {sorted(values)}"
-        )
-    _check_types(values)
-    return values
 
 
 def _check_types(described: Mapping[str, Any]) -> None:
