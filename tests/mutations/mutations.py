@@ -76,6 +76,8 @@ DEVKIT = ("evaluation/test_devkit_needs.py", "evaluation/test_own_data_sets.py")
 BOXES = ("evaluation/test_sound_boxes.py", "evaluation/test_nuscenes_evaluator.py")
 RESULTS = ("report/test_hostile_results.py",)
 LOADING = ("inference/test_load_detector.py",)
+PREDICTING = ("inference/test_predictor.py", "inference/test_wrong_uses.py")
+PLAYING = ("inference/test_playing.py", "inference/test_predict_tool.py")
 RIGS = ("inference/test_rig_mistakes.py",)
 DRIVES = ("inference/test_pose_mistakes.py",)
 CHECK_RIG = ("inference/test_check_rig.py", "inference/test_given_boxes.py")
@@ -826,6 +828,19 @@ MUTATIONS = (
         MEMORY,
     ),
     # a trained detector, and what its checkpoint says of its training set
+    # the predictor, and drives that are played
+    Mutation("inference/continuity.py", "+ passed / 2 >=", ">=", PREDICTING),
+    Mutation("inference/continuity.py", "if passed_s < 0:", "if passed_s < -5:", PREDICTING),
+    Mutation("inference/continuity.py", "if turn >", "if 0 * turn >", PREDICTING),
+    Mutation("inference/predictor.py", "if steps[row].remember:", "if True:", PREDICTING),
+    Mutation("inference/predictor.py", "steps[row].anew is None for", "True for", PREDICTING),
+    Mutation("inference/preparation.py", "moved.get(c.name, np.eye(4))", "np.eye(4)", PREDICTING),
+    Mutation("inference/preparation.py", "rig.reference_to_vehicle or", "", PREDICTING),
+    Mutation("inference/pictures.py", "planes if is_rgb else planes[::-1]", "planes", PREDICTING),
+    Mutation(
+        "inference/playing/play.py", "progress.frames if sink.can_append else 0", "0", PLAYING
+    ),
+    Mutation("inference/playing/play.py", "isinstance(ready, NoPictureError)", "ready", PLAYING),
     Mutation("inference/run_files.py", "name != os.path.basename(name) or ", "", LOADING),
     Mutation("inference/run_files.py", "if reason is not None:", "if False:", LOADING),
     Mutation(
