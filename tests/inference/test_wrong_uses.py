@@ -232,13 +232,13 @@ def changed(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     "change",
     [
         changed("drives", lambda rows: rows * torch.nan),
-        changed("drives", lambda rows: torch.where(torch.arange(11) == 9, torch.inf, rows)),
-        changed("drives", lambda rows: rows * (torch.arange(11) == 0)),
+        changed("drives", lambda rows: torch.where(torch.arange(10) == 9, torch.inf, rows)),
+        changed("drives", lambda rows: rows * (torch.arange(10) == 0)),
         changed("drives", lambda rows: rows.float()),
         changed("drives", lambda rows: torch.cat((rows, rows), dim=1)),
         changed("embedding.0", lambda values: values / 0),
     ],
-    ids=["NaN", "infinite scene", "no rotation", "float32", "wide", "memory"],
+    ids=["NaN", "infinite count", "no rotation", "float32", "wide", "memory"],
 )
 def test_a_state_with_impossible_values_is_refused(change: Any, tmp_path: Path) -> None:
     predictor = make_predictor(DETECTOR)

@@ -67,9 +67,11 @@ def read_image(
     return image
 
 
-def read_rgb(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_rgb(
+    path: Path, size: tuple[int, int], source: str = "the table sample_data"
+) -> np.ndarray:
     """As `read_image`, but (height, width, 3) uint8 RGB."""
-    return cv2.cvtColor(read_image(path, size), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(read_image(path, size, source), cv2.COLOR_BGR2RGB)
 
 
 def _bytes_of(path: Path, size: tuple[int, int]) -> bytes:

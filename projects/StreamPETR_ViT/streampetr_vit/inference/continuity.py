@@ -29,7 +29,6 @@ class Drive:
     Attributes:
         timestamp_s, vehicle_to_world: of that moment.
         remembered_s: time of the last moment that the memory has taken.
-        scene: number of the scene, counted from 0.
         odd: how many of the last moments, one after the other, began a scene, or had the same time
             as the one before.
     """
@@ -37,7 +36,6 @@ class Drive:
     timestamp_s: float
     vehicle_to_world: Pose
     remembered_s: float
-    scene: int = 0
     odd: int = 0
 
 
@@ -75,12 +73,12 @@ def follow(
     late, far = _time_break(passed, max_gap_s), _pose_break(last.vehicle_to_world, pose, passed)
     odd = last.odd + 1 if late or far or passed == 0 else 0
     if late or far:
-        drive = Drive(timestamp_s, pose, timestamp_s, last.scene + 1, odd)
+        drive = Drive(timestamp_s, pose, timestamp_s, odd)
         return Step(drive, late or far, True, _OF_TIMES if late or passed == 0 else _OF_POSES)
     # Of the moments around the wished time, the nearest one: half a step early is near enough.
     remember = timestamp_s - last.remembered_s + passed / 2 >= period_s - _TIE_S
     remembered_s = timestamp_s if remember else last.remembered_s
-    return Step(Drive(timestamp_s, pose, remembered_s, last.scene, odd), None, remember)
+    return Step(Drive(timestamp_s, pose, remembered_s, odd), None, remember)
 
 
 def tell(step: Step, car: str) -> None:

@@ -21,7 +21,7 @@ from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Pose
 from streampetr_vit.structures.rigid import as_pose
 
-_DRIVES, _IDENTITY = "drives", "identity"  # (B, 11) float64, see `_row`; a text
+_DRIVES, _IDENTITY = "drives", "identity"  # (B, 10) float64, see `_row`; a text
 _MEMORY = [field.name for field in fields(TemporalMemory)]
 
 
@@ -42,7 +42,7 @@ def write_state(
         OutputError: it cannot be written.
     """
     rows = torch.tensor([_row(drive) for drive in drives], dtype=torch.float64)
-    tensors = {_DRIVES: rows.reshape(-1, 11)}
+    tensors = {_DRIVES: rows.reshape(-1, 10)}
     for row, memory in enumerate(memories):
         # Copies: the memories of several cars share storage, which the format refuses.
         tensors |= {f"{name}.{row}": getattr(memory, name).cpu().clone() for name in _MEMORY}
@@ -107,18 +107,18 @@ def _finite(value: Tensor) -> Tensor:
 
 
 def _row(drive: Drive) -> list[float]:
-    """Time, position, quaternion, remembered time, scene, odd: 11 numbers."""
+    """Time, position, quaternion, remembered time, odd: 10 numbers."""
     pose = drive.vehicle_to_world
     numbers = [*pose.translation_m.tolist(), *pose.rotation_wxyz.tolist()]
-    return [drive.timestamp_s, *numbers, drive.remembered_s, drive.scene, drive.odd]
+    return [drive.timestamp_s, *numbers, drive.remembered_s, drive.odd]
 
 
 def _drives(rows: Tensor) -> list[Drive]:
-    if rows.dim() != 2 or rows.shape[1] != 11 or rows.dtype != torch.float64:
+    if rows.dim() != 2 or rows.shape[1] != 10 or rows.dtype != torch.float64:
         raise ValueError(f"{_DRIVES} is {tuple(rows.shape)} of {rows.dtype}")
     drives = []
-    for time_s, *pose, remembered_s, scene, odd in rows.tolist():
+    for time_s, *pose, remembered_s, odd in rows.tolist():
         place = as_pose(Pose.of_row(np.array(pose)), "vehicle_to_world")
         remembered_s = check_time(remembered_s)
-        drives.append(Drive(check_time(time_s), place, remembered_s, int(scene), int(odd)))
+        drives.append(Drive(check_time(time_s), place, remembered_s, int(odd)))
     return drives

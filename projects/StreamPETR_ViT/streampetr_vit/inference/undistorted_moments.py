@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streampetr_vit.data.image_io import read_image
+from streampetr_vit.data.image_io import read_rgb
 from streampetr_vit.inference.undistortion import UndistortedCamera, undistorted
 from streampetr_vit.structures import Moment, Rig
 from streampetr_vit.structures.moment import Picture
@@ -42,5 +42,5 @@ class UndistortedMoments:
             return picture
         if not isinstance(picture, np.ndarray):
             size = straight.camera.width, straight.camera.height
-            picture = np.ascontiguousarray(read_image(Path(picture), size)[:, :, ::-1])  # BGR
+            picture = read_rgb(Path(picture), size, "the rig")
         return straight.apply(picture)

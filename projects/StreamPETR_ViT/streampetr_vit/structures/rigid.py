@@ -39,20 +39,20 @@ def as_pose(value: Any, what: str) -> Pose:
         given = f"of shape {matrix.shape}" if matrix.size else shown(value)
         raise InputError(f"{what} is {given}: give a 4x4 matrix, or a Pose")
     if not np.isfinite(matrix).all():
-        raise InputError(f"{what} has NaN or infinite numbers: {_short(matrix)}; give finite ones")
+        raise InputError(f"{what} has NaN or infinite numbers: {short(matrix)}; give finite ones")
     if np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9:
         fix = "give the matrix for column vectors, with the translation in its last column"
-        raise InputError(f"{what} has the last row {_short(matrix[3])}, not 0 0 0 1: {fix}")
+        raise InputError(f"{what} has the last row {short(matrix[3])}, not 0 0 0 1: {fix}")
     turn = matrix[:3, :3]
     if np.abs(turn @ turn.T - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise InputError(
-            f"{what} has the upper left {_short(turn)}, which is no rotation: its rows must be of "
+            f"{what} has the upper left {short(turn)}, which is no rotation: its rows must be of "
             "length 1 and at right angles; leave out scale and intrinsics, and give 4 digits or "
             "more"
         )
     if np.linalg.det(turn) < 0:
         raise InputError(
-            f"{what} has the upper left {_short(turn)}, a mirror image and no rotation: one axis "
+            f"{what} has the upper left {short(turn)}, a mirror image and no rotation: one axis "
             "points the wrong way (x right, y down, z forward for cameras; x forward, y left, z up "
             "for vehicles)"
         )
@@ -71,17 +71,18 @@ def _array(value: Any) -> np.ndarray:
 def _checked(pose: Pose, what: str) -> Pose:
     numbers = np.concatenate((pose.translation_m, pose.rotation_wxyz))
     if not np.isfinite(numbers).all():
-        raise InputError(f"{what} has NaN or infinite numbers: {_short(numbers)}; give finite ones")
+        raise InputError(f"{what} has NaN or infinite numbers: {short(numbers)}; give finite ones")
     length = float(np.linalg.norm(pose.rotation_wxyz))
     if abs(length - 1) > ROTATION_TOLERANCE:
         raise InputError(
-            f"{what} has the quaternion {_short(pose.rotation_wxyz)} of length {length:.4g}: give "
+            f"{what} has the quaternion {short(pose.rotation_wxyz)} of length {length:.4g}: give "
             "a unit quaternion w, x, y, z"
         )
     if np.abs(pose.translation_m).max() > FARTHEST_M:
-        raise InputError(f"{what} has the translation {_short(pose.translation_m)}: give metres")
+        raise InputError(f"{what} has the translation {short(pose.translation_m)}: give metres")
     return pose
 
 
-def _short(values: np.ndarray) -> str:
+def short(values: np.ndarray) -> str:
+    """Numbers for a message, of 4 digits."""
     return " ".join(f"{value:.4g}" for value in np.ravel(values))

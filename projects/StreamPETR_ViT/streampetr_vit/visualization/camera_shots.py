@@ -76,7 +76,7 @@ def _image(moment: Moment, camera: Camera) -> Image | None:
         )
     picture = moment.pictures.get(camera.name)
     if isinstance(picture, (str, Path)):
-        return read_rgb(Path(picture), (camera.width, camera.height))
+        return read_rgb(Path(picture), (camera.width, camera.height), "the rig")
     wanted = (camera.height, camera.width, 3)
     if picture is not None and (picture.shape != wanted or picture.dtype != np.uint8):
         raise InputError(

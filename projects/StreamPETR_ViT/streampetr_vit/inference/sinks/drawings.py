@@ -23,19 +23,15 @@ class Drawer:
 
     Args:
         score_threshold: weaker objects are left out.
-        range_m: half the width of the view from above.
-        panel_width: of the widest camera picture, pixels.
     """
 
-    def __init__(
-        self, score_threshold: float = 0.25, range_m: float = 51.2, panel_width: int = 640
-    ) -> None:
-        self._options = score_threshold, range_m, panel_width
+    def __init__(self, score_threshold: float = 0.25) -> None:
+        self._score_threshold = score_threshold
         self._undistorted = UndistortedMoments()
 
     def __call__(self, moment: Moment, objects: Objects) -> Image:
         """(H, W, 3) uint8 RGB."""
-        return draw_moment(self._undistorted(moment), objects, *self._options)
+        return draw_moment(self._undistorted(moment), objects, self._score_threshold)
 
 
 class Pictures:

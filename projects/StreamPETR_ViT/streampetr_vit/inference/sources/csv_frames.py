@@ -12,13 +12,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from streampetr_vit.errors import InputError, MissingFileError
-from streampetr_vit.inference.sources.frame_columns import FrameColumns
+from streampetr_vit.inference.sources.frame_columns import PLACE, QUATERNION, FrameColumns
 from streampetr_vit.texts import name_list, nearest, printable, shown
 
-_PLACE = ("x", "y", "z")
-_QUATERNION = ("qw", "qx", "qy", "qz")
 _ANGLES = ("yaw_rad", "pitch_rad", "roll_rad")
-_NUMBERS = (*_PLACE, *_QUATERNION, *_ANGLES)  # of a pose
+_NUMBERS = (*PLACE, *QUATERNION, *_ANGLES)  # of a pose
 _OWN = ("timestamp_s", "frame", "scene", *_NUMBERS)
 _LARGEST_ANGLE_RAD = 7.0  # a little over a turn
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
@@ -110,8 +108,8 @@ def _header(path: Path, header: list[str], cameras: Sequence[str]) -> list[str]:
 
 def _needed(prefix: str, header: Sequence[str]) -> list[str]:
     angles = any(f"{prefix}{name}" in header for name in _ANGLES)
-    turn = ("yaw_rad",) if angles and f"{prefix}qw" not in header else _QUATERNION
-    return [f"{prefix}{name}" for name in (*_PLACE, *turn)]
+    turn = ("yaw_rad",) if angles and f"{prefix}qw" not in header else QUATERNION
+    return [f"{prefix}{name}" for name in (*PLACE, *turn)]
 
 
 def _cells(
@@ -162,9 +160,9 @@ def _poses(path: Path, lines: Sequence[int], cells: Cells, prefix: str) -> np.nd
         nothing = np.zeros(len(lines))
         return np.stack([np.array(cells.get(prefix + name, nothing)) for name in names], axis=1)
 
-    place = columns(_PLACE)
+    place = columns(PLACE)
     if f"{prefix}qw" in cells:
-        return np.concatenate((place, columns(_QUATERNION)), axis=1)
+        return np.concatenate((place, columns(QUATERNION)), axis=1)
     angles = columns(_ANGLES)
     wrong = np.argwhere(np.abs(angles) > _LARGEST_ANGLE_RAD)
     if len(wrong):

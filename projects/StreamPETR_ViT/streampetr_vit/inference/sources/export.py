@@ -18,10 +18,11 @@ from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.nuscenes.tables import TableFolder
 from streampetr_vit.errors import InputError, OutputError
 from streampetr_vit.files import replacing
+from streampetr_vit.inference.sources.frame_columns import PLACE, QUATERNION
 from streampetr_vit.structures import Camera, DatasetSpec, Pose, Rig
 from streampetr_vit.texts import name_list
 
-POSE_COLUMNS = ("x", "y", "z", "qw", "qx", "qy", "qz")
+_POSE = (*PLACE, *QUATERNION)
 
 
 def export_drive(
@@ -72,9 +73,7 @@ def export_drive(
         poses |= {f"{c}.": sensors.ego_to_global[row, 1 + n] for n, c in enumerate(spec.cameras)}
         frame = {"frame": f"{number:06d}", "scene": names[row], "timestamp_s": time_s, **pictures}
         for prefix, pose in poses.items():
-            frame |= {
-                f"{prefix}{c}": repr(v) for c, v in zip(POSE_COLUMNS, pose.tolist(), strict=True)
-            }
+            frame |= {f"{prefix}{c}": repr(v) for c, v in zip(_POSE, pose.tolist(), strict=True)}
         frames.append(frame)
     with (
         replacing(out / "frames.csv") as temporary,

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures.rigid import FARTHEST_M
+from streampetr_vit.structures.rigid import FARTHEST_M, ROTATION_TOLERANCE, short
 from streampetr_vit.texts import shown
 
 SHORTEST_STEP_S, LONGEST_STEP_S = 0.002, 30.0
 _LATEST_S = 1e20  # nanoseconds since 1970 are less; behind it differences may overflow
 _UNITS = {1: "milliseconds", 2: "microseconds", 3: "nanoseconds"}  # thousands of a second
-_CLOSE = 1e-3  # of a quaternion's length to 1
+PLACE, QUATERNION = ("x", "y", "z"), ("qw", "qx", "qy", "qz")  # columns of a pose
 _STANDING = np.array([0.0, 0, 0, 1, 0, 0, 0])
 
 
@@ -136,18 +136,18 @@ def _check_times(columns: FrameColumns) -> None:
 def _check_poses(columns: FrameColumns, whose: str, poses: np.ndarray) -> None:
     _check_finite(columns, f"the pose{whose}", poses)
     lengths = np.linalg.norm(poses[:, 3:], axis=1)
-    wrong = np.flatnonzero(np.abs(lengths - 1) > _CLOSE)
+    wrong = np.flatnonzero(np.abs(lengths - 1) > ROTATION_TOLERANCE)
     if len(wrong):
         row = int(wrong[0])
         raise InputError(
             f"{columns.where(row)}: the quaternion{whose} (qw, qx, qy, qz) is "
-            f"{_short(poses[row, 3:])}, of length {lengths[row]:.4g}; give a unit quaternion"
+            f"{short(poses[row, 3:])}, of length {lengths[row]:.4g}; give a unit quaternion"
         )
     far = np.flatnonzero(np.abs(poses[:, :3]).max(axis=1) > FARTHEST_M)
     if len(far):
         row = int(far[0])
         raise InputError(
-            f"{columns.where(row)}: the position{whose} (x, y, z) is {_short(poses[row, :3])}; "
+            f"{columns.where(row)}: the position{whose} (x, y, z) is {short(poses[row, :3])}; "
             "give metres"
         )
 
@@ -157,9 +157,5 @@ def _check_finite(columns: FrameColumns, what: str, values: np.ndarray) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise InputError(
-            f"{columns.where(row)}: {what} is {_short(values[row])}; give finite numbers"
+            f"{columns.where(row)}: {what} is {short(values[row])}; give finite numbers"
         )
-
-
-def _short(values: np.ndarray) -> str:
-    return " ".join(f"{value:.4g}" for value in values)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streampetr_vit.errors import InputError, MissingFileError
+from streampetr_vit.errors import InputError
 from streampetr_vit.inference.sources.frame_columns import FrameColumns
+from streampetr_vit.json_files import read_json_lines
 from streampetr_vit.structures.rig_file import check_keys, pose_of
-from streampetr_vit.texts import name_list, nearest, printable, shown
+from streampetr_vit.texts import name_list, nearest, shown
 
 _NEEDED = ("timestamp_s", "vehicle_to_world")
 _OPTIONAL = ("frame", "scene", "pictures", "camera_vehicle_to_world")
@@ -33,27 +33,9 @@ def read_jsonl(path: Path, cameras: Sequence[str], scene: str) -> FrameColumns:
             It names the line and the field.
     """
     rows = _Rows(path, cameras, scene)
-    try:
-        for line, values in _objects(path):
-            rows.add(line, values)
-    except OSError as error:
-        raise MissingFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    for line, values in read_json_lines(path):
+        rows.add(line, values)
     return rows.columns()
-
-
-def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers, and what the lines hold."""
-    with path.open("rb") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                yield line, json.loads(text.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{path}, line {line} is no JSON object in UTF-8 ({printable(error)}); write "
-                    "one object in each line"
-                ) from error
 
 
 class _Rows:
