@@ -206,6 +206,14 @@ def test_another_cache_folder_is_another_data_set(handmade_root: Path, tmp_path:
             dataset_name({**described, "name": name, "cache_dir": other})
 
 
+def test_made_names_differ_where_the_cache_folders_do(handmade_root: Path, tmp_path: Path) -> None:
+    described = {"root": handmade_root, "version": "v1.0-mini", "split": ["scene-0061"]}
+    caches = (None, tmp_path / "one", tmp_path / "two")
+    names = [dataset_name(described | {"cache_dir": cache}) for cache in caches]
+    assert len(set(names)) == 3 and names[0] == dataset_name(described)
+    assert DatasetCatalog.get(names[2]).path.parent == tmp_path / "two"
+
+
 def test_description_in_a_config(handmade_root: Path) -> None:
     described = OmegaConf.create(
         {"root": str(handmade_root), "version": "v1.0-mini", "split": ["scene-0061"]}

@@ -238,8 +238,10 @@ def dataset_name(dataset: str | Mapping[str, Any], spec: DatasetSpec = NUSCENES)
         split if isinstance(split, str) else "all" if split is None else "_".join(map(str, split))
     )
     default = f"{Path(values['root']).expanduser().absolute()}:{values['version']}:{label}"
-    if spec != NUSCENES:  # another reading of the tables is another data set
-        default += f":{hashlib.sha256(repr(spec).encode()).hexdigest()[:8]}"
+    cache_dir = values.get("cache_dir")
+    if spec != NUSCENES or cache_dir is not None:  # two descriptions never share a made name
+        rest = f"{spec!r} {cache_dir}" if cache_dir is not None else repr(spec)
+        default += f":{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
     name = values.pop("name", None) or default
     register_nuscenes(name, **values, spec=spec)
     return name
