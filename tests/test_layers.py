@@ -22,7 +22,8 @@ BELOW = {
     "solver": set(),
     "checkpoint": {"structures", "modeling"},
     "configuration": {"structures", "modeling", "data", "checkpoint"},
-    "evaluation": {"structures", "data"},
+    "tracking": {"structures"},
+    "evaluation": {"structures", "data", "tracking"},
     "visualization": {"structures", "data"},
     "inference": {
         "structures",
@@ -32,6 +33,7 @@ BELOW = {
         "configuration",
         "evaluation",
         "visualization",
+        "tracking",
     },
     "report": {"structures", "data", "evaluation", "visualization"},
     "engine": {
@@ -44,6 +46,7 @@ BELOW = {
         "inference",
         "evaluation",
         "report",
+        "tracking",
     },
     # It times the trainer's own step and the engine's own model.
     "benchmark": {

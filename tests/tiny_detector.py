@@ -20,17 +20,27 @@ from streampetr_vit.modeling.criterion.yolox_loss import YOLOXLoss
 from streampetr_vit.modeling.decoder.decoder import SamplingDecoder, TemporalDecoder
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.focal import FocalHead
+from streampetr_vit.modeling.heads.outputs import HeadOutput
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.image.grid_mask import GridMask
 from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
+from streampetr_vit.modeling.temporal.memory import NO_LINEAGE, best_queries
 from streampetr_vit.modeling.training_window import TrainingWindow
 from streampetr_vit.structures import Boxes2D, Sample, invert_rigid
 from streampetr_vit.structures.tensors import tensors_of
 
 HEIGHT, WIDTH = 32, 64
 T = TypeVar("T", bound=StreamPETR)
+
+
+def last_layer(logits: torch.Tensor, codes: torch.Tensor) -> HeadOutput:
+    """What a head says with (B, Q, classes) logits and (B, Q, 10) codes; the memory takes none."""
+    lineage = torch.full(logits.shape[:2], NO_LINEAGE)
+    return HeadOutput(
+        logits[None], codes[None], codes[None], lineage, best_queries(logits[..., 0], 0)
+    )
 
 
 def make_detector(

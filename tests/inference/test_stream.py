@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from synchronisation import NoSynchronisation, SynchronisationError
-from tiny_detector import make_detector, make_repdetr3d, make_sample, same
+from tiny_detector import last_layer, make_detector, make_repdetr3d, make_sample, same
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
@@ -198,8 +198,11 @@ def test_padded_detections_are_those_that_are_valid() -> None:
     boxes = torch.rand(2, 3, 9)
     scores, labels = torch.rand(2, 3), torch.arange(6).view(2, 3)
     valid = torch.tensor([[True, False, True], [False, False, False]])
-    first, second = PaddedDetections(boxes, scores, labels, valid).unpad()
-    expected = Detections(boxes[0, [0, 2]], scores[0, [0, 2]], labels[0, [0, 2]])
+    queries, lineages = labels + 900, 2**53 - 1 - labels  # ids that a float32 would round
+    padded = PaddedDetections(boxes, scores, labels, valid, queries, lineages, labels)
+    first, second = padded.unpad()
+    columns = (boxes, scores, labels, queries, lineages)
+    expected = Detections(*(column[0, [0, 2]] for column in columns))
     assert same(first, expected)
     assert len(second) == 0 and second.boxes.shape == (0, 9)
     assert first.labels.dtype == second.labels.dtype == torch.int64
@@ -209,15 +212,17 @@ def test_detections_come_to_the_cpu_in_one_copy(monkeypatch: pytest.MonkeyPatch)
     copies, move = [], Tensor.cpu
     monkeypatch.setattr(Tensor, "cpu", lambda tensor: copies.append(tensor) or move(tensor))
     shapes = ((2, 3, 9), (2, 3), (2, 3))
-    PaddedDetections(*map(torch.ones, shapes), torch.ones(2, 3, dtype=torch.bool)).unpad()
+    others = torch.ones(4, 2, 3, dtype=torch.int64)
+    PaddedDetections(*map(torch.ones, shapes), *others).unpad()
     assert len(copies) == 1
 
 
 def test_detections_below_the_threshold_are_not_valid() -> None:
     logits = torch.tensor([[[2.0, -2.0], [0.5, -3.0]]])
     codes, limits = torch.zeros(1, 2, 10), torch.tensor([-1.0, -1, -1, 1, 1, 1])
-    every = decode_padded(logits, codes, 4, limits)
-    some = decode_padded(logits, codes, 4, limits, score_threshold=0.6)
+    output = last_layer(logits, codes)
+    every = decode_padded(output, 4, limits)
+    some = decode_padded(output, 4, limits, score_threshold=0.6)
     assert every.valid.tolist() == [[True] * 4]
     assert some.valid.tolist() == [[True, True, False, False]]
     assert torch.equal(every.scores, some.scores)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from coarse_products import CoarseProducts
-from tiny_detector import make_detector, make_repdetr3d, make_sample, same
+from tiny_detector import last_layer, make_detector, make_repdetr3d, make_sample, same
 from torch import Tensor
 
 import streampetr_vit
@@ -31,7 +31,7 @@ from streampetr_vit.modeling.ops.geometry import (
     transform_points,
 )
 from streampetr_vit.modeling.temporal import memory as temporal_memory
-from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.temporal.memory import NO_LINEAGE, TemporalMemory
 from streampetr_vit.structures import (
     Frame,
     Pose,
@@ -70,7 +70,8 @@ def full_memory() -> TemporalMemory:
     pose = FRAME.lidar_to_global.expand(1, 8, 4, 4)
     center = pose[..., :3, 3] + 30 * numbers(3).double()
     time = (0.5 - FRAME.timestamp_s).expand(1, 8, 1)
-    return TemporalMemory(numbers(32), center, time, pose, numbers(2))
+    lineage = torch.full((1, 8), NO_LINEAGE)
+    return TemporalMemory(numbers(32), center, time, pose, numbers(2), lineage)
 
 
 MEMORY = full_memory()
@@ -83,9 +84,10 @@ def aligned() -> TemporalMemory:
 
 
 def pushed() -> TemporalMemory:
-    new = (torch.arange(7.0)[None], torch.ones(1, 7, 32), POINTS, POINTS[..., :2])
+    lineage = torch.full((1, 7), NO_LINEAGE)
+    new = (torch.arange(4)[None], torch.ones(1, 7, 32), POINTS, POINTS[..., :2], lineage)
     kept = replace(MEMORY, center_m=POINTS.repeat(1, 2, 1)[:, :8])
-    return temporal_memory.push(kept, *new, 4, FRAME.lidar_to_global, FRAME.timestamp_s)
+    return temporal_memory.push(kept, *new, FRAME.lidar_to_global, FRAME.timestamp_s)
 
 
 GEOMETRY: dict[str, Callable[[], Any]] = {
@@ -104,7 +106,9 @@ GEOMETRY: dict[str, Callable[[], Any]] = {
     "point codes": lambda: encode_points(normalize_to_range(POINTS, RANGE), 16),
     "time codes": lambda: sine_encoding(torch.linspace(0, 1.1, 5, dtype=torch.float64), 16),
     "motion codes": lambda: fourier_encoding(POINTS),
-    "detections": lambda: decode_padded(POINTS.mT, encode_boxes(BOXES)[None, :3], 5, RANGE),
+    "detections": lambda: decode_padded(
+        last_layer(POINTS.mT, encode_boxes(BOXES)[None, :3]), 5, RANGE
+    ),
     "matching": lambda: HungarianMatcher().cost(
         POINTS[0].clamp(-5, 5), encode_boxes(BOXES), BOXES, LABELS
     ),

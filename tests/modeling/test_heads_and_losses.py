@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_detector import cameras, make_detector, make_sample
+from tiny_detector import cameras, last_layer, make_detector, make_sample
 
 from streampetr_vit.modeling.criterion.assignment import assign
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise, expected_positives
@@ -59,7 +59,7 @@ def test_detections_are_sorted_and_inside_the_range() -> None:
     logits[0, 2], logits[1, 5], logits[2, 0] = 1.0, 2.0, 3.0
     codes = encode_boxes(torch.tensor([[0.0] * 3 + [1.0] * 3 + [0.0] * 3] * 3))
     codes[2, 0] = 100.0  # outside
-    found = decode_padded(logits[None], codes[None], 3, RANGE).unpad()[0]
+    found = decode_padded(last_layer(logits[None], codes[None]), 3, RANGE).unpad()[0]
     assert found.labels.tolist() == [5, 2]
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 

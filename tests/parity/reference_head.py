@@ -14,7 +14,7 @@ from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
 from streampetr_vit.modeling.image.position_encoder import ImagePositionEncoder
-from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.temporal.memory import NO_LINEAGE, TemporalMemory
 from streampetr_vit.structures import CameraRig, Frame, boxes_from_bottom_center
 
 Config = dict[str, Any]
@@ -124,7 +124,8 @@ def make_frame(inputs: dict[str, Any]) -> Frame:
 
 def make_memory(recorded: dict[str, Tensor]) -> TemporalMemory:
     tensors = {ours: recorded[name] for name, (ours, _) in MEMORY_FIELDS.items()}
-    return TemporalMemory(**tensors)
+    lineage = torch.full(tensors["time_s"].shape[:2], NO_LINEAGE)
+    return TemporalMemory(**tensors, lineage=lineage)
 
 
 def true_boxes(inputs: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

@@ -17,6 +17,7 @@ from reference_head import (
     make_memory,
     make_position_encoder,
 )
+from tiny_detector import last_layer
 from torch import Tensor, nn
 
 from streampetr_vit.checkpoint.adapters import head_from_streampetr, rename_head_key
@@ -38,7 +39,13 @@ from streampetr_vit.modeling.ops.geometry import (
     transform_points,
 )
 from streampetr_vit.modeling.temporal.alignment import TemporalAlignment
-from streampetr_vit.modeling.temporal.memory import TemporalMemory, align, push
+from streampetr_vit.modeling.temporal.memory import (
+    NO_LINEAGE,
+    TemporalMemory,
+    align,
+    best_queries,
+    push,
+)
 from streampetr_vit.modeling.temporal.motion_layer_norm import FeatureGate, MotionLayerNorm
 from streampetr_vit.structures import (
     box_corners,
@@ -145,11 +152,11 @@ def test_memory(path: Path) -> None:
         )
         pushed = push(
             aligned,
-            scores=logits.sigmoid().amax(-1),
+            best=best_queries(logits.sigmoid().amax(-1), config["topk_proposals"]),
             embedding=states,
             center_m=codes[..., :3],
             velocity_mps=codes[..., -2:],
-            count=config["topk_proposals"],
+            lineage=torch.full(logits.shape[:2], NO_LINEAGE),
             lidar_to_global=inputs["ego_pose"],
             timestamp_s=inputs["timestamp"],
         )
@@ -221,9 +228,9 @@ def test_hungarian(path: Path) -> None:
 def test_coder(path: Path) -> None:
     for name, config, inputs, expected, _ in cases(path):
         limits = torch.tensor(config["post_center_range"])
+        output = last_layer(inputs["all_cls_scores"][-1], inputs["all_bbox_preds"][-1])
         padded = decode_padded(
-            inputs["all_cls_scores"][-1],
-            inputs["all_bbox_preds"][-1],
+            output,
             config["max_num"],
             limits,
             config["score_threshold"],

@@ -47,7 +47,7 @@ def sound_boxes(detections: Detections, sample_token: str, num_classes: int) -> 
         )
     if not broken:
         return detections
-    return Detections(detections.boxes[sound], detections.scores[sound], labels[sound])
+    return detections[sound]
 
 
 def _first(detections: Detections, chosen: Tensor) -> str:

@@ -17,8 +17,10 @@ from streampetr_vit.structures.packed_copy import packed_to
 from streampetr_vit.structures.pose import Pose, invert_rigid
 from streampetr_vit.structures.rig import Camera, Distortion, Rig
 from streampetr_vit.structures.sample import Boxes2D, Sample
+from streampetr_vit.structures.tracks import NO_ID, Tracks
 
 __all__ = [
+    "NO_ID",
     "Boxes2D",
     "Camera",
     "CameraRig",
@@ -35,6 +37,7 @@ __all__ = [
     "Pose",
     "Rig",
     "Sample",
+    "Tracks",
     "box_corners",
     "boxes_from_bottom_center",
     "boxes_to_bottom_center",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streampetr_vit.structures.dataset_spec import DatasetSpec
 from streampetr_vit.structures.detections import Detections
@@ -32,6 +33,8 @@ class GlobalBoxes:
         scores: (n,) float64.
         class_names: n names.
         attribute_names: n names, "" for classes without attributes.
+        rows: (n,) int64, which of the detections each box is; None where there were none.
+        queries, lineages: (n,) int64 as in `Detections`; None where they are unknown.
     """
 
     # Columns: 6,000 samples with 300 boxes each are 200 MB so, and gigabytes as records.
@@ -43,6 +46,9 @@ class GlobalBoxes:
     scores: FloatArray
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
+    rows: NDArray[np.int64] | None = None
+    queries: NDArray[np.int64] | None = None
+    lineages: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -93,6 +99,7 @@ class GlobalBoxes:
         # In the vehicle's xy plane, from its origin: as the metric measures the range.
         kept = np.hypot(center[:, 0], center[:, 1]) <= limits[labels]
         boxes, labels, center = boxes[kept], labels[kept], center[kept]
+        rows = np.flatnonzero(kept)
 
         # (n, 2) -> (n, 3) -> (n, 2): files have no vertical velocity, tilted poses make one.
         rotation = to_world * to_vehicle
@@ -113,4 +120,11 @@ class GlobalBoxes:
             scores=scores[kept],
             class_names=tuple(names[label] for label in labels),
             attribute_names=tuple(map(spec.attribute, labels, speeds)),
+            rows=rows,
+            queries=_rows(detections.queries, rows),
+            lineages=_rows(detections.lineages, rows),
         )
+
+
+def _rows(column: Tensor | None, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    return None if column is None else column.cpu().numpy()[rows]

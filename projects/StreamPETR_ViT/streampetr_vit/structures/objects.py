@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -18,6 +19,7 @@ from streampetr_vit.structures.dataset_spec import DatasetSpec
 from streampetr_vit.structures.detections import Detections
 from streampetr_vit.structures.global_boxes import GlobalBoxes
 from streampetr_vit.structures.pose import Pose
+from streampetr_vit.structures.tracks import Tracks
 from streampetr_vit.texts import shown
 
 FloatArray = NDArray[np.float64]
@@ -39,6 +41,7 @@ class Objects:
         timestamp_s: of the moment.
         starts_scene: True where nothing of earlier moments was used.
         cameras: names of the cameras whose pictures were used.
+        tracks: which objects they are, see `Tracks`; None where no tracker was at work.
         detections, reference_to_vehicle, vehicle_to_world, spec: what the arrays are made of: boxes
             in the network's reference frame, its pose, that of the vehicle, and the classes.
     """
@@ -57,6 +60,7 @@ class Objects:
     reference_to_vehicle: Pose
     vehicle_to_world: Pose
     spec: DatasetSpec
+    tracks: Tracks | None = None
 
     @staticmethod
     def of(
@@ -69,6 +73,7 @@ class Objects:
         starts_scene: bool = False,
         cameras: Sequence[str] = (),
         frame: str = "vehicle",
+        tracks: Tracks | None = None,
     ) -> Objects:
         """The objects of detections in the reference frame.
 
@@ -99,7 +104,22 @@ class Objects:
             reference_to_vehicle=reference_to_vehicle,
             vehicle_to_world=vehicle_to_world,
             spec=spec,
+            tracks=tracks,
         )
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(n,) int64: an object keeps its id; `NO_ID`, -1, where it has none."""
+        return self._tracks.ids
+
+    @property
+    def ages_s(self) -> FloatArray:
+        """(n,) float64, seconds since the id was given; 0 where there is none."""
+        return self._tracks.ages_s
+
+    @property
+    def _tracks(self) -> Tracks:
+        return Tracks.none(len(self)) if self.tracks is None else self.tracks
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -118,12 +138,12 @@ class Objects:
                 f"objects cannot be chosen by {shown(chosen)}: give a number, a slice, a mask or "
                 "a list of numbers"
             )
-        found = self.detections
         arrays = ("centers", "sizes", "yaws", "velocities", "scores", "names")
         return replace(
             self,
             **{name: getattr(self, name)[rows] for name in arrays},
-            detections=Detections(found.boxes[rows], found.scores[rows], found.labels[rows]),
+            detections=self.detections[torch.from_numpy(rows)],
+            tracks=None if self.tracks is None else self.tracks[rows],
         )
 
     def to(self, frame: str) -> Objects:
@@ -141,6 +161,7 @@ class Objects:
             starts_scene=self.starts_scene,
             cameras=self.cameras,
             frame=frame,
+            tracks=self.tracks,
         )
 
     def global_boxes(self, sample_token: str) -> GlobalBoxes:

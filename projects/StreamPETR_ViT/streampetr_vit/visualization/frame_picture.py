@@ -66,8 +66,7 @@ def forward_in_lidar(lidar_to_ego: Pose) -> tuple[float, float]:
 
 def above_threshold(detections: Detections, score_threshold: float) -> Detections:
     """The detections whose score is at least the threshold."""
-    kept = detections.scores >= score_threshold
-    return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
+    return detections[detections.scores >= score_threshold]
 
 
 def visible_truth(record: FrameRecord, range_m: float) -> Detections:

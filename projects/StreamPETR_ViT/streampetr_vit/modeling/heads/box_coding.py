@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.heads.outputs import HeadOutput
 from streampetr_vit.modeling.ops.geometry import gather_tokens
 from streampetr_vit.structures import PaddedDetections
 
@@ -29,8 +30,7 @@ def decode_boxes(codes: Tensor) -> Tensor:
 
 
 def decode_padded(
-    logits: Tensor,
-    codes: Tensor,
+    output: HeadOutput,
     max_detections: int,
     center_range: Tensor,
     score_threshold: float | None = None,
@@ -38,20 +38,23 @@ def decode_padded(
     """The best K (query, class) pairs of each stream, best first, without NMS.
 
     Args:
-        logits: (B, Q, classes) of the last layer.
-        codes: (B, Q, 10).
+        output: of the head; its last layer decides.
         max_detections: K, or all pairs if there are fewer.
         center_range: (6,) metres; boxes whose centre lies outside (inclusive limits) are invalid.
         score_threshold: pairs below are invalid; None or 0 keeps all.
     """
+    logits, codes = output.logits[-1], output.codes[-1]  # (B, Q, classes), (B, Q, 10)
     num_classes = logits.shape[-1]
     # A query may appear with several classes: (B, Q, classes) -> (B, Q * classes)
     scores = logits.sigmoid().flatten(1)
     scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)  # (B, K)
-    boxes = decode_boxes(gather_tokens(codes, indexes // num_classes))  # (B, K, 9)
+    queries = indexes // num_classes
+    boxes = decode_boxes(gather_tokens(codes, queries))  # (B, K, 9)
     center = boxes[..., :3]
     # Marked, not left out: how many there are would have to be read back from the device.
     valid = (center >= center_range[:3]).all(-1) & (center <= center_range[3:]).all(-1)
     if score_threshold:
         valid &= scores >= score_threshold
-    return PaddedDetections(boxes, scores, indexes % num_classes, valid)
+    lineages = output.lineage.gather(1, queries)
+    labels = indexes % num_classes
+    return PaddedDetections(boxes, scores, labels, valid, queries, lineages, output.remembered)

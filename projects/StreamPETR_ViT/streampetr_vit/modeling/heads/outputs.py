@@ -3,7 +3,7 @@
 Shape letters: B streams, Q learned queries, P propagated queries, G denoising groups, S denoising
 slots of one group, n true boxes of a batch, L decoder layers, E channels, I images of a batch
 (camera fastest), T tokens of one image (row by row), M cells of a feature pyramid of one image
-(finest level first, row by row).
+(finest level first, row by row), K queries that the memory takes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class HeadOutput:
         logits: (L, B, Q + P, classes).
         codes: (L, B, Q + P, 10), see `box_coding`; metres.
         states: (L, B, Q + P, E) decoder outputs.
+        lineage: (B, Q + P) int64, that of the memory's entry for propagated queries, -1 for others.
+        remembered: (B, K) int64, queries that enter the memory, best first.
         denoising_logits, denoising_codes: (L, B, G * S, ...) of the denoising queries; None
             without any.
     """
@@ -30,6 +32,8 @@ class HeadOutput:
     logits: Tensor
     codes: Tensor
     states: Tensor
+    lineage: Tensor
+    remembered: Tensor
     denoising_logits: Tensor | None = None
     denoising_codes: Tensor | None = None
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streampetr_vit.modeling.decoder.decoder import Decoder
@@ -25,7 +26,7 @@ from streampetr_vit.modeling.ops.geometry import denormalize_from_range, inverse
 from streampetr_vit.modeling.ops.linear import Linear
 from streampetr_vit.modeling.temporal import memory as temporal_memory
 from streampetr_vit.modeling.temporal.alignment import AlignedQueries, TemporalAlignment
-from streampetr_vit.modeling.temporal.memory import TemporalMemory
+from streampetr_vit.modeling.temporal.memory import NO_LINEAGE, TemporalMemory, best_queries
 from streampetr_vit.structures import CameraRig, Frame, PaddedDetections
 
 # One map (B, N, C, H, W), or one for each level, the finest first.
@@ -169,7 +170,7 @@ class TemporalHead(nn.Module):
                 features = [level.float() for level in features]
             size = image_size or frame.image_size
             image = self.image_for_queries(features, frame, points_m, token_indexes, size, rig_code)
-            output = self._decode(queries, image, points_m, denoising)
+            output = self._decode(queries, image, points_m, denoising, aligned.lineage)
             return output, self._remember(output, aligned, frame)
 
     def align_memory(self, memory: TemporalMemory, frame: Frame) -> TemporalMemory:
@@ -198,13 +199,7 @@ class TemporalHead(nn.Module):
 
     def decode(self, output: HeadOutput) -> PaddedDetections:
         """Detections of the last layer, on the device."""
-        return decode_padded(
-            output.logits[-1],
-            output.codes[-1],
-            self.max_detections,
-            self.center_range,
-            self.score_threshold,
-        )
+        return decode_padded(output, self.max_detections, self.center_range, self.score_threshold)
 
     def _decode(
         self,
@@ -212,6 +207,7 @@ class TemporalHead(nn.Module):
         image: object,
         points_m: Tensor,
         denoising: DenoisingQueries | None,
+        lineage: Tensor,
     ) -> HeadOutput:
         slots = 0 if denoising is None else denoising.num_slots
         blocked = None  # without denoising every query sees every other
@@ -234,11 +230,21 @@ class TemporalHead(nn.Module):
         center_m = denormalize_from_range(center, self.point_cloud_range)
         codes = torch.cat((center_m, raw[..., 3:]), dim=-1)  # 3 + 7 numbers -> 10
         # The first S along the queries are those of denoising: the memory must not see them.
-        output = HeadOutput(logits[:, :, slots:], codes[:, :, slots:], states[:, :, slots:])
+        logits, noised_logits = logits[:, :, slots:], logits[:, :, :slots]
+        output = HeadOutput(
+            logits,
+            codes[:, :, slots:],
+            states[:, :, slots:],
+            # (B, M) -> (B, P) -> (B, Q + P): the learned queries come first, and have none.
+            lineage=F.pad(
+                lineage[:, : self.num_propagated], (self.num_queries, 0), value=NO_LINEAGE
+            ),
+            # By the best class.
+            remembered=best_queries(logits[-1].sigmoid().amax(-1), self.num_remembered),
+        )
         if not slots:
             return output
-        noised = {"denoising_logits": logits[:, :, :slots], "denoising_codes": codes[:, :, :slots]}
-        return replace(output, **noised)
+        return replace(output, denoising_logits=noised_logits, denoising_codes=codes[:, :, :slots])
 
     def _remember(
         self, output: HeadOutput, aligned: TemporalMemory, frame: Frame
@@ -246,11 +252,11 @@ class TemporalHead(nn.Module):
         codes = output.codes[-1]  # of the last layer: (B, Q + P, 10)
         return temporal_memory.push(
             aligned,
-            scores=output.logits[-1].sigmoid().amax(-1),  # of the best class
+            best=output.remembered,
             embedding=output.states[-1],
             center_m=codes[..., :3],
             velocity_mps=codes[..., -2:],
-            count=self.num_remembered,
+            lineage=output.lineage,
             lidar_to_global=frame.lidar_to_global,
             timestamp_s=frame.timestamp_s,
         )

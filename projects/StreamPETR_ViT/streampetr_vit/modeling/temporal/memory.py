@@ -7,12 +7,15 @@ Newest entries come first. Nothing here is a parameter, and no gradient passes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.ops.geometry import matrix_product, transform_points
+
+NO_LINEAGE = -1
+UNCHANGED = -2  # in place of an id: the entry keeps its lineage
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class TemporalMemory:
         time_s: (B, M, 1) float64.
         pose: (B, M, 4, 4), likewise; lidar frame of the entry's time to the frame named above.
         velocity_mps: (B, M, 2) float32, in the lidar frame of the entry's time.
+        lineage: (B, M) int64, id of the track that the entry belongs to, or -1. A tracker names it,
+            see `named`; no other value depends on it.
     """
 
     embedding: Tensor
@@ -37,6 +42,7 @@ class TemporalMemory:
     time_s: Tensor
     pose: Tensor
     velocity_mps: Tensor
+    lineage: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TemporalMemory:
         """Applies a function to every tensor."""
@@ -46,7 +52,7 @@ class TemporalMemory:
     def empty(
         batch: int, length: int, dim: int, device: torch.device | str = "cpu"
     ) -> TemporalMemory:
-        """A memory without any entry: all zeros."""
+        """A memory without any entry: all zeros, and no lineage."""
 
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(batch, length, *shape, dtype=dtype, device=device)
@@ -58,6 +64,7 @@ class TemporalMemory:
             time_s=zeros(1, dtype=exact),
             pose=zeros(4, 4, dtype=exact),
             velocity_mps=zeros(2, dtype=network),
+            lineage=torch.full((batch, length), NO_LINEAGE, device=device),
         )
 
 
@@ -87,13 +94,14 @@ def align(
         time_s=memory.time_s + timestamp_s[:, None, None],
         pose=matrix_product(global_to_lidar[:, None], memory.pose).float(),
         velocity_mps=memory.velocity_mps,  # stays in the frame of its time; the pose tells which
+        lineage=memory.lineage,
     )
 
-    def keep(value: Tensor) -> Tensor:
+    def keep(value: Tensor, void: float = 0) -> Tensor:
         # where, not a product: a NaN must not outlive the reset of its stream.
         value = value[:, :length]
         flag = continues_stream.view(-1, *([1] * (value.dim() - 1)))  # (B,) -> (B, 1, ...)
-        return torch.where(flag, value, torch.zeros_like(value))
+        return torch.where(flag, value, torch.full_like(value, void))
 
     kept = moved.map(keep)
     # A stream that starts has P queries more all the same, at fixed places and with no motion.
@@ -102,16 +110,21 @@ def align(
     center, pose = kept.center_m.clone(), kept.pose.clone()
     center[:, :count] += starts[:, None, None] * start_points_m
     pose[:, :count] += starts[:, None, None, None] * torch.eye(4, device=pose.device)
-    return TemporalMemory(kept.embedding, center, kept.time_s, pose, kept.velocity_mps)
+    return replace(kept, center_m=center, pose=pose, lineage=keep(moved.lineage, NO_LINEAGE))
+
+
+def best_queries(scores: Tensor, count: int) -> Tensor:
+    """(B, K) int64, the queries that a memory takes: the best `count` by (B, Q) scores."""
+    return scores.topk(count, dim=1).indices
 
 
 def push(
     memory: TemporalMemory,
-    scores: Tensor,
+    best: Tensor,
     embedding: Tensor,
     center_m: Tensor,
     velocity_mps: Tensor,
-    count: int,
+    lineage: Tensor,
     lidar_to_global: Tensor,
     timestamp_s: Tensor,
 ) -> TemporalMemory:
@@ -119,12 +132,11 @@ def push(
 
     Args:
         memory: as `align` left it.
-        scores: (B, Q) of the queries; the best `count` are remembered, best first.
-        embedding, center_m, velocity_mps: (B, Q, E), (B, Q, 3), (B, Q, 2) of the queries.
-        count: number of new entries K.
+        best: (B, K) int64 of `best_queries`; the queries that are remembered.
+        embedding, center_m, velocity_mps, lineage: (B, Q, E), (B, Q, 3), (B, Q, 2), (B, Q) of the
+            queries.
         lidar_to_global, timestamp_s: as in `Frame`.
     """
-    best = scores.topk(count, dim=1).indices  # (B, K)
     rows = torch.arange(len(best), device=best.device)[:, None]
 
     def first(new: Tensor, old: Tensor) -> Tensor:
@@ -142,4 +154,20 @@ def push(
         time_s=time_s - timestamp_s[:, None, None],
         pose=matrix_product(lidar_to_global[:, None], pose),
         velocity_mps=first(velocity_mps, memory.velocity_mps),
+        lineage=first(lineage, memory.lineage),
     )
+
+
+def named(memory: TemporalMemory, remembered: Tensor, ids: Tensor) -> TemporalMemory:
+    """The memory after a frame, with the ids that a tracker has given to the queries of the frame.
+
+    Args:
+        memory: as `push` left it.
+        remembered: (B, K) int64, queries of its newest entries, see `best_queries`.
+        ids: (B, Q) int64 of all queries: the id of a track, `NO_LINEAGE`, or `UNCHANGED`.
+    """
+    given = ids.gather(1, remembered)  # (B, K)
+    newest = memory.lineage[:, : remembered.shape[1]]
+    lineage = memory.lineage.clone()
+    lineage[:, : remembered.shape[1]] = torch.where(given == UNCHANGED, newest, given)
+    return replace(memory, lineage=lineage)

@@ -1,0 +1,1 @@
+"""Ids of objects: they keep them from moment to moment."""
