@@ -11,5 +11,6 @@ Rules = Any
 
 
 def build_tracker(chosen: str | Rules, spec: DatasetSpec) -> Tracker:
-    """Being written."""
+    if isinstance(chosen, Tracker):
+        return chosen
     raise NotImplementedError(chosen, spec)
