@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
+from streampetr_vit.texts import shown
+from streampetr_vit.tracking.greedy import GreedyRules, GreedyTracker
 from streampetr_vit.tracking.tracker import Tracker
 
-Rules = Any
+TRACKER_NAMES = ("lineage", "greedy")
+
+Rules = Any  # GreedyRules | LineageRules
 
 
 def build_tracker(chosen: str | Rules, spec: DatasetSpec) -> Tracker:
+    """A tracker.
+
+    Args:
+        chosen: one of `TRACKER_NAMES`, the rules of one, or a tracker, which is returned as it is.
+        spec: classes of the boxes.
+
+    Raises:
+        InputError: there is no such tracker, or its rules name classes that the data set lacks.
+    """
     if isinstance(chosen, Tracker):
         return chosen
-    raise NotImplementedError(chosen, spec)
+    from streampetr_vit.tracking.lineage import LineageRules, LineageTracker
+
+    makers = {GreedyRules: GreedyTracker, LineageRules: LineageTracker}
+    if isinstance(chosen, str) and chosen in TRACKER_NAMES:
+        chosen = {"lineage": LineageRules, "greedy": GreedyRules}[chosen]()
+    if type(chosen) not in makers:
+        raise InputError(
+            f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of "
+            "one: GreedyRules(...), LineageRules(...)"
+        )
+    return makers[type(chosen)](spec, chosen)

@@ -34,7 +34,7 @@ class TrackTable:
         sightings: (n,) int64, moments that have seen it.
         score_sums: (n,) float64, sum of its scores in those.
         trails_m: (n, T, 2) float64, see `Tracks`.
-        trail_times_s: (n,) float64, time of the last place of the trail.
+        trail_times_s: (n,) float64, when the last place of the trail was added, see `grown`.
         next_id: id of the next new track.
         timestamp_s: of the last moment; None before the first.
     """
