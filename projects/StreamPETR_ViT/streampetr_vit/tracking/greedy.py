@@ -152,7 +152,7 @@ class GreedyTracker(Tracker):
             timestamp_s - lost.last_seen_s < self.rules.keep_s
         )
         gone_on = seen[rows].go_on(table[columns], lag_s, timestamp_s)
-        after = gone_on.joined(begun).joined(unseen(lost[kept], timestamp_s))
+        after = gone_on.joined(begun, unseen(lost[kept], timestamp_s))
         sources = usable[np.concatenate([rows, new])]
         return replace(after, next_id=begun.next_id), sources
 
