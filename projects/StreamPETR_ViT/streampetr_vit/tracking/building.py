@@ -27,14 +27,14 @@ def build_tracker(chosen: str | Rules, spec: DatasetSpec) -> Tracker:
     """
     if isinstance(chosen, Tracker):
         return chosen
-    from streampetr_vit.tracking.lineage import LineageRules, LineageTracker
+    if isinstance(chosen, GreedyRules) or chosen == "greedy":
+        return GreedyTracker(spec, chosen if isinstance(chosen, GreedyRules) else GreedyRules())
+    if not isinstance(chosen, str) or chosen == "lineage":
+        from streampetr_vit.tracking.lineage import LineageRules, LineageTracker
 
-    makers = {GreedyRules: GreedyTracker, LineageRules: LineageTracker}
-    if isinstance(chosen, str) and chosen in TRACKER_NAMES:
-        chosen = {"lineage": LineageRules, "greedy": GreedyRules}[chosen]()
-    if type(chosen) not in makers:
-        raise InputError(
-            f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of "
-            "one: GreedyRules(...), LineageRules(...)"
-        )
-    return makers[type(chosen)](spec, chosen)
+        if isinstance(chosen, LineageRules) or chosen == "lineage":
+            return LineageTracker(spec, LineageRules() if chosen == "lineage" else chosen)
+    raise InputError(
+        f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of one: "
+        "GreedyRules(...), LineageRules(...)"
+    )
