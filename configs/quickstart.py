@@ -5,6 +5,7 @@ nuScenes. docs/train.md says what differs from the published recipe and why.
 """
 
 from .common.nuscenes import dataloader, dataset_spec
+from .common.nuscenes import tracking_evaluator as _tracking_evaluator
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule
@@ -15,6 +16,7 @@ synthetic = dict(preset="quickstart")  # what tools/quickstart.py makes
 _dataset = dict(root="data/synthetic_quickstart", version="v1.0-trainval")
 dataloader.train.dataset = dict(**_dataset, split="train")
 dataloader.test.dataset = dict(**_dataset, split="val")
+dataloader.evaluator = [dataloader.evaluator, _tracking_evaluator]
 _mapper = dataloader.train.mapper
 _mapper.image_aug.final_size = [160, 400]
 _mapper.image_aug.resize_range = [1.0, 1.0]  # of 400x225 pictures, without augmentation

@@ -5,6 +5,7 @@ models/streampetr_vit_tiny.py and docs/train.md).
 """
 
 from .common.nuscenes import dataloader, dataset_spec
+from .common.nuscenes import tracking_evaluator as _tracking_evaluator
 from .common.optim import optimizer
 from .common.report import report
 from .common.schedule import schedule
@@ -25,6 +26,7 @@ synthetic = dict(preset="gpu")  # what tools/quickstart.py makes
 _dataset = dict(root="data/synthetic_gpu", version="v1.0-trainval")
 dataloader.train.dataset = dict(**_dataset, split="train")
 dataloader.test.dataset = dict(**_dataset, split="val")
+dataloader.evaluator = [dataloader.evaluator, _tracking_evaluator]
 dataloader.train.mapper.image_aug.resize_range = [0.94, 1.25]  # of 800x450 pictures
 dataloader.train.lanes_per_rank = 4
 dataloader.train.num_workers = 8

@@ -31,6 +31,7 @@ from streampetr_vit.inference.sinks.base import Scene
 from streampetr_vit.inference.sinks.building import SINK_NAMES, SinkOptions, build_sinks
 from streampetr_vit.inference.sources import FolderSource, NuScenesSource, Source
 from streampetr_vit.progress import Progress
+from streampetr_vit.tracking.building import TRACKER_NAMES
 from streampetr_vit.texts import name_list
 
 EXAMPLES = """
@@ -116,6 +117,12 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         "left out of that frame",
     )
     parser.add_argument(
+        "--tracker",
+        choices=TRACKER_NAMES,
+        help="gives objects ids that they keep: lineage (by the network's memory) or greedy (by "
+        "position and velocity); docs/tracking.md",
+    )
+    parser.add_argument(
         "--max-gap",
         type=above_0,
         default=2.0,
@@ -146,6 +153,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         frame_period_s=period_s,
         allow_missing_cameras=args.allow_missing_cameras,
         on_bad_image=args.on_bad_image,
+        tracker=args.tracker,
     )
 
 
@@ -176,7 +184,7 @@ def settings_of(
         "precision": loaded.precision,
         **{
             name.replace("_", " "): getattr(args, name)
-            for name in ("frames", "min_score", "score_threshold", "on_bad_image")
+            for name in ("frames", "min_score", "score_threshold", "on_bad_image", "tracker")
         },
         "scenes": sorted(set(args.scenes)) if args.scenes else None,
         "max gap": args.max_gap,

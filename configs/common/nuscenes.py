@@ -11,7 +11,7 @@ from streampetr_vit.data.build import build_test_loader, build_train_loader
 from streampetr_vit.data.mapper import NuScenesMapper
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.data.transforms import ImageAugmentation, SceneAugmentation
-from streampetr_vit.evaluation import NuScenesEvaluator
+from streampetr_vit.evaluation import NuScenesEvaluator, NuScenesTrackingEvaluator
 from streampetr_vit.structures import DatasetSpec
 
 # Classes with the categories that each takes, cameras, lidar: see streampetr_vit.structures.
@@ -66,10 +66,22 @@ dataloader = dict(
         # for the published numbers (with 8 processes and evaluator.allow_padding=True).
         sharding="scene",
     ),
+    # Or a list of evaluators, see `tracking_evaluator`.
     evaluator=L(NuScenesEvaluator)(
-        dataset="${..test.dataset}",
+        dataset="${dataloader.test.dataset}",
         spec="${dataset_spec}",
         output_dir="${train.output_dir}/inference",
         allow_padding=False,
     ),
+)
+
+# For recipes that evaluate tracks too: dataloader.evaluator = [dataloader.evaluator, this one].
+tracking_evaluator = L(NuScenesTrackingEvaluator)(
+    dataset="${dataloader.test.dataset}",
+    spec="${dataset_spec}",
+    output_dir="${train.output_dir}/inference",
+    # Of its folder in output_dir, and of its numbers in metrics.json.
+    name="tracking",
+    # "lineage" or "greedy", or the rules of one: L(GreedyRules)(...), L(LineageRules)(...).
+    tracker="lineage",
 )

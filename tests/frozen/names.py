@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from streampetr_vit.engine import load_config
 
@@ -56,6 +56,9 @@ def _collect(node: DictConfig, prefix: str, fields: set[str]) -> None:
             fields.add(f"{prefix}{key}={_dotted(child._value())}")
         elif isinstance(child, DictConfig) and not child._is_interpolation():
             _collect(child, f"{prefix}{key}.", fields)
+        elif isinstance(child, ListConfig) and any(isinstance(c, DictConfig) for c in child):
+            for entry in child:  # described parts; their places in the list are written as *
+                _collect(entry, f"{prefix}{key}.*.", fields)
         else:
             fields.add(f"{prefix}{key}")
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from detectron2.config import LazyCall, LazyConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from streampetr_vit.configuration.arguments import keys_of
 from streampetr_vit.configuration.moved import rename_targets, where_now
@@ -62,8 +62,9 @@ def _fill_in_spec(cfg: DictConfig) -> None:
     """Describes nuScenes: earlier versions had no `dataset_spec`, and knew nuScenes only."""
     cfg.dataset_spec = LazyCall(DatasetSpec)(**NUSCENES.plain())
     loaders = cfg.dataloader if isinstance(cfg.dataloader, DictConfig) else {}
-    for part in ("train", "test", "evaluator"):
-        node = loaders.get(part)
+    evaluators = loaders.get("evaluator")
+    evaluators = evaluators if isinstance(evaluators, ListConfig) else [evaluators]
+    for node in (loaders.get("train"), loaders.get("test"), *evaluators):
         if isinstance(node, DictConfig) and "spec" in keys_of(node):
             node.spec = "${dataset_spec}"  # so that an override of it reaches all parts
 

@@ -13,6 +13,7 @@ from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
+from streampetr_vit.engine.evaluators import evaluator_parts
 from streampetr_vit.engine.hooks import LogHook, ScheduleHook
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.engine.run_folder import end_last_line
@@ -54,7 +55,7 @@ def best_checkpoint_hook(cfg: DictConfig, checkpoints: CheckpointHook) -> BestCh
     settings = cfg.train.get("best_checkpoint")  # an older config.yaml lacks it
     if settings is None:
         return None
-    if cfg.dataloader.get("evaluator") is None:
+    if not evaluator_parts(cfg):
         raise InputError(
             "train.best_checkpoint needs an evaluation, and dataloader.evaluator is null: set one, "
             "or set train.best_checkpoint=null"

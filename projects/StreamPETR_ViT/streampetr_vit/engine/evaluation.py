@@ -19,6 +19,12 @@ from streampetr_vit.checkpoint.manifest import ON_PURPOSE, damage
 from streampetr_vit.engine.agreement import on_all_ranks, on_rank_0
 from streampetr_vit.engine.building import build_average, build_model
 from streampetr_vit.engine.config import call
+from streampetr_vit.engine.evaluators import (
+    build_evaluators,
+    evaluator_parts,
+    results_folder,
+    stream_tracker,
+)
 from streampetr_vit.engine.preflight import check_evaluation
 from streampetr_vit.engine.resume import last_checkpoint
 from streampetr_vit.engine.run_folder import (
@@ -35,6 +41,7 @@ from streampetr_vit.modeling.training_window import evaluation_mode
 from streampetr_vit.report.from_run import AVERAGED, MEMORY_OFF, MEMORY_ON, report_from_run
 from streampetr_vit.report.page import write_report
 from streampetr_vit.solver import WeightAverage
+from streampetr_vit.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -42,32 +49,37 @@ Metrics = dict[str, Any]
 
 
 def evaluate(
-    cfg: DictConfig, model: nn.Module, output_dir: str | None = None, memory: bool | None = None
+    cfg: DictConfig,
+    model: nn.Module,
+    output_dir: str | None = None,
+    memory: bool | None = None,
+    first_only: bool = False,
 ) -> Metrics:
-    """Runs the test set through a model and returns the evaluator's metrics.
+    """Runs the test set through a model and returns the evaluators' metrics.
 
     Args:
         cfg: the whole configuration.
         model: with its weights, not wrapped for distribution. A `StreamPETR` runs in a new
             `Stream`; any other model is called with batches, as detectron2 does.
-        output_dir: folder for the results; None for dataloader.evaluator.output_dir.
+        output_dir: folder for the results; None for those that the evaluators have.
         memory: False turns the temporal memory off: every frame is a stream of its own. None does
             as model.memory_at_test says.
+        first_only: leave out all evaluators but the first.
 
     Returns:
         {task: {metric: value}} on rank 0, empty on other ranks.
     """
-    if cfg.dataloader.get("evaluator") is None:
+    parts = evaluator_parts(cfg)
+    if not parts:
         logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
         return {}
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
-    folder = output_dir or cfg.dataloader.evaluator.output_dir
-    evaluator = call(cfg.dataloader.evaluator, output_dir=folder)
+    evaluators = build_evaluators(parts[:1] if first_only else parts, output_dir)
     if memory is None:
         memory = _remembers(cfg)
     with evaluation_mode(model):
-        run = _inference(model, cfg.train.eval_precision, memory)
-        results = inference_on_dataset(run, loader, evaluator)
+        run = _inference(model, cfg.train.eval_precision, memory, stream_tracker(evaluators))
+        results = inference_on_dataset(run, loader, evaluators)
     if comm.is_main_process() and results:
         print_csv_format(results)
     return results or {}
@@ -78,13 +90,23 @@ def _remembers(cfg: DictConfig) -> bool:
     return cfg.model.get("memory_at_test", True)
 
 
-def _inference(model: nn.Module, precision: str, memory: bool) -> Callable[[Any], Any]:
+def _inference(
+    model: nn.Module, precision: str, memory: bool, tracker: Tracker | None
+) -> Callable[[Any], Any]:
     """The function that detectron2's evaluation loop calls with each batch."""
     # Autocast is set here and not around the loop: with num_workers=0 the loader prepares samples
     # in this process, and they must stay float32.
     if isinstance(model, StreamPETR):
-        stream = Stream(model, precision, memory=memory)
-        return lambda batch: [{"detections": found} for found in stream(batch)]
+        stream = Stream(model, precision, memory=memory, tracker=tracker)
+        if tracker is None:
+            return lambda batch: [{"detections": found} for found in stream(batch)]
+
+        def run_with_ids(batch: Any) -> Any:
+            found = stream(batch)
+            pairs = zip(found, stream.tracks, strict=True)
+            return [{"detections": detections, "tracks": tracks} for detections, tracks in pairs]
+
+        return run_with_ids
     device_type = next(model.parameters()).device.type
 
     def run(batch: Any) -> Any:
@@ -121,7 +143,7 @@ def evaluate_and_report(
     if cfg.report.memory_off and memory:
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
         try:
-            evaluate(cfg, model, folder, memory=False)
+            evaluate(cfg, model, folder, memory=False, first_only=True)
         except Exception as error:
             if comm.get_world_size() > 1:  # the others may still be in the middle of it
                 raise
@@ -140,7 +162,7 @@ def _write_report(cfg: DictConfig, main_run: str, other_runs: dict[str, Path]) -
         cfg.train.output_dir,
         cfg.dataloader.test.dataset,
         cfg.report.title,
-        inference=cfg.dataloader.evaluator.output_dir,
+        inference=results_folder(cfg),
         spec=call(cfg.dataset_spec),
         notes=[*cfg.report.notes, *_differences_from_published(cfg)],
         main_run=main_run,
@@ -157,7 +179,7 @@ def _without_report(cfg: DictConfig, results: Metrics, error: Exception) -> Metr
         "make it later: %s; or report_from_run in Python (docs/evaluate.md)",
         type(error).__name__,
         str(error).partition("\n")[0],
-        cfg.dataloader.evaluator.output_dir,
+        results_folder(cfg),
         command_for(cfg, "--eval-only", "--resume"),
     )
     return results

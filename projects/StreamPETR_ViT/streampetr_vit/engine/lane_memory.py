@@ -58,6 +58,10 @@ def own_memory(rows: Mapping[str, Tensor], empty: Any) -> Any:
     own = {}
     for name, like in template.items():
         value = rows.get(name) if isinstance(rows, Mapping) else None
+        if value is None and name == "lineage" and rows:
+            # Checkpoints of older versions have none, and a training names no tracks.
+            own[name] = like.clone()
+            continue
         if not _fits(value, like, count):
             found = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else value
             raise CheckpointError(

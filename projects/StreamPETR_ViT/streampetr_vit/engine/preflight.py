@@ -23,9 +23,11 @@ from streampetr_vit.engine.agreement import from_all_ranks, on_all_ranks, on_ran
 from streampetr_vit.engine.best_checkpoint import BEST_CHECKPOINT
 from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT
 from streampetr_vit.engine.config import call
+from streampetr_vit.engine.evaluators import build_evaluators, evaluator_parts, stream_tracker
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.errors import InputError
 from streampetr_vit.files import check_space, replacing
+from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -46,20 +48,20 @@ def check_training(
 
 
 def check_evaluation(cfg: DictConfig, model: nn.Module) -> None:
-    """Checks what an evaluation will need: test set, evaluator, folders; the same on all ranks.
+    """Checks what an evaluation will need: test set, evaluators, folders; the same on all ranks.
 
     An evaluator may have a method `check(tokens, max_detections)`, see `NuScenesEvaluator.check`.
 
     Raises:
         UserError: the first thing that is missing, with the way out.
     """
-    if cfg.dataloader.get("evaluator") is None:
+    if not evaluator_parts(cfg):
         return
     device_type = next(model.parameters()).device.type
     on_all_ranks(lambda: autocast(cfg.train.eval_precision, device_type))
     parts = from_all_ranks(on_all_ranks(lambda: _check_test_set(cfg)))
     tokens = [token for part in parts for token in part]
-    on_rank_0(lambda: _check_evaluator(cfg, model, tokens))
+    on_rank_0(lambda: _check_evaluators(cfg, model, tokens))
 
 
 def _check_test_set(cfg: DictConfig) -> list[str]:
@@ -70,16 +72,30 @@ def _check_test_set(cfg: DictConfig) -> list[str]:
     return getattr(loader, "tokens", [])
 
 
-def _check_evaluator(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> None:
-    folders = [cfg.dataloader.evaluator.get("output_dir")]
+def _check_evaluators(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> None:
+    parts = evaluator_parts(cfg)
+    folders = [part.get("output_dir") for part in parts]
     if cfg.get("report") is not None:
         folders.append(cfg.train.output_dir)
     for folder in folders:
         if folder is not None:
             check_folder(folder)
-    evaluator = call(cfg.dataloader.evaluator)
-    if hasattr(evaluator, "check"):
-        evaluator.check(tokens, getattr(getattr(model, "head", None), "max_detections", None))
+    evaluators = build_evaluators(parts)
+    names = [getattr(evaluator, "name", "") for evaluator in evaluators]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise InputError(
+                f"{names.count(name)} of dataloader.evaluator have the name {name!r}, and would "
+                "overwrite each other's results: give each its own name"
+            )
+    if stream_tracker(evaluators) is not None and not isinstance(model, StreamPETR):
+        raise InputError(
+            f"dataloader.evaluator gives ids to the memory of a StreamPETR, and the model is a "
+            f'{type(model).__name__}: set its tracker to "greedy", which needs none'
+        )
+    for evaluator in evaluators:
+        if hasattr(evaluator, "check"):
+            evaluator.check(tokens, getattr(getattr(model, "head", None), "max_detections", None))
 
 
 def _check_outputs(

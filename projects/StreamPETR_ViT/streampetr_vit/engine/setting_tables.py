@@ -47,7 +47,7 @@ SETTINGS: dict[str, Allowed] = {
     "dataloader": SECTION,
     "dataloader.train": DESCRIBED,
     "dataloader.test": DESCRIBED,
-    "dataloader.evaluator": DESCRIBED | null("no evaluation"),
+    "dataloader.evaluator": DESCRIBED | list_of(DESCRIBED) | null("no evaluation"),
     "dataloader.train.lanes_per_rank": whole(1),
     "schedule": SECTION,
     "schedule.epochs": ABOVE_0,

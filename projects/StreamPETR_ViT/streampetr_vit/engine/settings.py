@@ -26,6 +26,7 @@ from streampetr_vit.engine.allowed import ANYTHING, Allowed, by_annotation, list
 from streampetr_vit.engine.best_checkpoint import BestCheckpointHook
 from streampetr_vit.engine.checkpoint_hook import CheckpointHook
 from streampetr_vit.engine.compile import compile_parts
+from streampetr_vit.engine.evaluators import evaluator_parts
 from streampetr_vit.engine.setting_tables import ARGUMENTS, OPTIONAL, SETTINGS
 from streampetr_vit.errors import ConfigError, UserError, one_line
 from streampetr_vit.solver import WeightAverage
@@ -54,7 +55,8 @@ def check_settings(cfg: DictConfig) -> None:
         InputError: values that do not go together.
     """
     for path, allowed in SETTINGS.items():
-        _check_setting(cfg, path, allowed)
+        for place in _places(cfg, path):
+            _check_setting(cfg, place, allowed)
     for path, target in _CALLS.items():
         section = OmegaConf.select(cfg, path)
         if section is not None:
@@ -71,6 +73,16 @@ def check_settings(cfg: DictConfig) -> None:
         if dataclasses.is_dataclass(target) and _is_own(target):
             _check_by_making(path, part)
     _write_out_home(cfg)
+
+
+def _places(cfg: DictConfig, path: str) -> list[str]:
+    """Where a setting stands: of a list of evaluators, in each."""
+    first = "dataloader.evaluator."
+    loaders = cfg.get("dataloader")
+    evaluators = loaders.get("evaluator") if isinstance(loaders, DictConfig) else None
+    if not path.startswith(first) or not isinstance(evaluators, ListConfig):
+        return [path]
+    return [f"{first}{index}.{path.removeprefix(first)}" for index in range(len(evaluators))]
 
 
 def _check_setting(cfg: DictConfig, path: str, allowed: Allowed) -> None:
@@ -223,7 +235,8 @@ def _check_package(path: str, value: Any) -> None:
 
 def _write_out_home(cfg: DictConfig) -> None:
     """Replaces ~ in the paths of this process's own files."""
-    for path in ("train.output_dir", "train.init_checkpoint", "dataloader.evaluator.output_dir"):
-        value = OmegaConf.select(cfg, path)
+    parts = [(cfg.train, "output_dir"), (cfg.train, "init_checkpoint")]
+    for node, key in [*parts, *((part, "output_dir") for part in evaluator_parts(cfg))]:
+        value = node.get(key)
         if isinstance(value, str) and value.startswith("~"):
-            OmegaConf.update(cfg, path, os.path.expanduser(value))
+            node[key] = os.path.expanduser(value)

@@ -37,6 +37,8 @@ _LOGGER = logging.getLogger(__name__)
 class NuScenesEvaluator(DatasetEvaluator):
     """Collects detections, writes the results file and computes the official metrics."""
 
+    name = "bbox3d"  # of the task, in the results
+
     def __init__(
         self,
         dataset: str | Mapping[str, Any],

@@ -36,8 +36,7 @@ def sound_boxes(detections: Detections, sample_token: str, num_classes: int) -> 
             f"{where}: labels span {int(labels.min())} to {int(labels.max())}; allowed are 0 to "
             f"{num_classes - 1}, the classes of dataset_spec: the head has another number of them"
         )
-    finite = torch.isfinite(detections.boxes).all(dim=1) & torch.isfinite(detections.scores)
-    sound = finite & (detections.boxes[:, 3:6] > 0).all(dim=1)
+    sound = sound_rows(detections)
     broken = int((~sound).sum())
     if broken > MAX_BROKEN_SHARE * len(detections):
         raise InputError(
@@ -48,6 +47,12 @@ def sound_boxes(detections: Detections, sample_token: str, num_classes: int) -> 
     if not broken:
         return detections
     return detections[sound]
+
+
+def sound_rows(detections: Detections) -> Tensor:
+    """(n,) bool, which detections are not broken."""
+    finite = torch.isfinite(detections.boxes).all(dim=1) & torch.isfinite(detections.scores)
+    return finite & (detections.boxes[:, 3:6] > 0).all(dim=1)
 
 
 def _first(detections: Detections, chosen: Tensor) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
@@ -24,14 +25,32 @@ from streampetr_vit.inference.pictures import PictureMaker
 from streampetr_vit.inference.predictor_options import check_names, check_seconds
 from streampetr_vit.inference.predictor_state import read_state, write_state
 from streampetr_vit.inference.preparation import Preparation, Prepared
+from streampetr_vit.inference.tracking import named_by, track
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Detections, Frame, Moment, Objects, Pose, Rig
 from streampetr_vit.structures.moment import Picture
 from streampetr_vit.structures.tensors import tensors_of
+from streampetr_vit.tracking.building import Rules, build_tracker
+from streampetr_vit.tracking.table import TrackTable
 
 logger = logging.getLogger(__name__)
 
 _MOST_STEPS = 8  # what is kept for a rig takes tens of megabytes of a large network
+
+
+@dataclass(frozen=True)
+class FoundByNetwork:
+    """What the network has found in the moment of one car.
+
+    Attributes:
+        detections: on the CPU.
+        memory: (1, M, ...) for the next moment.
+        remembered: (1, K), see `PaddedDetections`.
+    """
+
+    detections: Detections
+    memory: TemporalMemory
+    remembered: Tensor
 
 
 class Predictor:
@@ -54,6 +73,8 @@ class Predictor:
         on_bad_image: "raise", or "count", which leaves a camera with a broken file out of the
             moment, with a log line.
         channel_order: "rgb" or "bgr", of pictures that are arrays.
+        tracker: "lineage" or "greedy", or the rules of one, gives objects ids (docs/tracking.md);
+            None leaves them out. No id is given twice before a `reset`.
         cuda_graph: capture the frame in a CUDA graph and replay it.
 
     Raises:
@@ -69,12 +90,14 @@ class Predictor:
         allow_missing_cameras: bool = False,
         on_bad_image: str = "raise",
         channel_order: str = "rgb",
+        tracker: str | Rules | None = None,
         cuda_graph: bool = False,
     ) -> None:
         period_s = loaded.frame_period_s if frame_period_s is None else frame_period_s
         check_seconds(max_gap_s, period_s)
         self.loaded, self.max_gap_s, self.frame_period_s = loaded, max_gap_s, period_s
         self._cuda_graph = cuda_graph
+        self._tracker = None if tracker is None else build_tracker(tracker, loaded.spec)
         self._preparation = Preparation(
             PictureMaker(loaded.image_aug, channel_order),
             loaded.reference_to_vehicle,
@@ -127,6 +150,7 @@ class Predictor:
         """Forgets all that was seen: the next moment begins a scene, for every car."""
         self._memories: list[TemporalMemory] = []  # (1, M, ...) of each car
         self._drives: list[Drive] = []
+        self._tables: list[TrackTable] = []
         # By the rows that go together and their number of cameras: the code of their rigs, graphs.
         # The last ones that were in use.
         self._steps: dict[tuple[int, ...], FrameStep] = {}
@@ -193,32 +217,37 @@ class Predictor:
             with naming_car(row, cars):
                 _check_prepared(moment)
         drives: Sequence[Drive | None] = self._drives
-        memories = list(self._memories)
+        memories, tables = list(self._memories), list(self._tables)
         if cars != len(drives):
             if drives:
                 logger.info("%d cars after %d: all begin anew", cars, len(drives))
             drives, memories = [None] * cars, [self.loaded.detector.empty_memory(1)] * cars
+            tables = [TrackTable.empty(max((t.next_id for t in tables), default=1))] * cars
         steps = self._follow(prepared, drives)
-        found: dict[int, Detections] = {}
+        found: dict[int, FoundByNetwork] = {}
         for rows in alike(prepared):
             now = self._run(rows, prepared, steps, memories)
-            for row, (detections, memory) in zip(rows, now, strict=True):
-                with naming_car(row, cars):
-                    self._check_finite(prepared[row], memory)
-                found[row] = detections
-                if steps[row].remember:
-                    memories[row] = memory
+            found |= zip(rows, now, strict=True)
         objects = []
         for row, moment in enumerate(prepared):
             with naming_car(row, cars):
-                objects.append(self._objects(moment, found[row], steps[row]))
+                self._check_finite(moment, found[row].memory)
+                step, table = steps[row], tables[row]
+                if step.anew is not None:
+                    table = TrackTable.empty(table.next_id)
+                of_car, memory, tables[row] = self._objects(moment, found[row], step, table)
+                objects.append(of_car)
+                if step.remember:
+                    memories[row] = memory
         # All at once, when nothing can fail any more: a moment counts as a whole or not at all.
         self._memories, self._drives = memories, [step.drive for step in steps]
+        self._tables = tables
         return objects
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Writes what was seen, as safetensors, so that another process can go on from there."""
-        write_state(path, self._memories, self._drives, self.loaded.identity)
+        tables = [] if self._tracker is None else self._tables
+        write_state(path, self._memories, self._drives, self.loaded.identity, tables)
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Goes on from what `save_state` has written, bit for bit.
@@ -230,14 +259,14 @@ class Predictor:
         like = self.loaded.detector.empty_memory(1)
         state = read_state(path, like, self.loaded.identity)
         self.reset()
-        self._memories, self._drives = state
+        self._memories, self._drives, self._tables = state
 
     def _follow(self, prepared: Sequence[Prepared], drives: Sequence[Drive | None]) -> list[Step]:
         """How each moment follows; says where a scene begins."""
         steps = []
         for row, (moment, drive) in enumerate(zip(prepared, drives, strict=True)):
             step = follow(
-                drive if self.loaded.memory else None,
+                drive if self.loaded.memory or self._tracker else None,
                 moment.timestamp_s,
                 moment.vehicle_to_world,
                 max_gap_s=self.max_gap_s,
@@ -253,16 +282,21 @@ class Predictor:
         prepared: Sequence[Prepared],
         steps: Sequence[Step],
         memories: Sequence[TemporalMemory],
-    ) -> list[tuple[Detections, TemporalMemory]]:
-        """Detections and memories (1, M, ...) of cars whose pictures are alike."""
+    ) -> list[FoundByNetwork]:
+        """What is found for cars whose pictures are alike."""
         detector = self.loaded.detector
         run = self._step((*rows, len(prepared[rows[0]].cameras)))
         frame = Frame.collate([prepared[row].sample for row in rows], images_to=detector.device)
-        goes_on = torch.tensor([steps[row].anew is None for row in rows])
+        goes_on = torch.tensor([self._goes_on(steps[row]) for row in rows])
         frame = replace(frame, continues_stream=goes_on)
         padded, memory = run(frame, joined([memories[row] for row in rows]))
         parts = parted(memory, detector.head.memory_length)
-        return list(zip(padded.unpad(), parts, strict=True))
+        remembered = padded.remembered.split(1)  # (B, K) -> B of (1, K)
+        return [*map(FoundByNetwork, padded.unpad(), parts, remembered)]
+
+    def _goes_on(self, step: Step) -> bool:
+        """Whether the network uses what it has seen before a moment."""
+        return step.anew is None and self.loaded.memory
 
     def _step(self, key: tuple[int, ...]) -> FrameStep:
         """What is kept for rows and a number of cameras; cars come and go, so not of all."""
@@ -286,17 +320,29 @@ class Predictor:
                 f"checkpoint is damaged, its training diverged{fix}"
             )
 
-    def _objects(self, moment: Prepared, found: Detections, step: Step) -> Objects:
-        spec = self.loaded.spec
-        return Objects.of(
-            sound_boxes(found, _token(moment), len(spec.classes)),
-            moment.reference_to_vehicle,
-            moment.vehicle_to_world,
+    def _objects(
+        self, moment: Prepared, found: FoundByNetwork, step: Step, table: TrackTable
+    ) -> tuple[Objects, TemporalMemory, TrackTable]:
+        """The objects of a car, its memory with their ids, and the tracks for the next moment."""
+        spec, head, tracks, memory = self.loaded.spec, self.loaded.detector.head, None, found.memory
+        detections = sound_boxes(found.detections, _token(moment), len(spec.classes))
+        poses = (moment.reference_to_vehicle, moment.vehicle_to_world)
+        if self._tracker is not None:
+            tracks, named = track(
+                self._tracker, table, detections, *poses, moment.timestamp_s, _token(moment)
+            )
+            queries = head.num_queries + head.num_propagated
+            memory, table = named_by(named, memory, found.remembered, queries), named.table
+        objects = Objects.of(
+            detections,
+            *poses,
             spec,
             timestamp_s=moment.timestamp_s,
-            starts_scene=step.anew is not None,
+            starts_scene=not self._goes_on(step),
             cameras=moment.cameras,
+            tracks=tracks,
         )
+        return objects, memory, table
 
 
 def _check_prepared(moment: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from streampetr_vit.inference.preparation import check_time
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Pose
 from streampetr_vit.structures.rigid import as_pose
+from streampetr_vit.tracking.table import COLUMNS, TrackTable
 
 _DRIVES, _IDENTITY = "drives", "identity"  # (B, 10) float64, see `_row`; a text
+_TRACKS = "tracks"
 _MEMORY = [field.name for field in fields(TemporalMemory)]
 
 
@@ -30,13 +33,15 @@ def write_state(
     memories: Sequence[TemporalMemory],
     drives: Sequence[Drive],
     identity: str,
+    tables: Sequence[TrackTable] = (),
 ) -> None:
-    """Writes memories (1, M, ...) of B cars and their places.
+    """Writes memories (1, M, ...) of B cars, their places, and their tracks.
 
     Args:
         path: the file.
         memories, drives: of each car.
         identity: of the detector, see `LoadedDetector`.
+        tables: tracks of each car; none where no tracker is at work.
 
     Raises:
         OutputError: it cannot be written.
@@ -46,6 +51,12 @@ def write_state(
     for row, memory in enumerate(memories):
         # Copies: the memories of several cars share storage, which the format refuses.
         tensors |= {f"{name}.{row}": getattr(memory, name).cpu().clone() for name in _MEMORY}
+    for row, table in enumerate(tables):
+        columns = table.columns().items()
+        tensors |= {f"{_TRACKS}.{name}.{row}": torch.from_numpy(c.copy()) for name, c in columns}
+        # A table of a car that has seen something has a time.
+        scalars = [table.next_id, math.nan if table.timestamp_s is None else table.timestamp_s]
+        tensors[f"{_TRACKS}.{row}"] = torch.tensor(scalars, dtype=torch.float64)
     with replacing(path) as temporary:
         # Not by safetensors' own writer, whose error on a full disk is no OSError.
         temporary.write_bytes(save(tensors, {_IDENTITY: identity}))
@@ -53,8 +64,8 @@ def write_state(
 
 def read_state(
     path: str | os.PathLike[str], like: TemporalMemory, identity: str
-) -> tuple[list[TemporalMemory], list[Drive]]:
-    """Reads what `write_state` wrote.
+) -> tuple[list[TemporalMemory], list[Drive], list[TrackTable]]:
+    """Reads what `write_state` wrote; empty tables where it has none.
 
     Args:
         path: the file.
@@ -76,6 +87,7 @@ def read_state(
             TemporalMemory(*(_finite(tensors.pop(f"{name}.{row}")) for name in _MEMORY))
             for row in range(len(drives))
         ]
+        tables = [_table(tensors, row) for row in range(len(drives))]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"{os.fspath(path)} is no state of a predictor ({type(error).__name__}: {error}): "
@@ -95,15 +107,26 @@ def read_state(
             f"{os.fspath(path)} was written with other weights or another precision: remove it and "
             "begin anew"
         )
-    return [
-        memory.map(lambda value: value.to(like.embedding.device)) for memory in memories
-    ], drives
+    for row, table in enumerate(tables):
+        if table.timestamp_s is None:  # no tracker was at work: ids of an earlier one mean nothing
+            memories[row] = replace(memories[row], lineage=like.lineage.cpu().clone())
+    on_device = [memory.map(lambda value: value.to(like.embedding.device)) for memory in memories]
+    return on_device, drives, tables
 
 
 def _finite(value: Tensor) -> Tensor:
     if not value.isfinite().all():
         raise ValueError("the memory has NaN or infinite numbers")
     return value
+
+
+def _table(tensors: Mapping[str, Tensor], row: int) -> TrackTable:
+    scalars = tensors.get(f"{_TRACKS}.{row}")
+    if scalars is None:
+        return TrackTable.empty()
+    next_id, time_s = scalars.tolist()
+    columns = {name: tensors[f"{_TRACKS}.{name}.{row}"].numpy() for name in COLUMNS}
+    return TrackTable.of_columns(columns, int(next_id), None if math.isnan(time_s) else time_s)
 
 
 def _row(drive: Drive) -> list[float]:

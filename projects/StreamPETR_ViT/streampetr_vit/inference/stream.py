@@ -14,11 +14,16 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.inference.batching import joined
 from streampetr_vit.inference.frame_step import FrameStep
+from streampetr_vit.inference.tracking import named_by, track
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
-from streampetr_vit.structures import Detections, Frame, PaddedDetections, Sample
+from streampetr_vit.structures import Detections, Frame, PaddedDetections, Sample, Tracks
 from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_batch
+from streampetr_vit.texts import shown
+from streampetr_vit.tracking.table import TrackTable
+from streampetr_vit.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,11 @@ class Stream:
         cuda_graph: capture the frame in a CUDA graph and replay it.
         cast: cast the backbone's weights to `precision` once, instead of in each frame. This
             changes the detector, see `cast_weights`.
+        tracker: gives the detections ids, which begin at 1 in each scene; None leaves them out.
+
+    Attributes:
+        memory: of B streams after the last frame; None before the first.
+        tracks: of the detections of the last call, for each stream; empty without a tracker.
 
     Raises:
         InputError: the precision is unknown or the device does not have it; or a graph cannot be
@@ -54,14 +64,17 @@ class Stream:
         memory: bool = True,
         cuda_graph: bool = False,
         cast: bool = False,
+        tracker: Tracker | None = None,
     ) -> None:
         self._step = FrameStep(detector, precision, cuda_graph=cuda_graph, cast=cast)
-        self._detector, self._remembers = detector, memory
+        self._detector, self._remembers, self._tracker = detector, memory, tracker
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything, as if no frame had been seen."""
-        self.memory: TemporalMemory | None = None  # after the last frame
+        self.memory: TemporalMemory | None = None
+        self.tracks: list[Tracks] = []
+        self._tables: list[TrackTable] = []
         # Of each row: scene token, seconds, the lidar's place in the global frame in metres.
         self._position: list[tuple[str, float, Tensor]] = []
         self.forget_rig()
@@ -98,9 +111,12 @@ class Stream:
             self.forget_rig()
         # Pictures go to the device at once; the rig stays on the CPU, where it can be compared.
         frame = Frame.collate(samples, images_to=self._detector.device)
-        found = self.push(replace(frame, continues_stream=torch.tensor(continues)))
+        padded = self.push(replace(frame, continues_stream=torch.tensor(continues)))
         self._position = position
-        return found.unpad()
+        found = padded.unpad()
+        if self._tracker is not None:
+            self._track(self._tracker, samples, continues, found, padded.remembered)
+        return found
 
     def push(self, frame: Frame) -> PaddedDetections:
         """Detects in the next frame, and returns before the device has done so.
@@ -131,6 +147,41 @@ class Stream:
         found, memory = self._step(frame, memory)
         self.memory = memory if self._remembers else None
         return found
+
+    def _track(
+        self,
+        tracker: Tracker,
+        samples: Sequence[Sample],
+        continues: Sequence[bool],
+        found: Sequence[Detections],
+        remembered: Tensor,
+    ) -> None:
+        """Gives the detections of a frame ids, and tells the memory."""
+        head, tracks, tables, memories = self._detector.head, [], [], []
+        for row, (sample, detections) in enumerate(zip(samples, found, strict=True)):
+            if sample.lidar_to_ego is None or sample.ego_to_global is None:
+                raise InputError(
+                    f"sample {shown(sample.sample_token)} has no lidar_to_ego or ego_to_global: a "
+                    "tracker needs both poses"
+                )
+            labels, step = track(
+                tracker,
+                self._tables[row] if continues[row] else TrackTable.empty(),
+                detections,
+                sample.lidar_to_ego,
+                sample.ego_to_global,
+                float(sample.timestamp_s),
+                sample.sample_token,
+            )
+            tracks.append(labels)
+            tables.append(step.table)
+            if self.memory is not None:
+                memory = self.memory.map(lambda value, row=row: value[row : row + 1])
+                queries = head.num_queries + head.num_propagated
+                memories.append(named_by(step, memory, remembered[row : row + 1], queries))
+        self.tracks, self._tables = tracks, tables
+        if memories:
+            self.memory = joined(memories)
 
     def _continues(self, position: list[tuple[str, float, Tensor]]) -> list[bool]:
         """For each row, whether it goes on in the scene of the call before."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.structures import GlobalBoxes, Pose
+from streampetr_vit.structures import DatasetSpec, GlobalBoxes, Pose
 from streampetr_vit.structures.tracks import Tracks
 from streampetr_vit.texts import shown
 from streampetr_vit.tracking.table import TrackTable
@@ -48,6 +48,9 @@ class Tracker(ABC):
 
     `step` is pure. `update` keeps the table for those who have one car and no wish to do so.
 
+    Args:
+        spec: classes of the boxes.
+
     Attributes:
         table: after the last `update`; it may be read and set.
     """
@@ -55,7 +58,8 @@ class Tracker(ABC):
     name: ClassVar[str]
     reads_memory: ClassVar[bool]  # whether ids travel in the network's memory
 
-    def __init__(self) -> None:
+    def __init__(self, spec: DatasetSpec) -> None:
+        self.spec = spec
         self.table = TrackTable.empty()
 
     @abstractmethod
