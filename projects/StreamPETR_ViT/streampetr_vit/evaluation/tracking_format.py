@@ -21,9 +21,7 @@ def tracking_line(boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec) -> str:
     return f"{json.dumps(boxes.sample_token)}: {json.dumps(records)}"
 
 
-def tracking_records(
-    boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec
-) -> list[dict[str, Any]]:
+def tracking_records(boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec) -> list[dict[str, Any]]:
     """The boxes of a sample that have ids and are of a class of the task.
 
     Args:

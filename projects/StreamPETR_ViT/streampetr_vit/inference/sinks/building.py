@@ -10,6 +10,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.inference.sinks.base import Sink
 from streampetr_vit.inference.sinks.drawings import Drawer, Pictures, recordings, videos
 from streampetr_vit.inference.sinks.line_sinks import NuScenesResults, ObjectLines, TrackingResults
+from streampetr_vit.tracking.building import TRACKER_NAMES
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,6 @@ def check_sinks(names: Sequence[str], tracker: object) -> None:
     needy = [name for name in names if name in NEED_IDS]
     if needy and tracker is None:
         raise InputError(
-            f"--write {needy[0]} needs objects with ids: add --tracker {TRACKER_NAMES[0]} or "
-            f"--tracker {TRACKER_NAMES[1]}, or leave {needy[0]} out"
+            f"--write {needy[0]} needs objects with ids: add "
+            f"{' or '.join(f'--tracker {name}' for name in TRACKER_NAMES)}, or leave {needy[0]} out"
         )

@@ -144,6 +144,7 @@ class TrackingResults(LineSink):
             )
         if tracks is None:  # all pictures are broken: the sample is there, without boxes
             tracks = Tracks.none(0)
+        assert boxes.rows is not None
         return tracking_line(boxes, tracks[boxes.rows], objects.spec)
 
     def join(self, lines: Iterator[str]) -> None:
