@@ -213,3 +213,15 @@ def test_tracking_results_without_a_tracker_are_refused(
         check_sinks(["json", "tracking"], None)
     for names, tracker in ((["json", "tracking"], "greedy"), (["json", "video"], None)):
         check_sinks(names, tracker)
+
+
+def test_the_devkit_reads_tracking_results(source: FolderSource, tmp_path: Path) -> None:
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.common.loaders import load_prediction
+    from nuscenes.eval.tracking.data_classes import TrackingBox
+
+    config_factory("tracking_nips_2019")  # it tells the boxes which classes there are
+    draw(source, tmp_path, FakePredictor(tracks=True), "tracking")
+    boxes, meta = load_prediction(str(tmp_path / "tracking_nusc.json"), 500, TrackingBox)
+    assert meta["use_camera"] and len(boxes.all) > 0
+    assert boxes.sample_tokens == [moment.name for moment, _ in detected(source)]
