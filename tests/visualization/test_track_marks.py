@@ -228,3 +228,10 @@ def test_without_a_tracker_pictures_are_those_of_before(monkeypatch: pytest.Monk
     changed = np.nonzero((as_ever != none).any(axis=2))
     assert len(changed[0]) > 50
     assert np.ptp(changed[0]) < 12 and np.ptp(changed[1]) < 260
+
+
+def test_labels_of_boxes_at_one_place_are_stacked() -> None:
+    thing, text = np.array([140.0, 200, 160, 220]), Label("#1 2.0 s", (200, 0, 0), (0, 0, 0))
+    for count, written in ((7, 7), (9, 7)):  # four beside it, three more above; and no more room
+        image = np.zeros((300, 300, 3), np.uint8)
+        assert write_labels(image, [text] * count, np.stack([thing] * count)) == written
