@@ -35,6 +35,6 @@ def build_tracker(chosen: str | Rules, spec: DatasetSpec) -> Tracker:
         if isinstance(chosen, LineageRules) or chosen == "lineage":
             return LineageTracker(spec, LineageRules() if chosen == "lineage" else chosen)
     raise InputError(
-        f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of one: "
-        "GreedyRules(...), LineageRules(...)"
+        f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of "
+        "one: GreedyRules(...), LineageRules(...)"
     )
