@@ -151,10 +151,11 @@ def test_empty_moments_forget_all_tracks_where_the_rules_say_so() -> None:
 
 def test_a_fast_camera_keeps_a_hidden_car_for_keep_s() -> None:
     seen = [car(0.0)]
-    hidden = [seen, *[[] for _ in range(22)], seen]  # last seen 1.15 s ago at 20 Hz
+    before = [seen] * 30
+    hidden = [*before, *[[] for _ in range(22)], seen]  # last seen 1.15 s ago at 20 Hz
     assert ids_of(hidden, GreedyRules(), period_s=0.05)[-1] == [1]
     assert ids_of(hidden, PUBLISHED, period_s=0.05)[-1] == [2]
-    longer = [seen, *[[] for _ in range(26)], seen]
+    longer = [*before, *[[] for _ in range(26)], seen]
     assert ids_of(longer, GreedyRules(), period_s=0.05)[-1] == [2]
 
 
