@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streampetr_vit.tracking.matching import distances_m
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -61,8 +63,8 @@ def representatives(boxes: Footprints, viewpoint_m: FloatArray) -> IntArray:
             the vehicle sees them in the same direction.
     """
     taken_by = list(range(len(boxes.kinds)))
-    pairs = np.stack(_same_object(boxes, viewpoint_m), axis=1)  # (k, 2)
-    for better, worse in pairs.tolist():
+    one, other = _same_object(boxes, viewpoint_m)
+    for better, worse in zip(one.tolist(), other.tolist(), strict=True):
         if taken_by[better] == better and taken_by[worse] == worse:
             taken_by[worse] = better
     return np.array(taken_by, dtype=np.int64)
@@ -76,7 +78,7 @@ def yaws_of(rotation_wxyz: FloatArray) -> FloatArray:
 
 def _same_object(boxes: Footprints, viewpoint_m: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs of boxes (k,), (k,), the better first, in the order of the better ones."""
-    better, worse = _close_pairs(boxes)
+    better, worse = _close_pairs(boxes, viewpoint_m)
     offset = boxes.centers_m[worse] - boxes.centers_m[better]
     near = np.hypot(*offset.T) < boxes.near_m[better]
     sight = boxes.centers_m - viewpoint_m
@@ -89,15 +91,15 @@ def _same_object(boxes: Footprints, viewpoint_m: FloatArray) -> tuple[IntArray, 
     return better[same], worse[same]
 
 
-def _close_pairs(boxes: Footprints) -> tuple[IntArray, IntArray]:
+def _close_pairs(boxes: Footprints, viewpoint_m: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs that could be of one object. All pairs are compared by this only, which is cheap."""
-    x, y = boxes.centers_m.T
-    reach = np.maximum(boxes.near_m, np.hypot(*boxes.sizes_m.T)) / 2
-    apart = (x[:, None] - x) ** 2  # (n, n)
-    apart += (y[:, None] - y) ** 2
-    close = apart <= (reach[:, None] + reach) ** 2
+    # From the vehicle on, and with a centimetre to spare: the distances are float32.
+    places_m = boxes.centers_m - viewpoint_m
+    reach_m = np.maximum(boxes.near_m, np.hypot(*boxes.sizes_m.T)) / 2 + 0.005
+    reach_m = reach_m.astype(np.float32)
+    close = distances_m(places_m, places_m) < reach_m[:, None] + reach_m  # (n, n)
     close &= boxes.kinds[:, None] == boxes.kinds
-    better, worse = np.nonzero(close)
+    better, worse = np.divmod(np.flatnonzero(close), max(len(close), 1))
     return better[better < worse], worse[better < worse]
 
 

@@ -232,19 +232,21 @@ class LineageTracker(Tracker):
         new = (stand_for == np.arange(len(found))) & (tracks == NO_TRACK) & strong
         chosen = np.concatenate((going, np.flatnonzero(new)))
         lag_s = _lag_s(table, timestamp_s)
-        shown = found.seen[going].go_on(table[tracks[going]], lag_s, timestamp_s)
+        gone_on = found.seen[going].go_on(table[tracks[going]], lag_s, timestamp_s)
         begun = found.seen[new].begin(table.next_id, lag_s, timestamp_s)
-        shown = shown.joined(begun)
+        lost = self._out_of_sight(table, tracks[going], timestamp_s)
+        after = replace(gone_on.joined(begun, lost), next_id=begun.next_id, timestamp_s=timestamp_s)
+        in_sight = after[: len(chosen)]
+        scores = found.seen.scores[chosen]
+        if self.rules.score == "mean":
+            scores = in_sight.score_sums / in_sight.sightings
+        ages_s = timestamp_s - in_sight.first_seen_s
+        named = Tracks(in_sight.ids, ages_s, scores, in_sight.trails_m)
         ids = np.full(len(found), NO_ID, dtype=np.int64)
-        ids[chosen] = shown.ids
-        is_mean = self.rules.score == "mean"
-        scores = shown.score_sums / shown.sightings if is_mean else found.seen.scores[chosen]
-        ages_s = timestamp_s - shown.first_seen_s
-        named = Tracks(shown.ids, ages_s, scores, shown.trails_m)
-        after = shown.joined(self._out_of_sight(table, tracks[going], timestamp_s))
+        ids[chosen] = in_sight.ids
         return TrackerStep(
             tracks=named.spread(found.seen.rows[chosen], len(boxes)),
-            table=replace(after, next_id=begun.next_id, timestamp_s=timestamp_s),
+            table=after,
             queries=found.queries,
             query_ids=ids[stand_for],
         )
