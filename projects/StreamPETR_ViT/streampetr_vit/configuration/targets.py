@@ -45,6 +45,7 @@ _SINGLE = (
     "streampetr_vit.evaluation.nuscenes_evaluator.NuScenesEvaluator",
     "streampetr_vit.inference.bare_model.BareStreamPETR",
     "streampetr_vit.tracking.greedy.GreedyRules",
+    "streampetr_vit.tracking.lineage.LineageRules",
 )
 # Loads weights of any kind, and builds what another registry has.
 _NOT = ("detectron2.modeling.mmdet_wrapper",)

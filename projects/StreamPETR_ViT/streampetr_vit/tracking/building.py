@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec
 from streampetr_vit.texts import shown
 from streampetr_vit.tracking.greedy import GreedyRules, GreedyTracker
+from streampetr_vit.tracking.lineage import LineageRules, LineageTracker
 from streampetr_vit.tracking.tracker import Tracker
 
 TRACKER_NAMES = ("lineage", "greedy")
 
-Rules = Any  # GreedyRules | LineageRules
+Rules = GreedyRules | LineageRules
 
 
-def build_tracker(chosen: str | Rules, spec: DatasetSpec) -> Tracker:
+def build_tracker(chosen: str | Rules | Tracker, spec: DatasetSpec) -> Tracker:
     """A tracker.
 
     Args:
@@ -28,13 +27,10 @@ def build_tracker(chosen: str | Rules, spec: DatasetSpec) -> Tracker:
     if isinstance(chosen, Tracker):
         return chosen
     if isinstance(chosen, GreedyRules) or chosen == "greedy":
-        return GreedyTracker(spec, chosen if isinstance(chosen, GreedyRules) else GreedyRules())
-    if not isinstance(chosen, str) or chosen == "lineage":
-        from streampetr_vit.tracking.lineage import LineageRules, LineageTracker
-
-        if isinstance(chosen, LineageRules) or chosen == "lineage":
-            return LineageTracker(spec, LineageRules() if chosen == "lineage" else chosen)
+        return GreedyTracker(spec, None if chosen == "greedy" else chosen)
+    if isinstance(chosen, LineageRules) or chosen == "lineage":
+        return LineageTracker(spec, None if chosen == "lineage" else chosen)
     raise InputError(
-        f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of one: "
-        "GreedyRules(...), LineageRules(...)"
+        f"tracker is {shown(chosen)}; it must be {' or '.join(TRACKER_NAMES)}, or the rules of "
+        "one: GreedyRules(...), LineageRules(...)"
     )

@@ -6,7 +6,6 @@ Source: CenterPoint's tracker, and StreamPETR's edition of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -14,29 +13,21 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from streampetr_vit.errors import InputError
 from streampetr_vit.structures import DatasetSpec, GlobalBoxes, Pose
 from streampetr_vit.structures.tracks import Tracks
-from streampetr_vit.texts import name_list, shown
 from streampetr_vit.tracking.matching import assign, distances_m, match_greedily
+from streampetr_vit.tracking.rules import (
+    check_flag,
+    check_number,
+    check_radii,
+    check_whole,
+    radii_of,
+)
 from streampetr_vit.tracking.sightings import UNTRACKED, Sightings, kinds_of_labels, unseen
 from streampetr_vit.tracking.table import TrackTable
 from streampetr_vit.tracking.tracker import Tracker, TrackerStep, check_moment
 
 IntArray = NDArray[np.int64]
-
-# Source: StreamPETR's tracker.
-UNIFORM_RADIUS_M = 2.5
-# Source: CenterPoint's tracker.
-PER_CLASS_RADII_M = {
-    "bicycle": 3.0,
-    "bus": 5.5,
-    "car": 4.0,
-    "motorcycle": 13.0,
-    "pedestrian": 1.0,
-    "trailer": 3.0,
-    "truck": 4.0,
-}
 
 
 @dataclass(frozen=True)
@@ -63,19 +54,14 @@ class GreedyRules:
     forget_when_empty: bool = False
 
     def __post_init__(self) -> None:
-        _check_radii(self.radii)
+        check_radii(self.radii)
         if isinstance(self.radii, Mapping):  # a config file yields one of its own kind
             object.__setattr__(self, "radii", dict(self.radii))
         for name in ("hungarian", "forget_when_empty"):
-            if not isinstance(getattr(self, name), bool):
-                raise _wrong(name, getattr(self, name), "true or false")
-        if not _is_number(self.score_threshold) or not 0 <= self.score_threshold <= 1:
-            raise _wrong("score_threshold", self.score_threshold, "a number from 0 to 1")
-        whole = isinstance(self.max_age, int) and not isinstance(self.max_age, bool)
-        if not whole or self.max_age < 1:
-            raise _wrong("max_age", self.max_age, "a whole number from 1 on")
-        if not _is_number(self.keep_s) or not 0 <= self.keep_s < math.inf:
-            raise _wrong("keep_s", self.keep_s, "seconds, 0 or more")
+            check_flag(name, getattr(self, name))
+        check_number("score_threshold", self.score_threshold, "a number from 0 to 1", most=1.0)
+        check_whole("max_age", self.max_age)
+        check_number("keep_s", self.keep_s, "seconds, 0 or more")
 
     @staticmethod
     def streampetr() -> GreedyRules:
@@ -106,7 +92,7 @@ class GreedyTracker(Tracker):
         super().__init__(spec)
         self.rules = GreedyRules() if rules is None else rules
         names, self._kind_of_label = kinds_of_labels(spec)
-        self._radii_m = _radii_of(names, self.rules.radii)
+        self._radii_m = radii_of(names, self.rules.radii)
 
     def step(
         self, table: TrackTable, boxes: GlobalBoxes, timestamp_s: float, vehicle_to_world: Pose
@@ -180,34 +166,3 @@ def _others(taken: IntArray, count: int) -> IntArray:
     free = np.ones(count, dtype=bool)
     free[taken] = False
     return np.flatnonzero(free)
-
-
-def _radii_of(kinds: tuple[str, ...], radii: str | Mapping[str, float]) -> NDArray[np.float32]:
-    """(k,) metres."""
-    named = (
-        {"uniform": {}, "per_class": PER_CLASS_RADII_M}[radii] if isinstance(radii, str) else radii
-    )
-    unknown = [] if isinstance(radii, str) else [name for name in radii if name not in kinds]
-    if unknown:
-        raise InputError(
-            f"tracker: radii has {name_list(map(shown, unknown))}; the kinds that are tracked are "
-            f"{', '.join(kinds)}"
-        )
-    return np.array([named.get(kind, UNIFORM_RADIUS_M) for kind in kinds], dtype=np.float32)
-
-
-def _check_radii(radii: object) -> None:
-    if isinstance(radii, Mapping):
-        for kind, radius in radii.items():
-            if not _is_number(radius) or not 0 < radius < math.inf:
-                raise _wrong(f"radii[{shown(kind)}]", radius, "metres above 0")
-    elif radii not in ("uniform", "per_class"):
-        raise _wrong("radii", radii, '"uniform", "per_class", or metres by kind')
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _wrong(name: str, value: object, allowed: str) -> InputError:
-    return InputError(f"tracker: {name} is {shown(value)}; it must be {allowed}")
