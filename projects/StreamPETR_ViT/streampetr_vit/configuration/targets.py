@@ -43,6 +43,7 @@ _SINGLE = (
     "streampetr_vit.data.transforms.SceneAugmentation",
     "streampetr_vit.engine.distributed.loss_reduction",
     "streampetr_vit.evaluation.nuscenes_evaluator.NuScenesEvaluator",
+    "streampetr_vit.evaluation.nuscenes_tracking_evaluator.NuScenesTrackingEvaluator",
     "streampetr_vit.inference.bare_model.BareStreamPETR",
     "streampetr_vit.tracking.greedy.GreedyRules",
     "streampetr_vit.tracking.lineage.LineageRules",
