@@ -146,7 +146,8 @@ class GreedyTracker(Tracker):
         self, table: TrackTable, seen: Sightings, kinds: IntArray, lag_s: float
     ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Boxes and tracks that belong together, boxes without a track, tracks without a box."""
-        expected = seen.centers_m - seen.velocities_mps * lag_s  # at the moment before
+        # At the moment before. In float32 as published, so that the same lies within a radius.
+        expected = seen.centers_m - (seen.velocities_mps * lag_s).astype(np.float32)
         distances = distances_m(expected, table.centers_m)  # (n, m)
         same = kinds[:, None] == self._kind_of_label[table.labels]
         valid = same & (distances <= self._radii_m[kinds][:, None])
