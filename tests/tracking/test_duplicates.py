@@ -43,6 +43,8 @@ def test_a_row_of_neighbours_does_not_become_one():
     assert merged([(0, 10), (0.9, 10), (1.8, 10), (2.7, 10)]) == [0, 0, 2, 2]
     # The best may be in the middle, and takes both sides.
     assert merged([(0.9, 10), (0, 10), (1.8, 10)]) == [0, 0, 0]
+    # Between two good ones, the better has it.
+    assert merged([(0, 10), (1.8, 10), (0.9, 10)]) == [0, 1, 0]
 
 
 def test_boxes_on_one_ray_that_overlap_are_one():
