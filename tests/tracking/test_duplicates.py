@@ -107,6 +107,13 @@ def inside(grid, sizes, yaws, places, grow: float, first: int) -> bool:
     return bool(((np.abs(along) <= half[0]) & (np.abs(across) <= half[1])).any())
 
 
+def test_the_map_may_be_far_away():
+    # Float32 would round both places to half metres, and see 1.4 m between them.
+    far = 5_412_345.0
+    places = [(far + 0.24, far + 0.24), (far + 0.84, far + 0.84)]
+    assert merged(places, size=(0.1, 0.1), here=(far, far)) == [0, 0]
+
+
 def test_yaws_are_seen_from_above():
     yaws = np.linspace(-3, 3, 7)
     upright = np.stack((np.cos(yaws / 2), 0 * yaws, 0 * yaws, np.sin(yaws / 2)), axis=1)
