@@ -43,6 +43,8 @@ def test_a_row_of_neighbours_does_not_become_one():
     assert merged([(0, 10), (0.9, 10), (1.8, 10), (2.7, 10)]) == [0, 0, 2, 2]
     # The best may be in the middle, and takes both sides.
     assert merged([(0.9, 10), (0, 10), (1.8, 10)]) == [0, 0, 0]
+    # Between two good ones, the better has it.
+    assert merged([(0, 10), (1.8, 10), (0.9, 10)]) == [0, 1, 0]
 
 
 def test_boxes_on_one_ray_that_overlap_are_one():
@@ -103,6 +105,13 @@ def inside(grid, sizes, yaws, places, grow: float, first: int) -> bool:
     along, across = cos[second] * x + sin[second] * y, cos[second] * y - sin[second] * x
     half = sizes[second] * grow / 2
     return bool(((np.abs(along) <= half[0]) & (np.abs(across) <= half[1])).any())
+
+
+def test_the_map_may_be_far_away():
+    # Float32 would round both places to half metres, and see 1.4 m between them.
+    far = 5_412_345.0
+    places = [(far + 0.24, far + 0.24), (far + 0.84, far + 0.84)]
+    assert merged(places, size=(0.1, 0.1), here=(far, far)) == [0, 0]
 
 
 def test_yaws_are_seen_from_above():

@@ -239,7 +239,7 @@ def test_a_track_that_is_seen_is_not_lost():
 
 @pytest.mark.parametrize(
     "period_s, moments, same",
-    [(0.5, 3, True), (0.5, 4, False), (0.05, 24, True), (0.05, 26, False), (2.0, 3, True)],
+    [(0.5, 3, True), (0.5, 4, False), (0.05, 24, True), (0.05, 26, False), (4.0, 3, True)],
 )
 def test_how_long_a_lost_track_is_matched(period_s: float, moments: int, same: bool):
     network = ToyNetwork()
