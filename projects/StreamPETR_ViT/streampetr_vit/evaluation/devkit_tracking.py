@@ -21,7 +21,7 @@ from unittest.mock import patch
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_tables import devkit_tables
-from streampetr_vit.evaluation.devkit_tracks import devkit_tracks, read_tracks
+from streampetr_vit.evaluation.devkit_tracks import Results, devkit_tracks, read_tracks
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.progress import Progress, progress
@@ -78,7 +78,7 @@ def evaluate_tracks(
     check_tracking_devkit()
     with _quiet():
         nusc = devkit_tables(records, scoring)
-        evaluation = _tracking_eval(nusc, devkit_tracks(results, records.tokens), records, names)
+        evaluation = _tracking_eval(nusc, results, records, names)
         counts = _counts(evaluation.tracks_gt)
         with _progress_of_thresholds(len(names) * (evaluation.cfg.num_thresholds + 1)):
             metrics, details = evaluation.evaluate()
@@ -92,7 +92,7 @@ def evaluate_tracks(
     return plain["summary"]
 
 
-def _tracking_eval(nusc: Any, predictions: Any, records: FrameRecords, names: Sequence[str]) -> Any:
+def _tracking_eval(nusc: Any, results: Results, records: FrameRecords, names: Sequence[str]) -> Any:
     """A devkit `TrackingEval` over exactly these samples and classes."""
     from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
@@ -106,7 +106,9 @@ def _tracking_eval(nusc: Any, predictions: Any, records: FrameRecords, names: Se
     class SampleListEval(TrackingEval):
         def __init__(self) -> None:
             self.verbose, self.output_dir, self.render_classes = False, "", None
+            # First: before there is a configuration, no box may be made.
             self.cfg = config_factory(CONFIG_NAME)
+            predictions = devkit_tracks(results, records.tokens)
             # A class that the data set does not have has no numbers.
             self.cfg.class_range = {name: self.cfg.class_range[name] for name in names}
             self.cfg.class_names = list(names)
