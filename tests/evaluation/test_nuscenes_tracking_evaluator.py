@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +19,10 @@ from hand_made_nuscenes import SCENES, VERSION, write_tables
 
 from streampetr_vit.data.nuscenes.catalog import load_split, open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecord
+from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation import NuScenesTrackingEvaluator, evaluate_tracks
-from streampetr_vit.structures import Detections, Tracks
+from streampetr_vit.structures import DatasetSpec, Detections, ObjectClass, Tracks
 from streampetr_vit.tracking.classes import OFFICIAL_NAMES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -51,10 +54,14 @@ def _truth(record: FrameRecord, ids: Change | None, number: int) -> dict[str, An
 
 
 def _run(
-    dataset: dict[str, Any], out: Path, ids: Change | None = None, tracker: str = "lineage"
+    dataset: dict[str, Any],
+    out: Path,
+    ids: Change | None = None,
+    tracker: str = "lineage",
+    spec: DatasetSpec | None = None,
 ) -> dict[str, dict[str, float]]:
-    evaluator = NuScenesTrackingEvaluator(dataset, out, tracker=tracker)
-    records = open_dataset(dataset, None)
+    evaluator = NuScenesTrackingEvaluator(dataset, out, tracker=tracker, spec=spec)
+    records = open_dataset(dataset, spec)
     evaluator.check(records.tokens)
     for number, record in enumerate(records):
         sample = {
@@ -123,13 +130,16 @@ def _first_cars(root: Path) -> list[int]:
 
 
 def test_same_numbers_as_the_main_of_the_devkit(
-    root: Path, perfect: tuple[Path, dict[str, float]], tmp_path: Path
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.tracking.evaluate import TrackingEval
 
+    root = tmp_path_factory.mktemp("one_scene")
+    write_tables(root, scenes=SCENES[:1], frames=6, boxes_per_class=2)
+    _run(_dataset(root), tmp_path)
     rng = np.random.default_rng(3)
-    content = json.loads((perfect[0] / "results_nusc.json").read_text())
+    content = json.loads((tmp_path / "tracking" / "results_nusc.json").read_text())
     for boxes in content["results"].values():
         boxes[:] = [box for box in boxes if rng.random() > 0.15]
         for box in boxes:
@@ -249,3 +259,48 @@ def test_memory_trackers_need_tracks_and_whole_scenes(root: Path, tmp_path: Path
     }
     with pytest.raises(InputError, match="has no tracks"):
         evaluator.process([sample], [output])
+
+
+def test_own_classes_are_scored_as_others(root: Path, tmp_path: Path) -> None:
+    vehicle = ObjectClass("vehicle", ["vehicle.car", "vehicle.truck"], scored_as="car")
+    spec = replace(NUSCENES, classes=(ObjectClass("animal", ["animal"]), vehicle))
+    numbers = _run(_dataset(root), tmp_path, spec=spec)["tracking"]
+    _assert_perfect(numbers)
+    assert "AMOTA_car" in numbers and "AMOTA_truck" not in numbers
+
+
+def test_a_class_without_true_boxes_is_named(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(root, copy)
+    _hide_buses(copy / VERSION)
+    with caplog.at_level(logging.INFO):
+        numbers = _run(_dataset(copy), tmp_path / "out")["tracking"]
+    _assert_perfect(numbers)
+    assert not any("bus" in name for name in numbers)
+    assert "No true boxes of bus" in caplog.text
+    text = (tmp_path / "out" / "tracking" / "metrics_summary.json").read_text()
+    assert "NaN" not in text and json.loads(text)["label_metrics"]["amota"]["bus"] is None
+
+
+def _hide_buses(folder: Path) -> None:
+    """Annotations without points are not scored."""
+    rows = {name: json.loads((folder / f"{name}.json").read_text()) for name in
+            ("category", "instance", "sample_annotation")}  # fmt: skip
+    bus = {row["token"] for row in rows["category"] if row["name"].startswith("vehicle.bus")}
+    buses = {row["token"] for row in rows["instance"] if row["category_token"] in bus}
+    for row in rows["sample_annotation"]:
+        if row["instance_token"] in buses:
+            row["num_lidar_pts"] = row["num_radar_pts"] = 0
+    (folder / "sample_annotation.json").write_text(json.dumps(rows["sample_annotation"]))
+
+
+def test_a_missing_package_is_found_before(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("nuscenes.eval.tracking")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "motmetrics", None)
+    with pytest.raises(InputError, match="extra tracking"):
+        NuScenesTrackingEvaluator(_dataset(root), tmp_path).check()

@@ -41,11 +41,20 @@ def test_detections_are_tracked_and_tracks_scored(
     assert again["label_metrics"] == summary["label_metrics"]
 
 
-def test_the_options_reach_the_tracker(data: tuple[Path, Path], tmp_path: Path) -> None:
-    track.main([*_words(*data, tmp_path), "--no-scores", "--score-threshold", "1.5"])
-    results = json.loads((tmp_path / "results_nusc.json").read_text())["results"]
-    assert len(results) == 5 and not any(results.values())
-    assert not (tmp_path / "metrics_summary.json").exists()
+@pytest.mark.parametrize(("words", "found"), [([], False), (["--score-threshold", "0.1"], True)])
+def test_the_options_reach_the_tracker(
+    data: tuple[Path, Path], tmp_path: Path, words: list[str], found: bool
+) -> None:
+    content = json.loads(data[1].read_text())
+    for boxes in content["results"].values():
+        for box in boxes:
+            box["detection_score"] = 0.2
+    path = tmp_path / "weak.json"
+    path.write_text(json.dumps(content))
+    track.main([*_words(data[0], path, tmp_path / "out"), "--no-scores", *words])
+    results = json.loads((tmp_path / "out" / "results_nusc.json").read_text())["results"]
+    assert len(results) == 5 and any(results.values()) == found
+    assert not (tmp_path / "out" / "metrics_summary.json").exists()
 
 
 @pytest.mark.parametrize(
