@@ -22,6 +22,7 @@ from streampetr_vit.inference.preparation import NoPictureError
 from streampetr_vit.inference.sinks import NuScenesResults, ObjectLines, Scene
 from streampetr_vit.inference.sources import Source
 from streampetr_vit.structures import Detections, Moment, Objects, Pose
+from streampetr_vit.structures.tracks import NO_ID, TRAIL_LENGTH, Tracks
 
 REFERENCE = Pose(np.array([0.9, 0.0, 1.8]), np.array([np.sqrt(0.5), 0, 0, -np.sqrt(0.5)]))
 
@@ -44,9 +45,13 @@ class FakePredictor:
     Args:
         dies_at: `detect` raises in the call of this number, counted from 0.
         on_bad_image: "raise" or "count".
+        tracks: whether the second object has no id, and the others have one.
     """
 
-    def __init__(self, dies_at: int | None = None, on_bad_image: str = "raise") -> None:
+    def __init__(
+        self, dies_at: int | None = None, on_bad_image: str = "raise", tracks: bool = False
+    ) -> None:
+        self.tracks = tracks
         self.dies_at, self._counts = dies_at, on_bad_image == "count"
         self.calls = 0
         self.reset()
@@ -99,6 +104,7 @@ class FakePredictor:
                 timestamp_s=moment.timestamp_s,
                 starts_scene=self.age == 1,
                 cameras=ready.cameras,
+                tracks=made_tracks(rng) if self.tracks else None,
             )
         ]
 
@@ -108,6 +114,15 @@ class FakePredictor:
 
     def load_state(self, path: Path) -> None:
         self.memory, self.age = map(int, path.read_text().split())
+
+
+def made_tracks(rng: np.random.Generator) -> Tracks:
+    """Of three objects: one with a long trail, none, and one with a short trail."""
+    trails = rng.uniform(-30, 30, (3, TRAIL_LENGTH, 2)) + (10.0, 1.0)
+    trails[1], trails[2, : -int(rng.integers(1, 4))] = np.nan, np.nan
+    ids = np.array([rng.integers(1, 90), NO_ID, rng.integers(90, 99)])
+    seen = ids != NO_ID
+    return Tracks(ids, rng.uniform(0, 20, 3) * seen, rng.uniform(0, 1, 3) * seen, trails)
 
 
 class PictureSink:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.structures import Camera, Detections, Moment, Objects, Pose, Rig
+from streampetr_vit.structures.tracks import NO_ID, TRAIL_LENGTH, Tracks
 
 SIZES = {"front": (320, 180), "left": (200, 200), "rear": (320, 180), "right": (200, 200)}
 YAWS_DEGREES = {"front": 0, "left": 90, "rear": 180, "right": -90}
@@ -78,3 +81,22 @@ def objects_of(
         starts_scene=starts_scene,
         cameras=moment.rig.names,
     )
+
+
+def tracked(number: int = 0) -> Objects:
+    """The same with ids: the car is number 7, 1.5 s old, the pedestrian has none.
+
+    The car stood 2 m further back on its way in each of the three moments before.
+    """
+    objects = found(number)
+    trails = np.full((2, TRAIL_LENGTH, 2), np.nan)
+    places = np.array([[12.0 - 2.0 * k, 3.0, 0.0] for k in (3, 2, 1, 0)])  # in the vehicle's frame
+    pose = objects.vehicle_to_world
+    trails[0, -4:] = (pose.rotation().apply(places) + pose.translation_m)[:, :2]
+    tracks = Tracks(
+        ids=np.array([7, NO_ID]),
+        ages_s=np.array([1.5, 0.0]),
+        scores=np.array([0.7, 0.0]),
+        trails_m=trails,
+    )
+    return replace(objects, tracks=tracks)

@@ -8,7 +8,13 @@ import numpy as np
 
 from streampetr_vit.structures import Detections, box_corners
 from streampetr_vit.visualization.camera_view import BoxStyle, with_styles
-from streampetr_vit.visualization.colors import EGO_COLOR, GRID_COLOR, class_colors
+from streampetr_vit.visualization.colors import (
+    BACKGROUND_COLOR,
+    EGO_COLOR,
+    GRID_COLOR,
+    Color,
+    class_colors,
+)
 from streampetr_vit.visualization.drawing import (
     FloatArray,
     Image,
@@ -19,6 +25,8 @@ from streampetr_vit.visualization.drawing import (
     draw_text,
     fill_polygon,
 )
+from streampetr_vit.visualization.labels import rectangles, write_labels
+from streampetr_vit.visualization.track_marks import TrackMarks
 
 RING_SPACINGS_M = (10.0, 20.0, 50.0, 100.0, 200.0)
 RING_SPACING_PX = 28
@@ -28,6 +36,11 @@ LEAST_SPEED_MPS = 0.5
 # of the rear axle.
 LIDAR_OUTLINE_M = np.array([(-0.9, -2.9), (0.9, -2.9), (0.9, 1.3), (0.0, 2.2), (-0.9, 1.3)])
 VEHICLE_OUTLINE_M = np.array([(-0.9, -0.8), (0.9, -0.8), (0.9, 2.6), (0.0, 3.4), (-0.9, 2.6)])
+MARKS_KEY = "lines: id   fill: class   tail: where it was"
+ID_FILL_OPACITY = 0.5  # the class is seen by the fill alone
+TRAIL_PX = 2
+_TITLES_PX = (260, 40)  # title and key
+_FAINTEST = 0.15  # of a trail's oldest part, as a share of its colour
 _FLOOR = (0, 2, 6, 4)  # numbers of `box_corners`: rear right, rear left, front left, front right
 
 
@@ -39,6 +52,7 @@ def draw_bird_eye_view(
     size_px: int = 720,
     forward: tuple[float, float] = (0.0, 1.0),
     outline_m: FloatArray = LIDAR_OUTLINE_M,
+    marks: TrackMarks | None = None,
 ) -> Image:
     """Draws range rings, the ego vehicle, and boxes with heading and velocity.
 
@@ -52,6 +66,7 @@ def draw_bird_eye_view(
             nuScenes it is y.
         outline_m: (k, 2) outline of the vehicle around the origin of the boxes' frame, to the
             right and forward.
+        marks: ids and trails of the predictions. Lines and trails have the colours of the ids.
 
     Returns:
         (size_px, size_px, 3) uint8 RGB.
@@ -65,10 +80,12 @@ def draw_bird_eye_view(
     draw_rings(image, range_m)
     # Columns: right and forward in the boxes' frame. Points are rows: (k, 2) @ (2, 2).
     to_pixels = np.array([[forward[1], forward[0]], [-forward[0], forward[1]]]) * scale
-    for detections, style in with_styles(predictions, truth):
+    for detections, style in with_styles(predictions, truth, marks):
         draw_boxes_from_above(image, detections, to_pixels, style, class_names)
     fill_polygon(image, middle + outline_m * scale, EGO_COLOR)
     draw_text(image, "BIRD'S-EYE VIEW", (8, 18))
+    if marks is not None:
+        draw_text(image, MARKS_KEY, (8, 34), scale=0.36)
     return image
 
 
@@ -112,12 +129,16 @@ def draw_boxes_from_above(
     middle = (len(image) - 1) / 2
     boxes = detections.boxes.double()
     floors = box_corners(boxes)[:, _FLOOR, :2].numpy()  # (n, 8, 3) -> (n, 4, 2)
+    fills = [style.color or colors[class_names[label]] for label in detections.labels]
+    if style.marks is not None:
+        draw_trails(image, style.marks, to_pixels)
     # The best come first: drawn from the last, so that strong ones lie on top.
     for index in reversed(range(len(detections))):
-        color = style.color or colors[class_names[detections.labels[index]]]
+        color = style.line_color(index, fills[index])
         outline = middle + floors[index] @ to_pixels  # (4, 2)
         if style.front_opacity > 0:
-            fill_polygon(image, outline, color, style.front_opacity)
+            opacity = ID_FILL_OPACITY if style.has_id(index) else style.front_opacity
+            fill_polygon(image, outline, fills[index], opacity)
         for start, end in zip(outline, np.roll(outline, -1, axis=0), strict=True):
             draw_line(image, start, end, color, style.thickness, style.dash_px)
         center, front = outline.mean(axis=0), outline[2:].mean(axis=0)
@@ -126,3 +147,32 @@ def draw_boxes_from_above(
         if np.isfinite(velocity).all() and np.hypot(*velocity) >= LEAST_SPEED_MPS:
             # The arrow is the way of one second.
             draw_arrow(image, center, center + velocity @ to_pixels, color)
+    named = [index for index in range(len(detections)) if style.has_id(index)]
+    # Without ages, which trails show: objects are close to each other here.
+    labels = [style.label(index, fills[index], with_age=False) for index in named]
+    write_labels(image, labels, rectangles(middle + floors[named] @ to_pixels), _TITLES_PX)
+
+
+def draw_trails(image: Image, marks: TrackMarks, to_pixels: FloatArray) -> None:
+    """Draws where objects were: lines in the colours of their ids, fading to the past.
+
+    Args:
+        image: (S, S, 3) uint8 RGB, drawn on.
+        marks: trails in the frame whose origin is in the middle.
+        to_pixels: as in `draw_boxes_from_above`.
+    """
+    middle = (len(image) - 1) / 2
+    places = middle + marks.trails_m[:, :, :2] @ to_pixels  # (n, T, 2)
+    for index in reversed(range(len(places))):
+        known = places[index][np.isfinite(places[index]).all(axis=1)]
+        color = marks.color(index, EGO_COLOR)
+        shares = np.linspace(_FAINTEST, 1.0, max(len(known) - 1, 0))
+        for start, end, share in zip(known[:-1], known[1:], shares, strict=True):
+            draw_line(image, start, end, _faded(color, share), TRAIL_PX)
+
+
+def _faded(color: Color, share: float) -> Color:
+    """A colour on its way to the background."""
+    parts = np.array(color) * share + np.array(BACKGROUND_COLOR) * (1 - share)
+    red, green, blue = np.round(parts).astype(int).tolist()
+    return red, green, blue

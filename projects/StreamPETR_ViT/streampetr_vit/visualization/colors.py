@@ -1,7 +1,8 @@
-"""One colour per class, for pictures and reports."""
+"""One colour per class and one per id, for pictures and reports."""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
@@ -26,6 +27,9 @@ MISSING_COLOR: Color = (34, 40, 50)
 GRID_COLOR: Color = (54, 63, 76)
 TEXT_COLOR: Color = (206, 214, 224)
 EGO_COLOR: Color = (235, 239, 245)
+# The golden section: hues of ids that follow each other are far apart, however many there are.
+_HUE_STEP = (5**0.5 - 1) / 2
+_SHADES = ((0.75, 1.0), (0.4, 1.0), (0.6, 0.8))  # saturation, value; in turn
 
 
 def class_colors(names: Sequence[str]) -> dict[str, Color]:
@@ -34,6 +38,14 @@ def class_colors(names: Sequence[str]) -> dict[str, Color]:
     unused = [color for name, color in CLASS_COLORS.items() if name not in names]
     others = cycle(unused or CLASS_COLORS.values())
     return {name: CLASS_COLORS[name] if name in CLASS_COLORS else next(others) for name in names}
+
+
+def id_color(track_id: int) -> Color:
+    """The colour of an id, the same in all pictures. Ids that differ by less than 20 look apart."""
+    saturation, value = _SHADES[track_id % len(_SHADES)]
+    parts = colorsys.hsv_to_rgb(track_id * _HUE_STEP % 1.0, saturation, value)
+    red, green, blue = (round(255 * part) for part in parts)
+    return red, green, blue
 
 
 def hex_color(color: Color) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -10,9 +12,10 @@ from streampetr_vit.visualization.bird_eye_view import VEHICLE_OUTLINE_M, draw_b
 from streampetr_vit.visualization.camera_grid import join_rows, rows_by_view
 from streampetr_vit.visualization.camera_panels import draw_camera, draw_missing
 from streampetr_vit.visualization.camera_shots import CameraShot, camera_shots
-from streampetr_vit.visualization.camera_view import PREDICTION_STYLE
+from streampetr_vit.visualization.camera_view import with_styles
 from streampetr_vit.visualization.drawing import Image
 from streampetr_vit.visualization.sheet import compose
+from streampetr_vit.visualization.track_marks import TrackMarks
 
 
 def draw_moment(
@@ -26,7 +29,8 @@ def draw_moment(
 
     Args:
         moment: with straight pictures, see `camera_shots`. A camera without one is a dark panel.
-        objects: of this moment, in any frame.
+        objects: of this moment, in any frame. Where a tracker was at work, ids, ages and trails are
+            drawn.
         score_threshold: weaker objects are left out.
         range_m: half the width of the view from above, which is in the frame of the vehicle.
         panel_width: width of the widest camera picture, pixels; all are of one height.
@@ -39,8 +43,9 @@ def draw_moment(
     """
     found = objects[objects.scores >= score_threshold]
     widths = _panel_widths(moment.rig, panel_width)
+    marks = TrackMarks.in_vehicle(found)
     panels = {
-        shot.camera.name: _panel(shot, found, widths[shot.camera.name])
+        shot.camera.name: _panel(shot, found, marks, widths[shot.camera.name])
         for shot in camera_shots(moment)
     }
     rows = [[panels[camera.name] for camera in row] for row in rows_by_view(moment.rig)]
@@ -52,6 +57,7 @@ def draw_moment(
         size_px=cameras.shape[0],  # as high as the cameras beside it
         forward=(1.0, 0.0),
         outline_m=VEHICLE_OUTLINE_M,
+        marks=marks,
     )
     count = f"{len(found)} object{'s' * (len(found) != 1)} of score {score_threshold:.2f} and more"
     header = [moment.scene, f"{moment.timestamp_s:.2f} s", count]
@@ -67,13 +73,13 @@ def _panel_widths(rig: Rig, panel_width: int) -> dict[str, int]:
     return {name: max(1, round(panel_width * share / widest)) for name, share in shares.items()}
 
 
-def _panel(shot: CameraShot, found: Objects, panel_width: int) -> Image:
+def _panel(shot: CameraShot, found: Objects, marks: TrackMarks | None, panel_width: int) -> Image:
     camera = shot.camera
     if shot.image is None:
         return draw_missing(camera.name, camera.width, camera.height, panel_width)
     # From the frame of the detections: boxes keep the tilt that they have on the vehicle.
     matrix = shot.vehicle_to_image() @ found.reference_to_vehicle.matrix()
-    boxes = [(found.detections.to("cpu"), PREDICTION_STYLE)]
+    boxes = with_styles(found.detections, None, marks)
     names = found.spec.class_names
     return draw_camera(shot.image, matrix, camera.name, boxes, names, panel_width)
 
@@ -83,4 +89,4 @@ def _in_vehicle(objects: Objects) -> Detections:
     there = objects.to("vehicle")
     columns = (there.centers, there.sizes, there.yaws[:, None], there.velocities)
     boxes = torch.from_numpy(np.concatenate(columns, axis=1))  # (n, 9)
-    return Detections(boxes, objects.detections.scores, objects.detections.labels)
+    return replace(objects.detections, boxes=boxes)

@@ -1,7 +1,9 @@
 """What a recording for rerun's viewer holds.
 
 Entities: /world, whose origin is where the vehicle stands in the first moment; /world/vehicle,
-which moves in it; the cameras, boxes and velocities below the vehicle; the way that it went.
+which moves in it; the cameras, boxes and velocities below the vehicle; the way that it went. Where
+a tracker was at work, boxes have the colours and labels of their ids, and /world/trails is where
+they were, on the ground.
 Needs the package rerun, whose own value types (Quaternion, ClassId) do not work with numpy 1: it
 gets plain arrays.
 """
@@ -18,12 +20,14 @@ import rerun as rr
 
 from streampetr_vit.structures import Moment, Objects, Pose
 from streampetr_vit.structures.rigid import as_pose
+from streampetr_vit.structures.tracks import NO_ID
 from streampetr_vit.visualization.bird_eye_view import LEAST_SPEED_MPS, VEHICLE_OUTLINE_M
 from streampetr_vit.visualization.camera_shots import CameraShot, camera_shots
-from streampetr_vit.visualization.colors import EGO_COLOR, class_colors
+from streampetr_vit.visualization.colors import EGO_COLOR, class_colors, id_color
 from streampetr_vit.visualization.encoding import encode_jpeg
 from streampetr_vit.visualization.rerun_layout import (
     OBJECTS,
+    TRAILS,
     TRAJECTORY,
     VEHICLE,
     VELOCITIES,
@@ -31,6 +35,7 @@ from streampetr_vit.visualization.rerun_layout import (
     camera_entity,
     layout,
 )
+from streampetr_vit.visualization.track_marks import ground_trails, track_text
 
 FRAME, TIME = "frame", "time"  # timelines
 IMAGE_PLANE_M = 1.5  # before the camera, where the 3D view shows its picture
@@ -87,7 +92,7 @@ class RerunContent:
         # Viewers have float32, which cannot tell the metres of a map from each other.
         self._origin_m = pose.translation_m.copy()
         self._with_dates = moment.timestamp_s >= EARLIEST_EPOCH_S
-        self._way = Way()
+        self._way, self._has_trails = Way(), False
         views, classes = layout(moment.rig), _classes(objects.spec.class_names)
         # Last: one that is dropped without `end` may block the next one for ever.
         self._stream = rr.RecordingStream(application)
@@ -108,7 +113,9 @@ class RerunContent:
         self._way.add(place)
         for shot in shots:
             self._log_camera(shot)
-        self._log_objects(objects[objects.scores >= self._score_threshold].to("vehicle"))
+        found = objects[objects.scores >= self._score_threshold]
+        self._log_objects(found.to("vehicle"))
+        self._log_trails(found)
         # Otherwise moments pile up in memory where the disk is slower.
         self._stream.flush(blocking=True)
 
@@ -153,7 +160,7 @@ class RerunContent:
     def _log_objects(self, objects: Objects) -> None:
         """Boxes and velocities in the frame of the vehicle."""
         labels = objects.detections.labels.cpu().numpy().astype(np.uint16)
-        names = zip(objects.names, objects.scores, strict=True)
+        colors = _colors(objects)
         half_yaws = objects.yaws / 2
         zeros = np.zeros_like(half_yaws)
         boxes = rr.Boxes3D(
@@ -161,7 +168,8 @@ class RerunContent:
             half_sizes=objects.sizes / 2,
             quaternions=np.stack((zeros, zeros, np.sin(half_yaws), np.cos(half_yaws)), axis=1),
             class_ids=labels,
-            labels=[f"{name.replace('_', ' ')} {score:.2f}" for name, score in names],
+            labels=_texts(objects),
+            colors=colors,
         )
         self._log(OBJECTS, boxes)
         moves = np.hypot(*objects.velocities.T) >= LEAST_SPEED_MPS  # False for NaN
@@ -169,8 +177,26 @@ class RerunContent:
             origins=objects.centers[moves],
             vectors=np.pad(objects.velocities[moves], ((0, 0), (0, 1))),  # the way of one second
             class_ids=labels[moves],
+            colors=None if colors is None else colors[moves],
         )
         self._log(VELOCITIES, arrows)
+
+    def _log_trails(self, objects: Objects) -> None:
+        """Where the objects were, in the world."""
+        trails = ground_trails(objects)  # (n, T, 3)
+        self._has_trails |= trails is not None
+        if not self._has_trails:
+            return
+        # A frame without a picture has no tracks. Nothing would stay where it was.
+        places = np.zeros((0, 1, 3)) if trails is None else trails - self._origin_m
+        lines = [line[np.isfinite(line).all(axis=1)] for line in places]
+        long = [row for row, line in enumerate(lines) if len(line) > 1]
+        strips = rr.LineStrips3D(
+            [lines[row] for row in long],
+            colors=[id_color(int(objects.ids[row])) for row in long],
+            radii=_LINE_M,
+        )
+        self._log(TRAILS, strips)
 
     def _log(self, entity: str, *what: rr.AsComponents) -> None:
         self._stream.log(entity, what[0], *what[1:], strict=True)
@@ -193,6 +219,28 @@ def _classes(names: Sequence[str]) -> rr.AnnotationContext:
         entries.append({"class_id": label, "class_description": described})
     kind = rr.components.AnnotationContextBatch([]).as_arrow_array().type
     return rr.AnnotationContext(pa.array([entries], kind))
+
+
+def _texts(objects: Objects) -> list[str]:
+    """Class and score of each object, behind id and age where it has an id."""
+    columns = zip(objects.names, objects.scores, objects.ids, objects.ages_s, strict=True)
+    return [
+        f"{'' if track == NO_ID else track_text(int(track), age) + ' '}"
+        f"{name.replace('_', ' ')} {score:.2f}"
+        for name, score, track, age in columns
+    ]
+
+
+def _colors(objects: Objects) -> np.ndarray | None:
+    """(n, 3) uint8, by ids, or by classes where there is none; None without a tracker."""
+    if objects.tracks is None:
+        return None
+    of_class = class_colors(objects.spec.class_names)
+    colors = [
+        of_class[name] if track == NO_ID else id_color(int(track))
+        for name, track in zip(objects.names, objects.ids, strict=True)
+    ]
+    return np.array(colors, np.uint8).reshape(-1, 3)
 
 
 def _outline() -> rr.LineStrips3D:

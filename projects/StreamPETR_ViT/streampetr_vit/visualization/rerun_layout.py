@@ -13,6 +13,7 @@ TRAJECTORY = "/world/trajectory"
 VEHICLE = "/world/vehicle"
 OBJECTS = "/world/vehicle/objects"
 VELOCITIES = "/world/vehicle/velocities"
+TRAILS = "/world/trails"
 
 
 def camera_entity(name: str) -> str:

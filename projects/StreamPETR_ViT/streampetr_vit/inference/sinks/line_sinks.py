@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streampetr_vit.evaluation.result_format import result_line, write_result_lines
 from streampetr_vit.files import replacing
 from streampetr_vit.inference.sinks.base import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile, lines_of
 from streampetr_vit.structures import Moment, Objects
 from streampetr_vit.structures.rig_file import plain_pose
+from streampetr_vit.structures.tracks import NO_ID
 
 
 class LineSink(ABC):
@@ -117,7 +120,10 @@ class NuScenesResults(LineSink):
 
 
 def plain_frame(moment: Moment, objects: Objects) -> dict[str, Any]:
-    """A frame as objects.jsonl has it: metres, metres per second, radians, seconds."""
+    """A frame as objects.jsonl has it: metres, metres per second, radians, seconds.
+
+    Objects have an id and its age where a tracker was at work; both are None where it gave none.
+    """
     found = objects.to("vehicle") if objects.frame != "vehicle" else objects
     columns = {
         "name": found.names.tolist(),
@@ -127,6 +133,10 @@ def plain_frame(moment: Moment, objects: Objects) -> dict[str, Any]:
         "yaw": found.yaws.tolist(),
         "velocity": found.velocities.tolist(),
     }
+    if found.tracks is not None:
+        has_id = found.ids != NO_ID
+        columns["id"] = np.where(has_id, found.ids, None).tolist()
+        columns["age_s"] = np.where(has_id, found.ages_s, None).tolist()
     return {
         "scene": moment.scene,
         "frame": moment.name,
