@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def test_true_boxes_are_those_of_tracked_classes_with_points(records: FrameRecor
         np.testing.assert_allclose(steps, steps[:1].repeat(len(steps), axis=0), atol=1e-6)
     near = true_boxes(frames, tracked_kinds(records.spec), 15.0)
     assert 0 < len(near) < len(true)
+
+
+@pytest.mark.parametrize(
+    ("kind", "forward_m", "count"),
+    # The lidar is 0.94 m in front of the vehicle's origin.
+    [("car", 49.0, 1), ("car", 49.1, 0), ("pedestrian", 39.0, 1), ("pedestrian", 39.1, 0)],
+)
+def test_range_of_a_class(records: FrameRecords, kind: str, forward_m: float, count: int) -> None:
+    record = replace(
+        records[0],
+        gt_boxes=np.array([[0.0, forward_m, *[0.0] * 7]]),
+        gt_labels=np.array([records.spec.class_names.index(kind)]),
+        num_lidar_pts=np.ones(1, np.int32),
+        num_radar_pts=np.zeros(1, np.int32),
+        instance=np.zeros(1, np.int32),
+    )
+    assert len(true_boxes([record], tracked_kinds(records.spec), RANGE_M)) == count
 
 
 def test_predicted_boxes_are_where_true_ones_are(records: FrameRecords) -> None:

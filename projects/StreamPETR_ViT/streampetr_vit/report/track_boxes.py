@@ -13,6 +13,7 @@ from streampetr_vit.data.annotations import has_points
 from streampetr_vit.data.nuscenes.records import FrameRecord, FrameRecords
 from streampetr_vit.evaluation.tracking_files import check_tracked
 from streampetr_vit.report.frames import Results
+from streampetr_vit.structures import Pose
 
 FloatArray = NDArray[np.float64]
 
@@ -84,16 +85,25 @@ def true_boxes(
         kinds: class name -> what it is tracked as, see `tracked_kinds`.
         range_m: how far from the lidar, ahead and to the sides.
     """
-    of_label = np.array([kinds.get(name, "") for name in frames[0].spec.class_names])
+    spec = frames[0].spec
+    of_label = np.array([kinds.get(name, "") for name in spec.class_names])
+    limits = np.array([entry.range_m for entry in spec.classes], dtype=np.float64)
     rows: list[_Row] = []
     for number, record in enumerate(frames):
         seen = has_points(record.num_lidar_pts, record.num_radar_pts)
         near = np.abs(record.gt_boxes[:, :2]).max(axis=1, initial=0.0) <= range_m
-        kept = np.flatnonzero(seen & near & (record.gt_labels >= 0))
-        kept = kept[of_label[record.gt_labels[kept]] != ""]
-        names, labels = record.instance[kept].tolist(), of_label[record.gt_labels[kept]].tolist()
-        places = _to_world(record, record.gt_boxes[kept, :3])
-        for name, kind, place in zip(names, labels, places, strict=True):
+        known = np.flatnonzero(seen & near & (record.gt_labels >= 0))
+        on_vehicle = _moved(record.gt_boxes[known, :3], record.lidar_to_ego)
+        labels = record.gt_labels[known]
+        # In the vehicle's xy plane, from its origin: as the metric measures the range.
+        counted = np.hypot(on_vehicle[:, 0], on_vehicle[:, 1]) <= limits[labels]
+        kept = counted & (of_label[labels] != "")
+        columns = (
+            record.instance[known][kept].tolist(),
+            of_label[labels[kept]].tolist(),
+            _moved(on_vehicle[kept], record.ego_to_global),
+        )
+        for name, kind, place in zip(*columns, strict=True):
             rows.append((number, str(name), kind, place[:2], 1.0))
     return _columns(rows)
 
@@ -168,10 +178,8 @@ def _worth(true: TrackBoxes) -> tuple[bool, int, int]:
     return can_be_read, moving if can_be_read else -len(names), len(names)
 
 
-def _to_world(record: FrameRecord, place: FloatArray) -> FloatArray:
-    for pose in (record.lidar_to_ego, record.ego_to_global):
-        place = pose.rotation().apply(place) + pose.translation_m
-    return place
+def _moved(places: FloatArray, pose: Pose) -> FloatArray:
+    return pose.rotation().apply(places) + pose.translation_m
 
 
 def _from_world(record: FrameRecord, place: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ from streampetr_vit.report.track_boxes import (
     true_boxes,
 )
 from streampetr_vit.report.track_matches import MATCH_DISTANCE_M, Pairs, matched, partners, switches
-from streampetr_vit.tracking.classes import tracked_kinds
+from streampetr_vit.tracking.classes import OFFICIAL_NAMES, tracked_kinds
 from streampetr_vit.visualization.colors import Color
 from streampetr_vit.visualization.drawing import Image
 from streampetr_vit.visualization.trails_from_above import (
@@ -56,7 +56,9 @@ def draw_tracks(
     Raises:
         InputError: a box of another form.
     """
-    kinds = tracked_kinds(records.spec)
+    # Results have official classes only.
+    all_kinds = tracked_kinds(records.spec)
+    kinds = {name: kind for name, kind in all_kinds.items() if kind in OFFICIAL_NAMES}
     windows = chosen_windows(records, kinds, range_m, count)
     if not windows:
         return None
