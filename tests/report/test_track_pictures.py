@@ -17,12 +17,19 @@ from made_tracks import made_tracks, tracked_box
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.report import track_boxes
+from streampetr_vit.report import track_boxes, track_pictures
 from streampetr_vit.report.page import PictureGroup
-from streampetr_vit.report.track_boxes import chosen_windows, predicted_boxes, true_boxes
+from streampetr_vit.report.track_boxes import (
+    TrackBoxes,
+    chosen_windows,
+    predicted_boxes,
+    true_boxes,
+)
 from streampetr_vit.report.track_pictures import draw_tracks
+from streampetr_vit.structures import DatasetSpec, ObjectClass
 from streampetr_vit.tracking.classes import tracked_kinds
 from streampetr_vit.visualization.encoding import encode_jpeg
+from streampetr_vit.visualization.trails_from_above import EgoPath, TrailPanel
 
 SCENES = ["scene-0", "scene-1", "scene-2"]
 CLASSES = ("car", "pedestrian", "barrier")
@@ -151,23 +158,93 @@ def test_windows_of_the_scenes_where_most_objects_move(
 ) -> None:
     kinds = tracked_kinds(records.spec)
     alone = records.select_scenes([records[6].scene_name])
-    assert [w.first for w in chosen_windows(alone, kinds, RANGE_M, 2)] == [0]
-    # The two ends of a scene that is alone; the end of six frames is too short for more.
+    (whole,) = chosen_windows(alone, kinds, RANGE_M, 2)
+    assert whole.first == 0 and len(whole.frames) == 6
+    # The two ends of a scene that is alone.
     monkeypatch.setattr(track_boxes, "LONGEST_WINDOW", 3)
     monkeypatch.setattr(track_boxes, "_FEWEST_FRAMES", 3)
     windows = chosen_windows(alone, kinds, RANGE_M, 2)
     assert sorted(w.first for w in windows) == [0, 3] and {len(w.frames) for w in windows} == {3}
-    chosen = chosen_windows(records, kinds, RANGE_M, 3)
-    assert {w.frames[0].scene_name for w in chosen} == set(records.scene_names)
-    # No object can be told from another in a crowd.
-    monkeypatch.setattr(track_boxes, "LONGEST_WINDOW", 20)
-    worth = {
-        number: track_boxes._worth(true_boxes(_frames(records, number), kinds, RANGE_M))
-        for number in range(3)
-    }
-    monkeypatch.setattr(track_boxes, "_MOST_OBJECTS", 3)
-    crowd = track_boxes._worth(true_boxes(_frames(records), kinds, RANGE_M))
-    assert crowd < min(worth.values()) and crowd[0] is False
+    # Two windows of each scene, in their order.
+    values = iter(
+        [(True, 1, 9), (True, 6, 9), (True, 5, 9), (True, 4, 9), (True, 2, 9), (True, 3, 9)]
+    )
+    monkeypatch.setattr(track_boxes, "_worth", lambda _: next(values))
+    names = records.scene_names
+    found = chosen_windows(records, kinds, RANGE_M, 4)
+    assert [(names.index(w.frames[0].scene_name), w.first) for w in found] == [
+        *((0, 3), (1, 0), (2, 3)),
+        (1, 3),
+    ]
+    # What is left over at the end is too short to show a way.
+    monkeypatch.setattr(track_boxes, "LONGEST_WINDOW", 4)
+    monkeypatch.setattr(track_boxes, "_worth", lambda _: (True, 1, 1))
+    assert [w.first for w in chosen_windows(alone, kinds, RANGE_M, 2)] == [0]
+
+
+def _ways(count: int, length_m: float) -> TrackBoxes:
+    ids = np.repeat([f"{k}" for k in range(count)], 2)
+    places = np.stack((np.tile([0.0, length_m], count), np.zeros(2 * count)), axis=1)
+    frames, kinds = np.tile([0, 1], count), np.full(2 * count, "car")
+    return TrackBoxes(frames, ids, kinds, places, np.ones(2 * count))
+
+
+def test_objects_that_move_are_worth_more_and_crowds_less() -> None:
+    # From best to worst.
+    ways = [_ways(5, 3.0), _ways(4, 3.0), _ways(30, 1.0), _ways(5, 1.0), _ways(31, 9.0)]
+    ways.append(_ways(40, 9.0))
+    worth = [track_boxes._worth(way) for way in ways]
+    assert worth == sorted(worth, reverse=True) and len(set(worth)) == len(worth)
+
+
+def test_colours_and_labels(records: FrameRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the objects, in both panels; red for a second id, grey for no object."""
+    drawn: list[tuple[TrailPanel, TrailPanel]] = []
+
+    def draw_trail_panels(panels: tuple[TrailPanel, TrailPanel], ego: EgoPath) -> np.ndarray:
+        assert len(ego.places_m) == len(ego.headings) == 6
+        drawn.append(panels)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(track_pictures, "draw_trail_panels", draw_trail_panels)
+    alone = records.select_scenes([records[0].scene_name])
+    results = made_tracks(alone)
+    frames = _frames(alone)
+    first, *_ = (box["tracking_id"] for box in results[frames[0].token])
+    for record in frames[:2]:
+        (box,) = (box for box in results[record.token] if box["tracking_id"] == first)
+        box["tracking_id"] = "a name that is too long"
+    for record in frames[3:5]:
+        results[record.token].append(tracked_box(record, np.array([0, 40.0, 0]), "f", "car", 0.9))
+    _draw(alone, results)
+    ((true, found),) = drawn
+    colors = [trail.color for trail in true.trails]
+    assert len(set(colors)) == 4 and [trail.label for trail in true.trails] == list("1234")
+    there = {tuple(trail.places_m[-1].round(3)): trail.color for trail in true.trails}
+    by_label = {trail.label: trail for trail in found.trails}
+    assert by_label["o long"].color == track_pictures.OTHER_ID_COLOR not in colors
+    assert by_label[""].color == track_pictures.FALSE_COLOR
+    assert found.trails[-1].label == ""  # below all others
+    others = [trail for label, trail in by_label.items() if label not in ("o long", "")]
+    assert len(others) == 4
+    for trail in others:
+        assert trail.color == there[tuple(trail.places_m[-1].round(3))]
+    # The object has its new id from the third frame on.
+    np.testing.assert_allclose(found.rings_m, by_label[first].places_m[:1])
+
+
+def test_own_classes_are_shown_as_the_official_ones_that_they_are_tracked_as(
+    tmp_path: Path,
+) -> None:
+    van = ObjectClass("van", ["van"], scored_as="car")
+    spec = DatasetSpec([van, ObjectClass("animal", ["animal"])], cameras=["front"])
+    write_tables(tmp_path, ["a"], frames=3, boxes_per_class=1, layout=Layout(spec))
+    records = load_split(tmp_path, VERSION, ["a"], spec=spec)
+    results = made_tracks(records)
+    for boxes in results.values():  # as an evaluation writes them
+        boxes[:] = [box for box in boxes if box["tracking_name"] == "car"]
+    (caption,) = _draw(records, results).pictures
+    assert ": 1 of 1 true objects have an id" in caption
 
 
 def test_no_picture_without_true_tracks(records: FrameRecords) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
+from streampetr_vit.visualization.colors import EGO_COLOR
 from streampetr_vit.visualization.drawing import Image
 from streampetr_vit.visualization.trails_from_above import (
     EgoPath,
@@ -95,6 +97,15 @@ def test_the_first_trail_lies_on_top() -> None:
     image = _draw(above, below)
     assert (np.abs(image.astype(int) - RED).max(axis=2) < 90).sum() > 5
     assert not (np.abs(image.astype(int) - BLUE).max(axis=2) < 90).any()
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.8, 2.0, -1.5])
+def test_the_car_looks_to_the_right(angle: float) -> None:
+    ego = _ego(0.0, (float(np.cos(angle)), float(np.sin(angle))))
+    image = _draw(_trail((0, 0)), ego=ego)[100:300, 100:300]  # without the title and the scale
+    (x, y), (x_car, y_car) = _middle(image, RED), _middle(image, EGO_COLOR)
+    # Its middle is 0.9 m in front of the rear axle.
+    assert 10 < x_car - x < 35 and abs(y_car - y) < 3
 
 
 def test_a_car_that_turned_round_and_no_trails() -> None:
