@@ -31,8 +31,8 @@ from streampetr_vit.inference.sinks.base import Scene
 from streampetr_vit.inference.sinks.building import SINK_NAMES, SinkOptions, build_sinks
 from streampetr_vit.inference.sources import FolderSource, NuScenesSource, Source
 from streampetr_vit.progress import Progress
-from streampetr_vit.tracking.building import TRACKER_NAMES
 from streampetr_vit.texts import name_list
+from streampetr_vit.tracking.building import TRACKER_NAMES
 
 EXAMPLES = """
 examples:

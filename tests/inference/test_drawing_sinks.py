@@ -87,8 +87,9 @@ def test_sinks_of_words_come_once_each(tmp_path: Path) -> None:
     assert [sink.outputs()[0].name for sink in sinks] == [
         "objects.jsonl",
         "results_nusc.json",
+        "tracking_nusc.json",
         "videos",
         "pictures",
         "rerun",
     ]
-    assert [sink.can_append for sink in sinks] == [True, True, False, True, False]
+    assert [sink.can_append for sink in sinks] == [True, True, True, False, True, False]

@@ -15,11 +15,14 @@ from played_drive import FakePredictor, Killed, files_in, made_tracks
 from test_drawing_sinks import draw, frames_of
 
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.inference.sinks import ObjectLines, Scene
+from streampetr_vit.errors import InputError
+from streampetr_vit.inference.sinks import ObjectLines, Scene, TrackingResults
+from streampetr_vit.inference.sinks.building import check_sinks
 from streampetr_vit.inference.sinks.replay_log import ReplayLog
 from streampetr_vit.inference.sources import FolderSource
 from streampetr_vit.structures import Moment, Objects
 from streampetr_vit.structures.tracks import NO_ID, Tracks
+from streampetr_vit.tracking.classes import tracked_kinds
 
 SCENE = Scene(0, "a", 9)
 
@@ -163,3 +166,62 @@ def test_tracks_for_tests_have_each_kind() -> None:
     tracks = made_tracks(np.random.default_rng(0))
     assert tracks.ids[1] == NO_ID and np.isnan(tracks.trails_m[1]).all()
     assert np.isfinite(tracks.trails_m[0]).all() and np.isnan(tracks.trails_m[2, 0]).all()
+
+
+def test_tracking_results_are_in_the_official_form(source: FolderSource, tmp_path: Path) -> None:
+    draw(source, tmp_path, FakePredictor(tracks=True), "tracking")
+    content = json.loads((tmp_path / "tracking_nusc.json").read_text())
+    assert content["meta"]["use_camera"] is True and content["meta"]["use_lidar"] is False
+    frames = detected(source)
+    assert list(content["results"]) == [moment.name for moment, _ in frames]
+    records = [record for found in content["results"].values() for record in found]
+    assert 0 < len(records) < 2 * len(frames)  # the second of three objects has no id
+    tracked = tracked_kinds(NUSCENES)
+    for moment, objects in frames:
+        there = objects.to("world")
+        for record in content["results"][moment.name]:
+            (row,) = np.flatnonzero(objects.ids == int(record["tracking_id"]))
+            np.testing.assert_allclose(record["translation"], there.centers[row])
+            assert record["tracking_score"] == objects.tracks.scores[row]
+            assert record["tracking_name"] == tracked[objects.names[row]]
+            assert record["sample_token"] == moment.name
+
+
+def test_the_rows_of_tracking_results_are_those_in_range(
+    source: FolderSource, tmp_path: Path
+) -> None:
+    """The first object is too far away for its class."""
+    moment, objects = detected(source)[0]
+    boxes = objects.detections.boxes.clone()
+    boxes[0, 0] = 500.0
+    labels = torch.zeros_like(objects.detections.labels)
+    far = replace(objects, detections=replace(objects.detections, boxes=boxes, labels=labels))
+    sink = TrackingResults(tmp_path / "tracking_nusc.json", tmp_path)
+    (records,) = json.loads(f"{{{sink.line(moment, far)}}}").values()
+    assert [record["tracking_id"] for record in records] == [str(objects.ids[2])]
+
+
+def test_tracking_results_without_a_tracker_are_refused(
+    source: FolderSource, tmp_path: Path
+) -> None:
+    moment, objects = detected(source, tracks=False)[0]
+    sink = TrackingResults(tmp_path / "tracking_nusc.json", tmp_path)
+    with pytest.raises(InputError, match="000000: its objects have no ids, and tracking_nusc.json"):
+        sink.line(moment, objects)
+    assert sink.line(moment, objects[:0]) == '"000000": []'  # all pictures are broken
+    with pytest.raises(InputError, match=r"--write tracking needs objects with ids: add --tracker"):
+        check_sinks(["json", "tracking"], None)
+    for names, tracker in ((["json", "tracking"], "greedy"), (["json", "video"], None)):
+        check_sinks(names, tracker)
+
+
+def test_the_devkit_reads_tracking_results(source: FolderSource, tmp_path: Path) -> None:
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.common.loaders import load_prediction
+    from nuscenes.eval.tracking.data_classes import TrackingBox
+
+    config_factory("tracking_nips_2019")  # it tells the boxes which classes there are
+    draw(source, tmp_path, FakePredictor(tracks=True), "tracking")
+    boxes, meta = load_prediction(str(tmp_path / "tracking_nusc.json"), 500, TrackingBox)
+    assert meta["use_camera"] and len(boxes.all) > 0
+    assert boxes.sample_tokens == [moment.name for moment, _ in detected(source)]

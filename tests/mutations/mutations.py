@@ -89,6 +89,8 @@ PANELS = (
 RECORDED = ("checkpoint/test_settings.py",)
 USUAL = ("data/test_typical.py",)
 ERRORS = ("engine/test_errors.py",)
+GREEDY = ("tracking/test_greedy.py", "tracking/test_matching.py", "parity/test_parity_tracker.py")
+TRAILS = ("tracking/test_trails.py",)
 MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
 MUTATIONS = (
@@ -915,5 +917,23 @@ MUTATIONS = (
         "row.sort(key=lambda camera: -camera",
         "row.sort(key=lambda camera: camera",
         PANELS,
+    ),
+    # tracking: the published trackers
+    Mutation("tracking/greedy.py", "distances <= self", "distances < self", GREEDY),
+    Mutation("tracking/greedy.py", "seen.scores >= self", "seen.scores > self", GREEDY),
+    Mutation("tracking/greedy.py", "lost.ages < self", "lost.ages <= self", GREEDY),
+    Mutation("tracking/greedy.py", "lost.last_seen_s < self", "lost.first_seen_s < self", GREEDY),
+    Mutation("tracking/greedy.py", "rows[~good]])", "rows[:0]])", GREEDY),
+    Mutation("tracking/greedy.py", "next_id=begun.next_id", "next_id=table.next_id", GREEDY),
+    Mutation("tracking/sightings.py", "tracks.actives + 1", "tracks.actives", GREEDY),
+    Mutation("tracking/sightings.py", "* tracks.lags_s[:, None]", "* 0.5", GREEDY),
+    Mutation("tracking/matching.py", "row != last and ", "", GREEDY),
+    Mutation("tracking/matching.py", "_FORBIDDEN = 1e18", "_FORBIDDEN = 1e3", GREEDY),
+    Mutation("tracking/trails.py", "_STEP_S = 0.24", "_STEP_S = 0.0", TRAILS),
+    Mutation(
+        "tracking/trails.py",
+        "trails[:, -1] = centers_m\n    return trails, np.where",
+        "return trails, np.where",
+        TRAILS,
     ),
 )

@@ -8,6 +8,7 @@ else is left out, so the tests read the subset and the full files alike.
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -31,6 +32,7 @@ KEPT = {
     "rope": 2,
     "transforms": 1,
     "gridmask": 1,
+    "tracker": 6,
 }
 
 # Kinds whose gradient of the pictures is left out: noise that does not compress.
@@ -159,13 +161,24 @@ def save_compressed(data: dict[str, Any], path: Path) -> None:
     plain.unlink()
 
 
+def save_runs(data: dict[str, Any], count: int, path: Path) -> None:
+    """A file of trackers with the first `count` frames of all runs."""
+    runs = [run | {"outputs": run["outputs"][:count]} for run in data["runs"]]
+    short = data | {"frames": data["frames"][:count], "runs": runs}
+    path.write_text(json.dumps(short, separators=(",", ":")))
+
+
 def main(folder: Path) -> None:
     golden.COMMITTED_SUBSET.mkdir(exist_ok=True)
-    for old in golden.COMMITTED_SUBSET.glob("*.pt"):
+    for old in golden.files_in(golden.COMMITTED_SUBSET):
         old.unlink()
     for kind in (kind for kind in golden.COVERED if kind not in golden.NOT_IN_SUBSET):
         written = []
-        for path in (path for path in folder.glob("*.pt") if golden.kind_of(path) == kind):
+        for path in (path for path in golden.files_in(folder) if golden.kind_of(path) == kind):
+            if path.suffix == ".json":
+                written.append(golden.COMMITTED_SUBSET / path.name)
+                save_runs(golden.load_json(path), KEPT[kind], written[-1])
+                continue
             data = golden.load(path)
             if kind in KEPT:
                 data = shorten(data, KEPT[kind])

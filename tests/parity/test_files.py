@@ -37,7 +37,7 @@ def test_a_file_of_no_kind_or_of_two_is_found(
 
 
 def test_the_committed_subset_is_compact_and_has_every_covered_kind() -> None:
-    files = sorted(golden.COMMITTED_SUBSET.glob("*.pt"))
+    files = golden.files_in(golden.COMMITTED_SUBSET)
     assert {golden.kind_of(path) for path in files} == set(golden.COVERED) - set(
         golden.NOT_IN_SUBSET
     )

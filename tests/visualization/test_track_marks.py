@@ -40,6 +40,7 @@ def test_labels_are_short() -> None:
 def test_ids_that_follow_each_other_look_apart() -> None:
     colors = np.array([[id_color(number) for number in range(200)]], np.uint8)
     assert colors.reshape(-1, 3).tolist() == [list(id_color(number)) for number in range(200)]
+    assert len(np.unique(colors[0], axis=0)) == 200
     lab = cv2.cvtColor(colors.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
     apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
     steps = np.abs(np.subtract.outer(np.arange(200), np.arange(200)))
@@ -122,6 +123,7 @@ def test_ids_are_written_in_cameras_with_ages_and_from_above(
     monkeypatch.setattr(labels.cv2, "putText", write_down)
     draw_moment(moment(), tracked(), score_threshold=0.2)
     assert "#7 1.5 s" in texts and "#7" in texts
+    assert not any(text.startswith("car 0.") for text in texts)
     assert "pedestrian 0.25" in texts and not any(str(NO_ID) in text for text in texts)
 
 
@@ -226,3 +228,10 @@ def test_without_a_tracker_pictures_are_those_of_before(monkeypatch: pytest.Monk
     changed = np.nonzero((as_ever != none).any(axis=2))
     assert len(changed[0]) > 50
     assert np.ptp(changed[0]) < 12 and np.ptp(changed[1]) < 260
+
+
+def test_labels_of_boxes_at_one_place_are_stacked() -> None:
+    thing, text = np.array([140.0, 200, 160, 220]), Label("#1 2.0 s", (200, 0, 0), (0, 0, 0))
+    for count, written in ((7, 7), (9, 7)):  # four beside it, three more above; and no more room
+        image = np.zeros((300, 300, 3), np.uint8)
+        assert write_labels(image, [text] * count, np.stack([thing] * count)) == written

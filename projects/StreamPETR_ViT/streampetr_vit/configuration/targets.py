@@ -43,12 +43,15 @@ _SINGLE = (
     "streampetr_vit.data.transforms.SceneAugmentation",
     "streampetr_vit.engine.distributed.loss_reduction",
     "streampetr_vit.evaluation.nuscenes_evaluator.NuScenesEvaluator",
+    "streampetr_vit.evaluation.nuscenes_tracking_evaluator.NuScenesTrackingEvaluator",
     "streampetr_vit.inference.bare_model.BareStreamPETR",
+    "streampetr_vit.tracking.greedy.GreedyRules",
+    "streampetr_vit.tracking.lineage.LineageRules",
 )
 # Loads weights of any kind, and builds what another registry has.
 _NOT = ("detectron2.modeling.mmdet_wrapper",)
 _IS_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_ROOMS = ("data", "engine.distributed", "evaluation", "inference", "solver")
+_ROOMS = ("data", "engine.distributed", "evaluation", "inference", "solver", "tracking")
 # Packages that may be imported to look at what a name stands for.
 _IMPORTABLE = (*_CLASSES_OF, "detectron2.engine", *(f"streampetr_vit.{room}" for room in _ROOMS))
 

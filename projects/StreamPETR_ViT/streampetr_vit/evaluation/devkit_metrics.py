@@ -16,13 +16,12 @@ from unittest.mock import patch
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_boxes import devkit_boxes
-from streampetr_vit.evaluation.scoring import BIKE_RACK, OFFICIAL_ATTRIBUTES, Scoring
+from streampetr_vit.evaluation.devkit_tables import devkit_tables
+from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
 from streampetr_vit.progress import progress
-from streampetr_vit.structures import DatasetSpec
 
 CONFIG_NAME = "detection_cvpr_2019"
-_LEFT_OUT = "left out"  # no category of the devkit: its loaders pass it over
 
 
 def evaluate_results(
@@ -53,11 +52,7 @@ def evaluate_results(
         )
     os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
     predictions, meta = devkit_boxes(Path(results_path), records.tokens)
-    from nuscenes import NuScenes
-
-    nusc = NuScenes(records.version, str(records.root), verbose=False)
-    if not scoring.is_official:
-        _translate(nusc, records.spec, scoring)
+    nusc = devkit_tables(records, scoring)
     classes = set(scoring.names.values())
     evaluation = _detection_eval(nusc, predictions, records.tokens, classes)
     # Not the devkit's main(): it also draws curves, and writes the same files in its own way.
@@ -73,25 +68,6 @@ def evaluate_results(
             temporary.write_text(json.dumps(content, indent=2))
     # Through JSON and back: plain dicts and floats, with the keys that a reader of the file sees.
     return json.loads(json.dumps(summary))
-
-
-def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:
-    """Gives the tables in memory the names that the devkit's loaders know."""
-    # The loaders find the class of a box by its category, and take one attribute at most.
-    known = {row["token"] for row in nusc.attribute if row["name"] in OFFICIAL_ATTRIBUTES}
-    for annotation in nusc.sample_annotation:
-        category = annotation["category_name"]
-        if category != BIKE_RACK:
-            annotation["category_name"] = scoring.categories.get(category, _LEFT_OUT)
-        attributes = [token for token in annotation["attribute_tokens"] if token in known]
-        annotation["attribute_tokens"] = attributes[:1]
-    # They read the vehicle's pose from the record of LIDAR_TOP, and nothing else of it. The camera
-    # nearest in time stands for a lidar that is not there, as in `data.nuscenes.sensors`.
-    channels = spec.cameras if spec.lidar is None else (spec.lidar,)
-    for sample in nusc.sample:
-        tokens = [sample["data"][channel] for channel in channels]
-        delays = [nusc.get("sample_data", t)["timestamp"] - sample["timestamp"] for t in tokens]
-        sample["data"]["LIDAR_TOP"] = tokens[min(range(len(tokens)), key=lambda k: abs(delays[k]))]
 
 
 def _detection_eval(nusc: Any, predictions: Any, tokens: list[str], classes: set[str]) -> Any:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.errors import InputError
+from streampetr_vit.evaluation.collecting import (
+    check_tokens,
+    gather_parts,
+    in_order,
+    token_and_poses,
+)
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.devkit_needs import check_devkit
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
@@ -23,11 +29,10 @@ from streampetr_vit.evaluation.result_format import (
     write_results,
 )
 from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE
-from streampetr_vit.evaluation.sample_tokens import check_samples, require_none
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.files import check_space
-from streampetr_vit.structures import DatasetSpec, Detections, Pose, Sample
+from streampetr_vit.structures import DatasetSpec, Detections, Sample
 
 RESULTS_FILE = "results_nusc.json"
 SCORED_FILE = "results_scored.json"
@@ -92,7 +97,7 @@ class NuScenesEvaluator(DatasetEvaluator):
             UserError: the first thing that is missing or does not fit, with the way out.
         """
         if tokens:
-            self._check_tokens(tokens)
+            check_tokens(tokens, self._records.tokens, self._allow_padding)
         if max_detections is not None and max_detections > MAX_BOXES_PER_SAMPLE:
             raise InputError(
                 f"model.head.max_detections={max_detections}: the nuScenes task accepts at most "
@@ -129,13 +134,15 @@ class NuScenesEvaluator(DatasetEvaluator):
         """
         spec = self._records.spec
         for sample, output in zip(inputs, outputs, strict=True):
-            token, *poses = _token_and_poses(sample)
+            token, *poses = token_and_poses(sample)
             # The boxes of all samples are kept until the end: not on the device.
             found = output["detections"].to("cpu")
             sound = sound_boxes(found, token, len(spec.classes))
             self._num_boxes += len(found)
             self._num_broken += len(found) - len(sound)
-            self._samples.append(to_global_boxes(sound, *poses, token, spec))
+            boxes = to_global_boxes(sound, *poses, token, spec)
+            # What only a tracker reads would be a sixth of all that is kept.
+            self._samples.append(replace(boxes, rows=None, queries=None, lineages=None))
 
     def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
         """Writes the results file and scores it, in the main process.
@@ -151,7 +158,9 @@ class NuScenesEvaluator(DatasetEvaluator):
         samples = self._gather()
         if samples is None:
             return None
-        samples = self._in_order(samples)
+        samples = in_order(
+            samples, lambda boxes: boxes.sample_token, self._records.tokens, self._allow_padding
+        )
         # Before anything else can fail: hours of inference may be in it.
         write_results(self.results_path, samples)
         _LOGGER.info("wrote %s", self.results_path)
@@ -204,13 +213,9 @@ class NuScenesEvaluator(DatasetEvaluator):
 
     def _gather(self) -> list[GlobalBoxes] | None:
         """The samples of all processes in rank order; None outside the main process."""
-        part = (self._samples, self._num_boxes, self._num_broken)
-        parts = [part]
-        if self._distributed and comm.get_world_size() > 1:
-            # On the CPU's group: here processes also wait for rank 0 to score an evaluation before.
-            parts = comm.gather(part, dst=0)
-            if not comm.is_main_process():
-                return None
+        parts = gather_parts((self._samples, self._num_boxes, self._num_broken), self._distributed)
+        if parts is None:
+            return None
         samples, boxes, broken = zip(*parts, strict=True)
         if sum(broken):
             _LOGGER.warning(
@@ -219,43 +224,3 @@ class NuScenesEvaluator(DatasetEvaluator):
                 sum(boxes),
             )
         return [sample for of_rank in samples for sample in of_rank]
-
-    def _in_order(self, samples: list[GlobalBoxes]) -> list[GlobalBoxes]:
-        """The samples in the order of the split, after a check that each is there once."""
-        self._check_tokens([sample.sample_token for sample in samples])
-        # Reversed, so that of samples that come twice the first stays.
-        first = {sample.sample_token: sample for sample in reversed(samples)}
-        return [first[token] for token in self._records.tokens]
-
-    def _check_tokens(self, tokens: Sequence[str]) -> None:
-        """Raises InputError unless each sample of the split is among them, once."""
-        check_samples(
-            tokens,
-            self._records.tokens,
-            "got no detections; run the test loader over the whole set",
-            "are not in the evaluator's data set; give it the loader's",
-        )
-        counts = Counter(tokens)
-        twice = [] if self._allow_padding else [token for token in counts if counts[token] > 1]
-        require_none(
-            twice,
-            len(counts),
-            "were evaluated more than once; give every process its own samples (the loader's "
-            'sharding="scene"), or set allow_padding=True',
-        )
-
-
-def _token_and_poses(sample: Sample | Mapping[str, Any]) -> tuple[str, Pose, Pose]:
-    """What the results need of a sample."""
-    if not isinstance(sample, (Sample, Mapping)):
-        raise InputError(f"give one Sample or dict per output, not {type(sample).__name__}")
-    # Not `Sample.of`: other projects' loaders make dicts without pictures and matrices.
-    values = vars(sample) if isinstance(sample, Sample) else sample
-    names = ("sample_token", "lidar_to_ego", "ego_to_global")
-    missing = [name for name in names if values.get(name) is None]
-    if missing:
-        raise InputError(
-            f"sample {values.get('sample_token')!r} has no {' and '.join(missing)}: the results "
-            "need its token and both poses"
-        )
-    return values["sample_token"], values["lidar_to_ego"], values["ego_to_global"]

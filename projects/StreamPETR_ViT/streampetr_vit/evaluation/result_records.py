@@ -14,39 +14,48 @@ _NUMBERS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # field 
 _LARGEST = 1e8  # metres, or metres per second
 
 
-def check_records(records: object, class_names: Sequence[str]) -> None:
+def check_records(
+    records: object, class_names: Sequence[str], task: str = "detection", token: str = ""
+) -> None:
     """Checks the records of one sample.
+
+    Args:
+        records: whatever stands in the file.
+        class_names: that may be there.
+        task: "detection" or "tracking", which name and score of a box are called after.
+        token: of the sample, if the records have no other.
 
     Raises:
         InputError: naming the field, its value and what is allowed.
     """
     if not isinstance(records, Sequence) or isinstance(records, str):
-        raise InputError(f"results of a sample must be a list of boxes, not {shown(records)}")
+        where = f"results of sample {shown(token)}" if token else "results of a sample"
+        raise InputError(f"{where} must be a list of boxes, not {shown(records)}")
     if len(records) > MAX_BOXES_PER_SAMPLE:
         raise InputError(
-            f"results{_of_sample(records[0])}: {len(records)} boxes; a results file may have "
-            f"{MAX_BOXES_PER_SAMPLE} for each sample"
+            f"results{_of_sample(records[0], token)}: {len(records)} boxes; keep the best "
+            f"{MAX_BOXES_PER_SAMPLE} of each sample"
         )
     for record in records:
-        problem = _problem(record, class_names)
+        problem = _problem(record, class_names, task)
         if problem:
-            raise InputError(f"results: a box{_of_sample(record)} has {problem}")
+            raise InputError(f"results: a box{_of_sample(record, token)} has {problem}")
 
 
-def _of_sample(record: Any) -> str:
-    token = record.get("sample_token") if isinstance(record, Mapping) else None
+def _of_sample(record: Any, token: object = "") -> str:
+    token = token or (record.get("sample_token") if isinstance(record, Mapping) else None)
     return f" of sample {shown(token)}" if token else ""
 
 
-def _problem(record: Any, class_names: Sequence[str]) -> str:
+def _problem(record: Any, class_names: Sequence[str], task: str) -> str:
     """What is wrong with a record, or nothing."""
     if not isinstance(record, Mapping):
         return f"the form {shown(record)}; it must be an object with {', '.join(_NUMBERS)} ..."
-    name = record.get("detection_name")
+    name = record.get(f"{task}_name")
     if not isinstance(name, str) or name not in class_names:
         alike = nearest(name, class_names) if isinstance(name, str) else []
         hint = f" (nearest: {name_list(alike)})" if alike else ""
-        return f"detection_name {shown(name)}, which is not among {name_list(class_names)}{hint}"
+        return f"{task}_name {shown(name)}, which is not among {name_list(class_names)}{hint}"
     for field, count in _NUMBERS.items():
         values = record.get(field)
         if not isinstance(values, Sequence) or len(values) != count:
@@ -59,12 +68,14 @@ def _problem(record: Any, class_names: Sequence[str]) -> str:
         return f"size {shown(record['size'])}; it must be above 0"
     if not 0.5 < math.hypot(*record["rotation"]) < 2:
         return f"rotation {shown(record['rotation'])}; it must be a unit quaternion (w, x, y, z)"
-    score = record.get("detection_score")
+    score = record.get(f"{task}_score")
     if not _is_number(score) or not math.isfinite(score):
-        return f"detection_score {shown(score)}; it must be a finite number"
+        return f"{task}_score {shown(score)}; it must be a finite number"
     return ""
 
 
 def _is_number(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
     # An int beyond float64 is a number to Python, and an OverflowError to everything else.
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)

@@ -34,7 +34,7 @@ class TrackTable:
         sightings: (n,) int64, moments that have seen it.
         score_sums: (n,) float64, sum of its scores in those.
         trails_m: (n, T, 2) float64, see `Tracks`.
-        trail_times_s: (n,) float64, time of the last place of the trail.
+        trail_times_s: (n,) float64, when the last place of the trail was added, see `grown`.
         next_id: id of the next new track.
         timestamp_s: of the last moment; None before the first.
     """
@@ -68,10 +68,10 @@ class TrackTable:
         """Some of the tracks, by a mask or by indexes, at the same moment."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
-    def joined(self, other: TrackTable) -> TrackTable:
-        """The tracks of this one, then those of the other, at the moment of this one."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in COLUMNS}
-        return replace(self, **{name: np.concatenate(pair) for name, pair in pairs.items()})
+    def joined(self, *others: TrackTable) -> TrackTable:
+        """The tracks of this one, then those of the others, at the moment of this one."""
+        parts = {name: [getattr(part, name) for part in (self, *others)] for name in COLUMNS}
+        return replace(self, **{name: np.concatenate(part) for name, part in parts.items()})
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name."""

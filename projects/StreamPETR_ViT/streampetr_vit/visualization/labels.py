@@ -17,6 +17,7 @@ from streampetr_vit.visualization.drawing import FONT, FloatArray, Image, text_w
 SCALE = 0.38
 _SIGN_PX, _MARGIN_PX, _GAP_PX = 7, 3, 2
 HEIGHT_PX = 13
+_LINES = 4  # above what a label belongs to: colours tell whose it is
 TITLE_PX = (130, 24)  # width and height of what stands in the upper left corner of each picture
 _BRIGHT = 140  # of 255: black is read on brighter colours, white on darker ones
 
@@ -78,7 +79,7 @@ def rectangles(points: FloatArray) -> FloatArray:
 
 
 def _places(image: Image, label: Label, thing: FloatArray) -> list[FloatArray]:
-    """Above, below, on the right and on the left of a rectangle, inside the picture."""
+    """Above, below, right and left of a rectangle, and higher above; inside the picture."""
     size = np.array([label.width_px(), HEIGHT_PX])
     width, height = size
     left, top, right, bottom = thing
@@ -88,6 +89,7 @@ def _places(image: Image, label: Label, thing: FloatArray) -> list[FloatArray]:
         (left, bottom + _GAP_PX),
         (right + _GAP_PX, middle),
         (left - width - _GAP_PX, middle),
+        *((left, top - line * (height + _GAP_PX)) for line in range(2, _LINES + 1)),
     )
     room = np.maximum(np.array(image.shape[1::-1]) - size, 0)
     inside = [np.round(np.clip(corner, 0, room)) for corner in corners]

@@ -1,6 +1,6 @@
-"""Where detected objects go: lines of JSON, a results file of nuScenes, drawings."""
+"""Where detected objects go: lines of JSON, results files of nuScenes, drawings."""
 
 from streampetr_vit.inference.sinks.base import Scene, Sink
-from streampetr_vit.inference.sinks.line_sinks import NuScenesResults, ObjectLines
+from streampetr_vit.inference.sinks.line_sinks import NuScenesResults, ObjectLines, TrackingResults
 
-__all__ = ["NuScenesResults", "ObjectLines", "Scene", "Sink"]
+__all__ = ["NuScenesResults", "ObjectLines", "Scene", "Sink", "TrackingResults"]

@@ -1,4 +1,4 @@
-"""Objects as lines of JSON, and as a results file of nuScenes: one line for each frame.
+"""Objects as lines of JSON, and as results files of nuScenes: one line for each frame.
 
 While a scene is played, its lines go into a file of its own. At the end the files are joined, line
 by line: the memory that is needed does not grow with the length of a drive.
@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.result_format import result_line, write_result_lines
+from streampetr_vit.evaluation.tracking_format import tracking_line
 from streampetr_vit.files import replacing
 from streampetr_vit.inference.sinks.base import Scene
 from streampetr_vit.inference.sinks.part_file import PartFile, lines_of
 from streampetr_vit.structures import Moment, Objects
 from streampetr_vit.structures.rig_file import plain_pose
-from streampetr_vit.structures.tracks import NO_ID
+from streampetr_vit.structures.tracks import NO_ID, Tracks
 
 
 class LineSink(ABC):
@@ -113,6 +115,37 @@ class NuScenesResults(LineSink):
     def line(self, moment: Moment, objects: Objects) -> str:
         """See `LineSink`."""
         return result_line(objects.global_boxes(moment.name))
+
+    def join(self, lines: Iterator[str]) -> None:
+        """See `LineSink`."""
+        write_result_lines(self.path, lines)
+
+
+class TrackingResults(LineSink):
+    """tracking_nusc.json: the results file of the nuScenes tracking task, in the world frame.
+
+    It has the objects with ids, within the range of their class. The names of the moments are its
+    sample tokens.
+    """
+
+    ending = "tracking"
+
+    def line(self, moment: Moment, objects: Objects) -> str:
+        """See `LineSink`.
+
+        Raises:
+            InputError: no tracker was at work.
+        """
+        boxes, tracks = objects.global_boxes(moment.name), objects.tracks
+        if tracks is None and len(objects) > 0:
+            raise InputError(
+                f"{moment.scene} {moment.name}: its objects have no ids, and {self.path.name} is "
+                "made of ids: give the predictor a tracker"
+            )
+        if tracks is None:  # all pictures are broken: the sample is there, without boxes
+            tracks = Tracks.none(0)
+        assert boxes.rows is not None
+        return tracking_line(boxes, tracks[boxes.rows], objects.spec)
 
     def join(self, lines: Iterator[str]) -> None:
         """See `LineSink`."""
