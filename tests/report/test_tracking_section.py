@@ -102,6 +102,19 @@ def test_a_class_of_which_nothing_was_found(tmp_path: Path) -> None:
     assert rows[3] == ["truck", DASH, "0.000", "0.000", "0.000", "0.000", "0", "0"]
 
 
+def test_counts_of_true_boxes_of_our_evaluator(tmp_path: Path) -> None:
+    counts = {"car": 41, "bus": 20, "truck": 7, "trailer": 0}
+    content = _content(truck=None, trailer=None) | {"num_gt_boxes": counts}
+    page = render_report(ReportInput("t", tracking={"lineage": _summary(tmp_path, content)}))
+    rows = _rows(page, "Per class")[1:]
+    assert [row[:3] for row in rows] == [
+        ["car", "41", "0.500"],
+        ["bus", "20", "0.250"],
+        ["truck", "7", DASH],
+    ]
+    assert "No true boxes of trailer in" in page and "nan" not in page
+
+
 def test_a_set_without_any_true_box(tmp_path: Path) -> None:
     content = _content() | dict.fromkeys(METRICS, None)
     for values in content["label_metrics"].values():
@@ -122,6 +135,8 @@ def test_a_set_without_any_true_box(tmp_path: Path) -> None:
         _content() | {"amota": EVIL},
         _content() | {"label_metrics": _content()["label_metrics"] | {"ids": [1]}},
         _content(truck={}),
+        _content() | {"num_gt_boxes": [7]},
+        _content() | {"num_gt_boxes": {"car": EVIL}},
         _content(truck=EVIL),
         {key: value for key, value in _content().items() if key != "frag"},
         {"mean_dist_aps": {"car": 0.5}, "nd_score": 0.2, "mean_ap": 0.1},

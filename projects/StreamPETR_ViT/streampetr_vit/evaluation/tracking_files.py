@@ -24,7 +24,8 @@ def read_tracking_summary(path: Path) -> dict[str, Any]:
 
     Returns:
         "label_metrics": class -> {metric of `TRACKING_METRICS`: value} of the classes that have
-        true boxes, in the order of the file; "absent": names of the others; and the metrics of
+        true boxes, in the order of the file; "num_gt_boxes": class -> how many these have, NaN
+        where the file does not tell; "absent": names of the others; and the metrics of
         `TRACKING_TOTALS`. What is not defined is NaN.
 
     Raises:
@@ -70,11 +71,21 @@ def _summary(content: Any) -> dict[str, Any]:
         str(name): {metric: _number(by_metric[metric].get(name)) for metric in TRACKING_METRICS}
         for name in names
     }
-    # The devkit leaves NaN where there is no true box; JSON knows only null.
-    absent = [name for name, values in of_classes.items() if math.isnan(values["amota"])]
+    # Our evaluator counts true boxes. The devkit does not for a class of which nothing was found,
+    # and leaves NaN, which JSON knows as null, where there are none.
+    counts = {
+        name: _number(content.get("num_gt_boxes", {}).get(name, values["gt"] or math.nan))
+        for name, values in of_classes.items()
+    }
+    absent = [
+        name
+        for name, values in of_classes.items()
+        if math.isnan(values["amota"]) and not counts[name] > 0
+    ]
     present = {name: values for name, values in of_classes.items() if name not in absent}
     totals = {metric: _number(content[metric]) for metric in TRACKING_TOTALS}
-    return {"label_metrics": present, "absent": absent, **totals}
+    known = {name: counts[name] for name in present}
+    return {"label_metrics": present, "num_gt_boxes": known, "absent": absent, **totals}
 
 
 def _number(value: Any) -> float:

@@ -70,10 +70,10 @@ def class_table(trackers: Mapping[str, Summary]) -> str:
         beside = [other["label_metrics"].get(name, {}).get("amota", math.nan) for other in others]
         cells = [cell(value) for value in beside]
         cells += [cell(v, digits=_digits(c)) for c, v in zip(list(COLUMNS)[1:], row, strict=True)]
-        # The devkit counts no true boxes for a class of which nothing was found at all.
-        count = cell(values["gt"] or math.nan, digits=0)
+        count = cell(summary["num_gt_boxes"][name], digits=0)
+        cells.insert(0, cell(amota) if math.isnan(amota) else bar(amota, color))
         title = class_title(name, color)
-        body.append(f"<tr><td>{title}</td>{count}{bar(amota, color)}{''.join(cells)}</tr>")
+        body.append(f"<tr><td>{title}</td>{count}{''.join(cells)}</tr>")
     beside_names = [f"AMOTA, {name}" for name in list(trackers)[1:]]
     heads = ["class", "true boxes", "AMOTA", *beside_names, *list(COLUMNS)[1:]]
     return table(heads, "".join(body))
