@@ -15,7 +15,8 @@ MEANINGS = {
     "AMOTA": "tracking score, 0 to 1: objects found that keep their id, few false tracks; average "
     "over all recalls",
     "AMOTP": "distance of tracks from their objects, metres, 0 to 2: lower is better",
-    "MOTA": "1 - (missed + false boxes + id switches) / true boxes, where that is best",
+    "MOTA": "1 - (missed + false boxes + id switches) / true boxes at the best score threshold, "
+    "never below 0",
     "IDS": "id switches: how often an object got another id",
     "FRAG": "fragmentations: how often an object was lost and found again",
 }
