@@ -35,7 +35,7 @@ BELOW = {
         "visualization",
         "tracking",
     },
-    "report": {"structures", "data", "evaluation", "visualization"},
+    "report": {"structures", "data", "tracking", "evaluation", "visualization"},
     "engine": {
         "structures",
         "modeling",

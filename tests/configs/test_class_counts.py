@@ -66,7 +66,7 @@ from .models.repdetr3d_vit_tiny import model
 from .quickstart import dataloader, optimizer, schedule, train
 
 model.head.num_classes = {classes}
-for part in (dataloader.train, dataloader.test, dataloader.evaluator):
+for part in (dataloader.train, dataloader.test, *dataloader.evaluator):
     del part["spec"]
 """
 

@@ -137,7 +137,15 @@ def test_a_description_replaces_the_name_of_a_data_set() -> None:
     words = ["dataloader.test.dataset=nuscenes_mini_val", "dataloader.test.dataset={root:x"]
     cfg = load_config(QUICKSTART, [words[0], f"{words[1]},version:y}}"])
     assert cfg.dataloader.test.dataset == {"root": "x", "version": "y"}
-    assert cfg.dataloader.evaluator.dataset == {"root": "x", "version": "y"}  # refers to it
+    for evaluator in cfg.dataloader.evaluator:
+        assert evaluator.dataset == {"root": "x", "version": "y"}  # refers to it
+
+
+def test_an_evaluator_of_a_list_is_named_by_its_place() -> None:
+    cfg = load_config(QUICKSTART, ["dataloader.evaluator.1.name=second"])
+    assert cfg.dataloader.evaluator[1].name == "second"
+    with pytest.raises(ConfigError, match=r"did you mean dataloader\.evaluator\.0\.output_dir"):
+        load_config(QUICKSTART, ["dataloader.evaluator.output_dir=out"])
 
 
 def test_other_dicts_change_what_they_name_unless_they_describe_a_part() -> None:

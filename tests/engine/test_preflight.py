@@ -179,7 +179,7 @@ def test_more_boxes_than_the_devkit_takes(recipe: DictConfig) -> None:
     weights = f"{recipe.train.output_dir}.pth"
     torch.save({"model": {}}, weights)
     recipe.train.init_checkpoint = weights
-    evaluator = call(recipe.dataloader.evaluator)
+    evaluator = call(recipe.dataloader.evaluator[0])
     evaluator.check([], 500)
     with pytest.raises(InputError, match="max_detections=501"):
         evaluator.check([], 501)
@@ -200,7 +200,7 @@ def test_pictures_of_the_test_set_that_are_missing(
 
 
 def test_an_evaluator_of_other_samples_than_the_loaders(recipe: DictConfig) -> None:
-    recipe.dataloader.evaluator.dataset = recipe.dataloader.train.dataset
+    recipe.dataloader.evaluator[0].dataset = recipe.dataloader.train.dataset
     with pytest.raises(InputError, match=r"6 of 6 samples .* run the test loader over the whole"):
         train(recipe)
 

@@ -24,6 +24,7 @@ from streampetr_vit.engine.evaluators import (
     evaluator_parts,
     results_folder,
     stream_tracker,
+    tracking_folders,
 )
 from streampetr_vit.engine.preflight import check_evaluation
 from streampetr_vit.engine.resume import last_checkpoint
@@ -167,6 +168,7 @@ def _write_report(cfg: DictConfig, main_run: str, other_runs: dict[str, Path]) -
         notes=[*cfg.report.notes, *_differences_from_published(cfg)],
         main_run=main_run,
         other_runs=other_runs,
+        tracking=tracking_folders(cfg),
         range_m=cfg.report.range_m,
     )
     logger.info("wrote %s", write_report(cfg.train.output_dir, report))

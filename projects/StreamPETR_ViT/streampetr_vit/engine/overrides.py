@@ -121,6 +121,11 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
             f"override {override!r}: {where} is a plain value, it has no key {part!r}; set the "
             f"whole: {whole}"
         )
+    if allowed[0] == "0":  # a list, such as that of the evaluators
+        return (
+            f"override {override!r}: {where} is a list of {len(allowed)}; did you mean "
+            f"{where}.0.{part}?"
+        )
     near = nearest(part, allowed, likeness=0.5)
     paths = [".".join((*parents, name)) for name in near]
     hint = f"did you mean {' or '.join(paths)}? It has" if near else "it has"

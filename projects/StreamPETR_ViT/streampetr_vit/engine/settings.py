@@ -56,7 +56,7 @@ def check_settings(cfg: DictConfig) -> None:
     """
     for path, allowed in SETTINGS.items():
         for place in _places(cfg, path):
-            _check_setting(cfg, place, allowed)
+            _check_setting(cfg, place, allowed, path in OPTIONAL)
     for path, target in _CALLS.items():
         section = OmegaConf.select(cfg, path)
         if section is not None:
@@ -85,14 +85,14 @@ def _places(cfg: DictConfig, path: str) -> list[str]:
     return [f"{first}{index}.{path.removeprefix(first)}" for index in range(len(evaluators))]
 
 
-def _check_setting(cfg: DictConfig, path: str, allowed: Allowed) -> None:
+def _check_setting(cfg: DictConfig, path: str, allowed: Allowed, optional: bool) -> None:
     parent, _, key = path.rpartition(".")
     node = _value(cfg, parent, parent) if parent else cfg
     if not isinstance(node, DictConfig):  # no such section, or null: said where that is an error
         return
     if key in node:
         require(path, _value(cfg, path, path), allowed)
-    elif path not in OPTIONAL:
+    elif not optional:
         raise ConfigError(f"the configuration has no {path}: set it; it must be {allowed.text}")
 
 

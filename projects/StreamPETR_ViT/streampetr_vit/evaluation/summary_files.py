@@ -19,7 +19,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         MissingFileError: it cannot be read.
         InputError: it is another file.
     """
-    return _checked(path, _summary)
+    return read_checked(path, _summary)
 
 
 def read_details(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
@@ -29,10 +29,16 @@ def read_details(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         MissingFileError: it cannot be read.
         InputError: it is another file, or that of another evaluation.
     """
-    return _checked(path, lambda content: _details(content, summary["label_aps"]))
+    return read_checked(path, lambda content: _details(content, summary["label_aps"]))
 
 
-def _checked(path: Path, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def read_checked(path: Path, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """What `read` makes of the content of a JSON file that an evaluation wrote.
+
+    Raises:
+        MissingFileError: it cannot be read.
+        InputError: `read` finds a key or a type that it does not expect.
+    """
     content = read_json(path)
     try:
         return read(content)

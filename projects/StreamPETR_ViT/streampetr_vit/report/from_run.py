@@ -19,11 +19,13 @@ from streampetr_vit.errors import MissingFileError
 from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
 from streampetr_vit.evaluation.result_format import read_results
 from streampetr_vit.evaluation.summary_files import read_details, read_summary
+from streampetr_vit.evaluation.tracking_files import read_tracking_results, read_tracking_summary
 from streampetr_vit.json_files import read_json
 from streampetr_vit.report.curves import Scalars, read_scalars
 from streampetr_vit.report.frames import draw_groups
-from streampetr_vit.report.page import ReportInput
+from streampetr_vit.report.page import PictureGroup, ReportInput
 from streampetr_vit.report.tables import Summary
+from streampetr_vit.report.track_pictures import draw_tracks
 from streampetr_vit.structures import DatasetSpec
 
 MEMORY_ON, MEMORY_OFF = "memory on", "memory off at test"
@@ -42,6 +44,7 @@ def report_from_run(
     notes: Sequence[str] = (),
     main_run: str = MEMORY_ON,
     other_runs: Mapping[str, str | Path] | None = None,
+    tracking: Mapping[str, str | Path] | None = None,
     score_threshold: float | None = None,
     range_m: float = 51.2,
 ) -> ReportInput:
@@ -56,12 +59,15 @@ def report_from_run(
         notes: what a reader must know to judge the numbers.
         main_run: name of the evaluation.
         other_runs: name -> folder that holds another metrics_summary.json.
+        tracking: name of a tracker -> folder of the files of its evaluation. The tracks of the
+            first are drawn.
         score_threshold: detections below it are not drawn; None takes the score above which there
             are as many detections as true boxes.
         range_m: half the width of the views from above.
 
     Raises:
         MissingFileError: a run has no metrics_summary.json, or there is no results file.
+        InputError: a file is not what an evaluation writes.
     """
     output_dir = Path(output_dir)
     inference = output_dir / "inference" if inference is None else Path(inference)
@@ -73,6 +79,7 @@ def report_from_run(
     # The main run first: the page's tiles, curves and pictures are its.
     folders = {main_run: inference, **(other_runs or {})}
     runs = {name: _summary(name, Path(folder)) for name, folder in folders.items()}
+    trackers = {name: Path(folder) for name, folder in (tracking or {}).items()}
     about_data = synthetic_notes(records)
     return ReportInput(
         title=title,
@@ -82,10 +89,12 @@ def report_from_run(
         facts=_facts(records, scalars),
         runs=runs,
         details=read_details(details, runs[main_run]) if details.is_file() else {},
+        tracking={name: _tracking(name, folder) for name, folder in trackers.items()},
         scalars=scalars,
-        picture_groups=draw_groups(
-            records, read_results(inference / RESULTS_FILE), score_threshold, range_m
-        ),
+        picture_groups=[
+            *draw_groups(records, read_results(inference / RESULTS_FILE), score_threshold, range_m),
+            *_tracks(records, trackers, range_m),
+        ],
         config_text=_settings(config, is_synthetic=bool(about_data)) if config.is_file() else "",
         environment=environment(),
     )
@@ -144,8 +153,26 @@ def _facts(records: FrameRecords, scalars: Scalars) -> dict[str, str]:
     return facts
 
 
+def _tracks(
+    records: FrameRecords, trackers: Mapping[str, Path], range_m: float
+) -> list[PictureGroup]:
+    """The pictures of the first tracker, if there is one."""
+    for name, folder in trackers.items():
+        group = draw_tracks(records, read_tracking_results(folder / RESULTS_FILE), name, range_m)
+        return [] if group is None else [group]
+    return []
+
+
 def _summary(run: str, folder: Path) -> Summary:
+    return read_summary(_summary_file(f"run {run!r}", folder))
+
+
+def _tracking(tracker: str, folder: Path) -> Summary:
+    return read_tracking_summary(_summary_file(f"tracker {tracker!r}", folder))
+
+
+def _summary_file(what: str, folder: Path) -> Path:
     path = folder / "metrics_summary.json"
     if not path.is_file():
-        raise MissingFileError(f"run {run!r}: no {path}; evaluate it first")
-    return read_summary(path)
+        raise MissingFileError(f"{what}: no {path}; evaluate it first")
+    return path

@@ -14,7 +14,8 @@ from typing import Any
 
 from streampetr_vit.evaluation.metric_tables import absent_classes
 from streampetr_vit.files import replacing
-from streampetr_vit.report import tables
+from streampetr_vit.report import tables, tracking_tables
+from streampetr_vit.report.cells import definition_list
 from streampetr_vit.report.charts import Chart, render_chart
 from streampetr_vit.report.curves import Scalars, training_charts
 from streampetr_vit.report.style import STYLE
@@ -51,6 +52,8 @@ class ReportInput:
         facts: name -> value, what was run.
         runs: name -> content of metrics_summary.json; the first is the main run.
         details: content of metrics_details.json of the main run.
+        tracking: name of a tracker -> what `read_tracking_summary` returns; the first is the main
+            one.
         scalars: of the training, see `read_scalars`.
         picture_groups: drawn frames.
         config_text: the configuration, in full.
@@ -63,6 +66,7 @@ class ReportInput:
     facts: Mapping[str, str] = field(default_factory=dict)
     runs: Mapping[str, Summary] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    tracking: Mapping[str, Summary] = field(default_factory=dict)
     scalars: Scalars = field(default_factory=dict)
     picture_groups: Sequence[PictureGroup] = ()
     config_text: str = ""
@@ -82,6 +86,7 @@ def render_report(report: ReportInput) -> str:
     sections = [  # what a reader wants first, and what made the numbers last
         _header(report),
         _metric_section(report.runs, report.details),
+        _tracking_section(report.tracking),
         _curve_section(report.scalars),
         *map(_picture_section, report.picture_groups),
         _config_section(report),
@@ -100,7 +105,7 @@ def _header(report: ReportInput) -> str:
     if report.subtitle:
         parts.append(f'<p class="soft">{escape(report.subtitle)}</p>')
     if report.facts:
-        parts.append(tables.definition_list(report.facts))
+        parts.append(definition_list(report.facts))
     if report.notes:
         notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
         parts.append(f'<div class="notes"><ul>{notes}</ul></div>')
@@ -121,6 +126,20 @@ def _metric_section(runs: Mapping[str, Summary], details: Mapping[str, Any]) -> 
     if details:
         parts.append("<h3>Precision over recall, by match distance</h3>")
         parts.append(_precision_recall(details, main))
+    return "".join(parts) + "</section>"
+
+
+def _tracking_section(trackers: Mapping[str, Summary]) -> str:
+    if not trackers:
+        return ""
+    main = next(iter(trackers.values()))
+    parts = [
+        f"<section><h2>Tracking metrics</h2>{tracking_tables.headline_tiles(main)}",
+        tracking_tables.tracker_table(trackers) if len(trackers) > 1 else "",
+        tracking_tables.absent_note(main) if main["absent"] else "",
+        "<h3>Per class</h3>",
+        tracking_tables.class_table(trackers),
+    ]
     return "".join(parts) + "</section>"
 
 
@@ -169,7 +188,7 @@ def _picture_section(group: PictureGroup) -> str:
 def _config_section(report: ReportInput) -> str:
     parts = []
     if report.environment:
-        parts.append(f"<h2>Environment</h2>{tables.definition_list(report.environment)}")
+        parts.append(f"<h2>Environment</h2>{definition_list(report.environment)}")
     if report.config_text:
         # Folded: it has hundreds of lines.
         parts.append(

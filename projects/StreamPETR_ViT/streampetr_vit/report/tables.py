@@ -1,9 +1,8 @@
-"""The tables of the report as HTML."""
+"""The tables of the detection metrics as HTML."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -17,25 +16,16 @@ from streampetr_vit.evaluation.metric_tables import (
     per_class_rows,
     present_class_means,
 )
+from streampetr_vit.report.cells import bar, best_values, cell, class_title, number, table, tile
 from streampetr_vit.visualization.colors import class_colors, hex_color
 
 Summary = Mapping[str, Any]
 
 
-def definition_list(items: Mapping[str, str]) -> str:
-    """Names and values in columns."""
-    rows = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in items.items()
-    )
-    return f'<dl class="facts">{rows}</dl>'
-
-
 def headline_tiles(summary: Summary) -> str:
     """NDS, mAP and the five errors in large figures, each with its meaning."""
     tiles = "".join(
-        f'<div class="card tile{" main" if name in ("NDS", "mAP") else ""}"><span>{name}</span>'
-        f"<b>{_number(value)}</b><small>{escape(MEANINGS[name])}</small></div>"
+        tile(name, number(value), MEANINGS[name], name in ("NDS", "mAP"))
         for name, value in headline_numbers(summary).items()
     )
     return f'<div class="tiles">{tiles}</div>'
@@ -50,23 +40,18 @@ def run_table(runs: Mapping[str, Summary]) -> str:
         errors = {key: numbers.pop(key) for key in ERROR_NAMES}
         rows[name] = {**numbers, **ap_at_distances(summary), **errors}
     columns = list(next(iter(rows.values())))
-    best = {}
-    if len(rows) > 1:  # a run alone is not the best of anything
-        for column in columns:
-            values = [row[column] for row in rows.values() if not math.isnan(row[column])]
-            choose = min if column in ERROR_NAMES else max
-            best[column] = choose(values, default=math.nan)  # which equals nothing
+    best = best_values(list(rows.values()), ERROR_NAMES)
     heads = [f"AP {c.removeprefix('mAP_')}" if c.startswith("mAP_") else c for c in columns]
     body = "".join(
         f"<tr><td>{escape(name)}</td>"
-        + "".join(_cell(row[c], row[c] == best.get(c)) for c in columns)
+        + "".join(cell(row[c], row[c] == best.get(c)) for c in columns)
         + "</tr>"
         for name, row in rows.items()
     )
     return (
         '<h3>Runs side by side</h3><p class="soft">AP columns: mean over classes at one match '
         "distance. Higher is better for NDS and AP, lower for the errors.</p>"
-        f"{_table(['run', *heads], body)}"
+        f"{table(['run', *heads], body)}"
     )
 
 
@@ -78,49 +63,24 @@ def class_table(runs: Mapping[str, Summary]) -> str:
     body = []
     for name, (ap, *errors) in per_class_rows(summary):
         color = hex_color(colors[name])
-        title = f'<i class="swatch" style="background:{color}"></i>{escape(name.replace("_", " "))}'
         values = [*(float(other["mean_dist_aps"][name]) for other in others), *errors]
         # Grey: the class has no true box, and its row of zeros and ones says nothing.
         style = ' class="absent"' if name in absent else ""
+        title, count = class_title(name, color), summary["num_gt_boxes"][name]
         body.append(
-            f"<tr{style}><td>{title}</td><td>{summary['num_gt_boxes'][name]}</td>"
-            f"{_bar(ap, color)}{''.join(map(_cell, values))}</tr>"
+            f"<tr{style}><td>{title}</td><td>{count}</td>"
+            f"{bar(ap, color)}{''.join(map(cell, values))}</tr>"
         )
     beside = [f"AP, {name}" for name in list(runs)[1:]]
     heads = ["class", "true boxes", "AP", *beside, *CLASS_COLUMNS[1:]]
-    return _table(heads, "".join(body))
+    return table(heads, "".join(body))
 
 
 def absent_note(summary: Summary) -> str:
     """Which classes have no true box, and the means without them."""
     names = ", ".join(absent_classes(summary)).replace("_", " ")
-    means = ", ".join(f"{k} {_number(v)}" for k, v in present_class_means(summary).items())
+    means = ", ".join(f"{k} {number(v)}" for k, v in present_class_means(summary).items())
     return (
         f'<p class="soft">No true boxes of {escape(names)} in this set: the official mean counts '
         f"them as AP 0 and errors 1. Mean over the present classes: {escape(means)}.</p>"
     )
-
-
-def _table(heads: Sequence[str], body: str) -> str:
-    cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    return (
-        f'<div class="card scroll"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(value: float, best: bool = False) -> str:
-    style = "none" if math.isnan(value) else "best" if best else ""
-    return f'<td class="{style}">{_number(value)}</td>' if style else f"<td>{_number(value)}</td>"
-
-
-def _bar(value: float, color: str) -> str:
-    return (
-        f'<td class="bar"><div><i style="--w:{100 * value:.1f}%;background:{color}"></i>'
-        f"<b>{_number(value)}</b></div></td>"
-    )
-
-
-def _number(value: float) -> str:
-    # A dash stands for an error that no box of the class defines.
-    return "\N{EN DASH}" if math.isnan(value) else f"{value:.3f}"
