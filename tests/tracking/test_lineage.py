@@ -213,8 +213,16 @@ def test_own_classes_that_count_as_one_are_one():
     assert network.see(1.0, [Shown("a", "ship", (20, 0))]) == {"a": 2}
 
 
-def test_of_two_that_claim_an_id_the_one_nearest_to_where_it_is_expected_has_it():
+def test_of_two_that_claim_an_id_the_better_box_has_it():
     network = ToyNetwork(match_lost=False)
+    network.see(0.0, [car("a", 20, 0, velocity=(4, 0)), car("b", 21, 0, score=0.3)])
+    assert network.memory == {"a": 1, "b": 1}
+    ids = network.see(0.5, [car("a", 20, 2.2), car("b", 22, -1.9, score=0.3)])
+    assert ids == {"a": 1, "b": 2}
+
+
+def test_where_the_memory_rules_the_one_nearest_to_where_it_is_expected_has_it():
+    network = ToyNetwork(match_lost=False, memory_first=True)
     network.see(0.0, [car("a", 20, 0, velocity=(4, 0)), car("b", 21, 0, score=0.3)])
     assert network.memory == {"a": 1, "b": 1}
     ids = network.see(0.5, [car("a", 20, 2.2), car("b", 22, -1.9, score=0.3)])
@@ -231,10 +239,23 @@ def test_a_box_without_lineage_takes_a_lost_track(match_lost: bool, expected: in
     assert ids == {"another": expected}
 
 
-def test_a_track_that_is_seen_is_not_lost():
-    network = ToyNetwork()
+@pytest.mark.parametrize(
+    "memory_first, expected", [(True, {"a": 1, "b": 2}), (False, {"a": 2, "b": 1})]
+)
+def test_a_better_box_nearby_takes_a_track_unless_the_memory_rules(
+    memory_first: bool, expected: dict[str, int]
+):
+    network = ToyNetwork(memory_first=memory_first)
     network.see(0.0, [car("a", 20, 0)])
-    assert network.see(0.5, [car("a", 20, 1.2), car("b", 20, -1.0, score=0.9)]) == {"a": 1, "b": 2}
+    assert network.see(0.5, [car("a", 20, 1.2), car("b", 20, -1.0, score=0.9)]) == expected
+
+
+@pytest.mark.parametrize("bonus, expected", [(0.0, 2), (1.0, 1)])
+def test_among_two_tracks_that_of_the_query_counts_as_nearer(bonus: float, expected: int):
+    network = ToyNetwork(memory_bonus_m=bonus)
+    network.see(0.0, [car("a", 20, 0), car("b", 20, 2.0)])
+    ids = network.see(0.5, [car("a", 20, 1.2)])  # 0.4 m nearer to where b was
+    assert ids == {"a": expected}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The lineage tracker: an id travels with the object's query in the network's memory.
 
-c is the number of candidates, m that of tracks, k that of the kinds that are tracked.
+c is the number of candidates, o that of objects, m that of tracks.
 Source: the specification's lineage tracker. That an id goes with a propagated query is Sparse4Dv3's
 idea.
 """
@@ -61,8 +61,13 @@ class LineageRules:
             this part of its best score, or more. 1 takes the best class always. An id has one
             class, so that an object that changes its class gets a new id.
         merge: several boxes of one object get one id, see `duplicates`.
-        match_lost: boxes whose queries bring no id take that of a track that no box has, by place
-            and velocity, as `GreedyTracker` does. False goes by the memory alone.
+        match_lost: a box may also have the track that is near by place and velocity, as in
+            `GreedyTracker`. False goes by the memory alone.
+        memory_bonus_m: among the tracks that a box may have, that of its query counts as so much
+            nearer.
+        memory_first: boxes whose queries bring an id take it before all others. A network whose
+            learned queries find again what the memory has is better off without: then the query
+            of the memory is often the worse box of the object, or none.
         max_age, keep_s: of tracks that are matched so; see `GreedyRules`.
         keep_lineage_s: the id of a track that was out of sight for longer does not come back, not
             even with its query.
@@ -78,6 +83,8 @@ class LineageRules:
     class_hold: float = 0.7
     merge: bool = True
     match_lost: bool = True
+    memory_bonus_m: float = 1.0
+    memory_first: bool = False
     max_age: int = 3
     keep_s: float = 1.25
     keep_lineage_s: float = 5.0
@@ -91,13 +98,28 @@ class LineageRules:
         for name in ("min_score", "min_new_score"):
             check_number(name, getattr(self, name), "a number from 0 to 1", most=1.0)
         check_number("class_hold", self.class_hold, "a number above 0, at most 1", 1e-6, 1.0)
-        for name in ("gate_growth", "gate_limit_m", "keep_s", "keep_lineage_s"):
+        for name in ("gate_growth", "gate_limit_m", "memory_bonus_m", "keep_s", "keep_lineage_s"):
             check_number(name, getattr(self, name), "a number, 0 or more")
         for name in ("max_age", "max_tracks"):
             check_whole(name, getattr(self, name))
-        for name in ("merge", "match_lost"):
+        for name in ("merge", "match_lost", "memory_first"):
             check_flag(name, getattr(self, name))
         check_choice("score", self.score, ("detection", "mean"))
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """Objects that the memory says to be a track. k is their number.
+
+    Attributes:
+        objects: (k,) int64, candidate that stands for the object, each once.
+        tracks: (k,) int64, row of the track.
+        missed_m: (k,) float64, how far the box lies from where the track is expected.
+    """
+
+    objects: IntArray
+    tracks: IntArray
+    missed_m: FloatArray
 
 
 class LineageTracker(Tracker):
@@ -140,10 +162,8 @@ class LineageTracker(Tracker):
         )
         here_m = vehicle_to_world.translation_m[:2]
         stand_for = self._merged(boxes, found, here_m)
-        tracks = self._inherited(table, found, stand_for, timestamp_s)
-        if self.rules.match_lost:
-            rest = np.flatnonzero((stand_for == np.arange(len(found))) & (tracks == NO_TRACK))
-            tracks = self._matched(table, found, rest, tracks, timestamp_s, here_m)
+        claims = self._claims(table, found, stand_for, timestamp_s)
+        tracks = self._assigned(table, found, stand_for, claims, timestamp_s, here_m)
         return self._step(table, boxes, found, stand_for, tracks, timestamp_s)
 
     def _merged(self, boxes: GlobalBoxes, found: Candidates, here_m: FloatArray) -> IntArray:
@@ -160,13 +180,13 @@ class LineageTracker(Tracker):
         )
         return representatives(footprints, here_m)
 
-    def _inherited(
+    def _claims(
         self, table: TrackTable, found: Candidates, stand_for: IntArray, timestamp_s: float
-    ) -> IntArray:
-        """(c,) int64, rows of the tracks that go on because the memory says so, or `NO_TRACK`.
+    ) -> Claims:
+        """What the memory says, of each object at most one track.
 
-        Only a candidate that stands for an object has one. It may be that of another box of the
-        object: which of them is the best changes from moment to moment.
+        That may be the track of another box than the one that stands for the object: which of them
+        is the best changes from moment to moment.
         """
         same = of_kind(table, found.tracks, found.kinds, self._kind_of_label)
         claimants = np.flatnonzero(same)
@@ -178,11 +198,7 @@ class LineageTracker(Tracker):
         sound &= timestamp_s - table.last_seen_s[rows] < self.rules.keep_lineage_s
         claimants, rows, missed_m = claimants[sound], rows[sound], missed_m[sound]
         longest = first_of_each(stand_for[claimants], -table.sightings[rows], missed_m)
-        claimants, rows, missed_m = claimants[longest], rows[longest], missed_m[longest]
-        nearest = first_of_each(rows, missed_m)
-        tracks = np.full(len(found), NO_TRACK, dtype=np.int64)
-        tracks[stand_for[claimants[nearest]]] = rows[nearest]
-        return tracks
+        return Claims(stand_for[claimants[longest]], rows[longest], missed_m[longest])
 
     def _gates_m(self, table: TrackTable, timestamp_s: float) -> FloatArray:
         """(m,) how far from where it is expected a query of a track may be."""
@@ -191,31 +207,60 @@ class LineageTracker(Tracker):
         gates_m = self._radii_m[kinds] + self.rules.gate_growth * way_m
         return np.minimum(gates_m, self.rules.gate_limit_m)
 
-    def _matched(
+    def _assigned(
         self,
         table: TrackTable,
         found: Candidates,
-        rest: IntArray,
-        tracks: IntArray,
+        stand_for: IntArray,
+        claims: Claims,
         timestamp_s: float,
         here_m: FloatArray,
     ) -> IntArray:
-        """The tracks (c,), with those that the candidates `rest` take by place and velocity."""
-        recent = (table.ages <= self.rules.max_age) | (
-            timestamp_s - table.last_seen_s < self.rules.keep_s
-        )
-        recent[tracks[tracks != NO_TRACK]] = False
-        free = np.flatnonzero(recent)
-        seen, kinds = found.seen[rest], found.kinds[rest]
+        """(c,) int64, rows of the tracks that go on, or `NO_TRACK`.
+
+        Only a candidate that stands for an object has one. Of the tracks that it may have, it takes
+        the nearest that no candidate before it has taken.
+        """
+        objects = np.flatnonzero(stand_for == np.arange(len(found)))
+        distances, valid = self._by_place(table, found, objects, timestamp_s, here_m)
+        rows = np.searchsorted(objects, claims.objects)
+        pairs = (rows, claims.tracks)
+        by_place = np.where(valid[pairs], distances[pairs], np.inf)
+        nearest = np.minimum(by_place, claims.missed_m)
+        first = np.full(len(objects), np.inf)
+        if self.rules.memory_first:
+            first[rows] = claims.missed_m
+            nearest = np.full(len(rows), -np.inf)
+        distances[pairs] = nearest - self.rules.memory_bonus_m
+        valid[pairs] = True
+        # By the score, which is their order; those with a claim before them if the memory rules.
+        order = np.argsort(first, kind="stable")
+        taken, tracks_taken = match_greedily(distances[order], valid[order])
+        tracks = np.full(len(found), NO_TRACK, dtype=np.int64)
+        tracks[objects[order[taken]]] = tracks_taken
+        return tracks
+
+    def _by_place(
+        self,
+        table: TrackTable,
+        found: Candidates,
+        objects: IntArray,
+        timestamp_s: float,
+        here_m: FloatArray,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(o, m) distances of the o objects to the tracks, and which of the pairs may be."""
+        seen, kinds = found.seen[objects], found.kinds[objects]
         before_m = seen.centers_m - seen.velocities_mps * _lag_s(table, timestamp_s)
         # From the vehicle on: the distances are float32, which is coarse far from the map's origin.
-        distances = distances_m(before_m - here_m, table.centers_m[free] - here_m)
-        valid = kinds[:, None] == self._kind_of_label[table.labels[free]]
+        distances = distances_m(before_m - here_m, table.centers_m - here_m)
+        if not self.rules.match_lost:
+            return distances, np.zeros(distances.shape, dtype=np.bool_)
+        valid = kinds[:, None] == self._kind_of_label[table.labels]
         valid &= distances <= self._radii_m[kinds][:, None]
-        rows, columns = match_greedily(distances, valid)
-        tracks = tracks.copy()
-        tracks[rest[rows]] = free[columns]
-        return tracks
+        valid &= (table.ages <= self.rules.max_age) | (
+            timestamp_s - table.last_seen_s < self.rules.keep_s
+        )
+        return distances, valid
 
     def _step(
         self,
