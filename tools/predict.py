@@ -28,7 +28,12 @@ from streampetr_vit.inference.playing.record import PlayRecord
 from streampetr_vit.inference.playing.scene_progress import SceneProgress
 from streampetr_vit.inference.playing.shares import Worker, choose_scenes, share
 from streampetr_vit.inference.sinks.base import Scene
-from streampetr_vit.inference.sinks.building import SINK_NAMES, SinkOptions, build_sinks
+from streampetr_vit.inference.sinks.building import (
+    SINK_NAMES,
+    SinkOptions,
+    build_sinks,
+    check_sinks,
+)
 from streampetr_vit.inference.sources import FolderSource, NuScenesSource, Source
 from streampetr_vit.progress import Progress
 from streampetr_vit.texts import name_list
@@ -71,8 +76,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         choices=SINK_NAMES,
         default=["json"],
         help="json: objects.jsonl, a line for each frame (the default). nuscenes: "
-        "results_nusc.json. video: an MP4 file of each scene. png: a picture of each frame. rrd: "
-        "a recording of each scene for rerun's viewer",
+        "results_nusc.json. tracking: tracking_nusc.json, with --tracker. video: an MP4 file of "
+        "each scene. png: a picture of each frame. rrd: a recording of each scene for rerun's "
+        "viewer",
     )
     parser.add_argument(
         "--min-score", type=not_negative, default=0.0, help="of objects in JSON (default: 0, all)"
@@ -198,6 +204,7 @@ def settings_of(
 def predict(args: argparse.Namespace) -> None:
     """Plays the drive in this process, or its share of it, and says what was written."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    check_sinks(args.write, args.tracker)
     predictor = load_predictor(args)
     source, scenes = open_source(args, predictor)
     record = PlayRecord(args.out)
