@@ -191,9 +191,11 @@ def test_whole_numbers_and_unsorted_samples_are_accepted(data: Data, tmp_path: P
     numbers = evaluator.evaluate()["tracking"]
     content = json.loads(evaluator.results_path.read_text())
     content["results"] = dict(reversed(content["results"].items()))
-    for boxes in content["results"].values():
+    for number, boxes in enumerate(content["results"].values()):
         for box in boxes:
-            box["tracking_score"], box["tracking_id"] = 1, int(box["tracking_id"])
+            box["tracking_score"] = 1
+            if number % 2:  # the number and the text are one id
+                box["tracking_id"] = int(box["tracking_id"])
     path = tmp_path / "unsorted.json"
     path.write_text(json.dumps(content))
     summary = evaluate_tracks(path, load_split(root, VERSION, "val"), tmp_path / "again")
