@@ -149,7 +149,7 @@ def test_values_of_other_kinds(
 def test_more_boxes_than_a_sample_may_have(data: tuple[Path, Path], tmp_path: Path) -> None:
     content = json.loads(data[1].read_text())
     token, boxes = next(iter(content["results"].items()))
-    boxes.extend(boxes[:1] * 500)
+    boxes.extend(boxes[:1] * (501 - len(boxes)))
     path = tmp_path / "many.json"
     path.write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=f"{token}.*keep the best 500"):
