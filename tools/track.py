@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from named_dataset import add_dataset, check_dataset, open_records
 from omegaconf.errors import OmegaConfBaseException
-from visualize import open_records
 
-from streampetr_vit.command_line import add_trust, at_least, file_path, not_negative
+from streampetr_vit.command_line import at_least, file_path, not_negative
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.detection_files import boxes_of_results
@@ -51,12 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config-file", help="take the data set of its dataloader.test")
-    source.add_argument(
-        "--dataset", nargs="+", metavar="WORD", help="a registered name, or ROOT VERSION SPLIT"
-    )
-    add_trust(parser)
+    add_dataset(parser)
     parser.add_argument(
         "--results", type=file_path, required=True, help="JSON file of detections, or of tracks"
     )
@@ -84,8 +79,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--no-scores", action="store_true", help="only write the tracks")
     args = parser.parse_args(arguments)
-    if args.dataset and len(args.dataset) not in (1, 3):
-        parser.error("--dataset takes a registered name, or ROOT VERSION SPLIT")
+    check_dataset(parser, args)
     return args
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import cv2
+from named_dataset import add_dataset, check_dataset, open_records
 from omegaconf.errors import OmegaConfBaseException
 
-from streampetr_vit.command_line import above_0, add_trust, at_least, file_path, not_negative
-from streampetr_vit.data.nuscenes.catalog import open_dataset
+from streampetr_vit.command_line import above_0, at_least, file_path, not_negative
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.result_format import detections_from_records, read_results
@@ -37,15 +37,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config-file", help="draw the data set of its dataloader.test")
-    source.add_argument(
-        "--dataset",
-        nargs="+",
-        metavar="WORD",
-        help="a registered name, or ROOT VERSION SPLIT",
-    )
-    add_trust(parser)
+    add_dataset(parser)
     parser.add_argument(
         "--results", type=file_path, help="nuScenes results JSON; without it only true boxes"
     )
@@ -66,24 +58,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-truth", action="store_true", help="do not draw the true boxes")
     parser.add_argument("--video", action="store_true", help="write OUT/video.mp4 at 2 Hz as well")
     args = parser.parse_args(arguments)
-    if args.dataset and len(args.dataset) not in (1, 3):
-        parser.error("--dataset takes a registered name, or ROOT VERSION SPLIT")
+    check_dataset(parser, args)
     return args
-
-
-def open_records(args: argparse.Namespace) -> FrameRecords:
-    """The data set that the command line names."""
-    if args.config_file:
-        # Seconds, and most calls do without.
-        from streampetr_vit.configuration.described import call
-        from streampetr_vit.engine import load_config
-
-        cfg = load_config(args.config_file, (), args.trust)
-        return open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
-    if len(args.dataset) == 1:
-        return open_dataset(args.dataset[0])
-    root, version, split = args.dataset
-    return open_dataset({"root": root, "version": version, "split": split})
 
 
 def draw_frames(args: argparse.Namespace, records: FrameRecords) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,79 @@ def test_nothing_is_overwritten_and_nothing_done_in_silence(
     tracks = tmp_path / "out" / "results_nusc.json"
     with pytest.raises(SystemExit, match="has tracks already"):
         track.main([*_words(data[0], tracks, tmp_path / "b"), "--no-scores"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no results file at"),
+        ("", "faulty.json"),
+        ('{"meta": {}, "results": {"a": [', "faulty.json"),
+        ("[1, 2]", "no nuScenes results file"),
+        ('{"results": [1]}', "no nuScenes results file"),
+        ('{"meta": {}, "results": {"other": []}}', "5 of 5 samples .* are not in it"),
+    ],
+)
+def test_other_files(
+    data: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str | None,
+    message: str,
+) -> None:
+    path = tmp_path / "faulty.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit, match=message) as fault:
+        track.main(_words(data[0], path, tmp_path / "out"))
+    assert len(str(fault.value).splitlines()) == 1
+    assert capsys.readouterr().out == "" and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("velocity", None, "velocity None"),
+        ("translation", [float("nan"), 0.0, 0.0], "translation"),
+        ("detection_score", "0.5", "detection_score '0.5'"),
+        ("detection_score", True, "detection_score True"),
+        ("detection_score", 1, None),
+    ],
+)
+def test_values_of_other_kinds(
+    data: tuple[Path, Path], tmp_path: Path, key: str, value: object, message: str | None
+) -> None:
+    content = json.loads(data[1].read_text())
+    token, boxes = next(iter(content["results"].items()))
+    boxes[0][key] = value
+    path = tmp_path / "values.json"
+    path.write_text(json.dumps(content))
+    words = [*_words(data[0], path, tmp_path / "out"), "--no-scores"]
+    if message is None:
+        track.main(words)
+        return
+    with pytest.raises(SystemExit, match=message) as fault:
+        track.main(words)
+    assert token in str(fault.value) and not (tmp_path / "out").exists()
+
+
+def test_more_boxes_than_a_sample_may_have(data: tuple[Path, Path], tmp_path: Path) -> None:
+    content = json.loads(data[1].read_text())
+    token, boxes = next(iter(content["results"].items()))
+    boxes.extend(boxes[:1] * (501 - len(boxes)))
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=f"{token}.*keep the best 500"):
+        track.main(_words(data[0], path, tmp_path / "out"))
+
+
+def test_a_missing_package_is_told_before_the_tracking(
+    data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("nuscenes.eval.tracking")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "motmetrics", None)
+    with pytest.raises(SystemExit, match="pip install"):
+        track.main(_words(*data, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    track.main([*_words(*data, tmp_path / "out"), "--no-scores"])
