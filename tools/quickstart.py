@@ -22,8 +22,10 @@ from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.engine import load_config, setup, train
 from streampetr_vit.engine.config import call
+from streampetr_vit.engine.evaluators import evaluator_parts, results_folder, tracking_folders
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.metric_tables import printed_table
+from streampetr_vit.evaluation.tracking_tables import printed_tracking_table
 from streampetr_vit.modeling.ops.precision import half_precision_of
 from streampetr_vit.report.from_run import synthetic_notes
 from streampetr_vit.report.page import REPORT_FILE
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(file, args.opts, args.trust)
     fit_precision(cfg, args.opts)
     synthetic, data = _preset(cfg, args.preset), _data_folder(cfg, args.data)
-    if cfg.dataloader.get("evaluator") is None or cfg.get("report") is None:
+    if not evaluator_parts(cfg) or cfg.get("report") is None:
         raise InputError(
             "the quick start ends with metrics and a report: leave dataloader.evaluator and report "
             "as they are; tools/lazyconfig_train_net.py trains without them"
@@ -68,9 +70,12 @@ def main(argv: list[str] | None = None) -> None:
     setup(cfg)
     train(cfg)
     output = Path(cfg.train.output_dir)
-    summary = Path(cfg.dataloader.evaluator.output_dir, "metrics_summary.json")
-    if summary.is_file():
-        print(f"\n{printed_table(json.loads(summary.read_text()))}\n")
+    tables = {Path(results_folder(cfg)): printed_table}
+    tables |= dict.fromkeys(tracking_folders(cfg).values(), printed_tracking_table)
+    for folder, table in tables.items():
+        summary = folder / "metrics_summary.json"
+        if summary.is_file():
+            print(f"\n{table(json.loads(summary.read_text()))}\n")
     records = open_dataset(cfg.dataloader.test.dataset, call(cfg.dataset_spec))
     for note in [*cfg.report.notes, *synthetic_notes(records)]:
         print(note)

@@ -6,13 +6,37 @@ The devkit is imported inside the functions: it costs seconds and pulls in matpl
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
+from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.scoring import BIKE_RACK, OFFICIAL_ATTRIBUTES, Scoring
 from streampetr_vit.structures import DatasetSpec
 
 _LEFT_OUT = "left out"  # no category of the devkit: its loaders pass it over
+
+
+@contextmanager
+def devkit_refusals(path: Path, again: str) -> Iterator[None]:
+    """Says in one line why the devkit cannot score a complete results file.
+
+    Args:
+        path: the file.
+        again: what scores it later.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The devkit refuses its input with these, the last one bare.
+        if not isinstance(error, (AssertionError, LookupError)) and type(error) is not Exception:
+            raise
+        raise InputError(
+            f"the nuScenes devkit cannot score {path} ({type(error).__name__}: {error}). The file "
+            f"is complete; mend the tables, then score it with {again} (docs/evaluate.md)"
+        ) from error
 
 
 def devkit_tables(records: FrameRecords, scoring: Scoring) -> Any:

@@ -21,6 +21,7 @@ from streampetr_vit.evaluation.collecting import (
 )
 from streampetr_vit.evaluation.devkit_metrics import evaluate_results
 from streampetr_vit.evaluation.devkit_needs import check_devkit
+from streampetr_vit.evaluation.devkit_tables import devkit_refusals
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
 from streampetr_vit.evaluation.result_format import (
     BYTES_PER_BOX,
@@ -177,18 +178,8 @@ class NuScenesEvaluator(DatasetEvaluator):
                 "errors 1. Was a trained checkpoint loaded, and is the score threshold too high?"
             )
         _LOGGER.info("scoring %d samples with the nuScenes devkit", len(samples))
-        try:
+        with devkit_refusals(path, "evaluate_results"):
             summary = evaluate_results(path, self._records, self._output_dir)
-        except Exception as error:
-            # The devkit refuses its input with these, the last one bare.
-            refuses = isinstance(error, (AssertionError, LookupError)) or type(error) is Exception
-            if not refuses:
-                raise
-            raise InputError(
-                f"the nuScenes devkit cannot score {path} ({type(error).__name__}: {error}). The "
-                "file is complete; mend the tables, then score it with evaluate_results "
-                "(docs/evaluate.md)"
-            ) from error
         _LOGGER.info("nuScenes detection metrics:\n%s", printed_table(summary))
         return OrderedDict(bbox3d=results_for_detectron2(summary))
 

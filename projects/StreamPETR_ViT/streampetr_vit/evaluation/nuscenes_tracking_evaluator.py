@@ -20,6 +20,7 @@ from streampetr_vit.evaluation.collecting import (
     token_and_poses,
 )
 from streampetr_vit.evaluation.devkit_needs import check_devkit
+from streampetr_vit.evaluation.devkit_tables import devkit_refusals
 from streampetr_vit.evaluation.devkit_tracking import (
     check_tracking_devkit,
     evaluate_tracks,
@@ -27,7 +28,7 @@ from streampetr_vit.evaluation.devkit_tracking import (
 )
 from streampetr_vit.evaluation.result_format import write_result_lines
 from streampetr_vit.evaluation.scoring import Scoring
-from streampetr_vit.evaluation.sound_boxes import sound_rows
+from streampetr_vit.evaluation.sound_boxes import sound_boxes, sound_rows
 from streampetr_vit.evaluation.tracking_format import tracking_line
 from streampetr_vit.evaluation.tracking_scenes import track_scenes
 from streampetr_vit.evaluation.tracking_tables import printed_tracking_table, tracking_numbers
@@ -135,11 +136,12 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
                 `stream_tracker` is not None, {"tracks": Tracks} of them.
 
         Raises:
-            InputError: a sample lacks one of the values.
+            InputError: a sample lacks one of the values, or see `sound_boxes`.
         """
         for sample, output in zip(inputs, outputs, strict=True):
             token, *poses = token_and_poses(sample)
             found: Detections = output["detections"].to("cpu")
+            sound_boxes(found, token, len(self._records.spec.classes))  # refuses too many broken
             sound = sound_rows(found)
             boxes = GlobalBoxes.of(found[sound], *poses, token, self._records.spec)
             tracks = None
@@ -173,7 +175,8 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
             _LOGGER.warning("no class is one of the tracking task: only the results file")
             return OrderedDict()
         _LOGGER.info("scoring the tracks of %d samples with the nuScenes devkit", len(samples))
-        summary = evaluate_tracks(self.results_path, self._records, self._folder)
+        with devkit_refusals(self.results_path, "tools/track.py"):
+            summary = evaluate_tracks(self.results_path, self._records, self._folder)
         _LOGGER.info(
             "nuScenes tracking metrics, %s:\n%s", self.name, printed_tracking_table(summary)
         )
