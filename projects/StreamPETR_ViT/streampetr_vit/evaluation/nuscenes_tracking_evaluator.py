@@ -186,11 +186,11 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
     def _write(self, boxes: Sequence[GlobalBoxes], tracks: Sequence[Tracks | None]) -> None:
         """Writes the results file; a tracker that needs no memory gives the ids here."""
         records = self._records
-        given: Iterable[Tracks] = [of for of in tracks if of is not None]
+        given: Iterable[Tracks] = [ids for ids in tracks if ids is not None]
         if not self._tracker.reads_memory:
             given = track_scenes(self._tracker, boxes, records)
         pairs = zip(boxes, given, strict=True)
-        lines = (tracking_line(of, ids, records.spec) for of, ids in pairs)
+        lines = (tracking_line(found, ids, records.spec) for found, ids in pairs)
         write_result_lines(self.results_path, lines)
         _LOGGER.info("wrote %s", self.results_path)
 
