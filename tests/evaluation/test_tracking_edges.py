@@ -207,7 +207,7 @@ def test_whole_numbers_and_unsorted_samples_are_accepted(data: Data, tmp_path: P
     summary = evaluate_tracks(path, records, tmp_path / "again")
     assert tracking_numbers(summary) == numbers
     first, second, *_ = content["results"][truth[0].token]
-    first["tracking_id"], second["tracking_id"] = 7, "7"
+    first["tracking_id"], second["tracking_id"] = "7", 7
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="two boxes have the id '7'"):
+    with pytest.raises(InputError, match="two boxes have the id 7"):
         evaluate_tracks(path, records, tmp_path / "again")

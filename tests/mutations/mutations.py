@@ -92,7 +92,7 @@ ERRORS = ("engine/test_errors.py",)
 GREEDY = ("tracking/test_greedy.py", "tracking/test_matching.py", "parity/test_parity_tracker.py")
 TRAILS = ("tracking/test_trails.py",)
 LINEAGE = ("tracking/test_lineage.py", "tracking/test_lineage_soup.py")
-IDS = ("inference/test_tracks_of_predictor.py", "evaluation/test_tracking_edges.py")
+IDS = ("inference/test_naming_queries.py", "inference/test_tracks_of_predictor.py")
 TRACK_FILES = (
     "evaluation/test_nuscenes_tracking_evaluator.py",
     "evaluation/test_tracking_edges.py",
