@@ -18,13 +18,18 @@ from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError, one_line_errors
 from streampetr_vit.evaluation.detection_files import boxes_of_results
 from streampetr_vit.evaluation.devkit_needs import check_devkit
+from streampetr_vit.evaluation.devkit_tables import devkit_refusals
 from streampetr_vit.evaluation.devkit_tracking import (
     check_tracking_devkit,
     evaluate_tracks,
     scored_names,
 )
 from streampetr_vit.evaluation.devkit_tracks import is_tracking
-from streampetr_vit.evaluation.result_format import read_results, write_result_lines
+from streampetr_vit.evaluation.result_format import (
+    RESULTS_FILE,
+    read_results,
+    write_result_lines,
+)
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.evaluation.tracking_format import tracking_line
 from streampetr_vit.evaluation.tracking_scenes import track_scenes
@@ -95,14 +100,19 @@ def written_tracks(args: argparse.Namespace, records: FrameRecords) -> Path:
             reason = "--no-scores" if args.no_scores else "a split without annotations"
             raise InputError(f"{args.results} has tracks already; {reason} leaves nothing to do")
         return args.results
-    path = args.out / "results_nusc.json"
+    path = args.out / RESULTS_FILE
     if path.resolve() == args.results.resolve():
         raise InputError(f"--out {args.out} would overwrite {args.results}; name another folder")
     boxes = boxes_of_results(args.results, results, records)
-    rules = GreedyRules(args.radii, args.hungarian, args.score_threshold, args.max_age)
+    rules = GreedyRules(
+        radii=args.radii,
+        hungarian=args.hungarian,
+        score_threshold=args.score_threshold,
+        max_age=args.max_age,
+    )
     tracks = track_scenes(build_tracker(rules, records.spec), boxes, records)
     pairs = zip(boxes, tracks, strict=True)
-    write_result_lines(path, (tracking_line(of, ids, records.spec) for of, ids in pairs))
+    write_result_lines(path, (tracking_line(found, ids, records.spec) for found, ids in pairs))
     print(f"wrote {path}")
     return path
 
@@ -117,7 +127,9 @@ def track(args: argparse.Namespace) -> None:
         check_tracking_devkit()
     path = written_tracks(args, records)
     if scored:
-        print(printed_tracking_table(evaluate_tracks(path, records, args.out)))
+        with devkit_refusals(path, "tools/track.py"):
+            summary = evaluate_tracks(path, records, args.out)
+        print(printed_tracking_table(summary))
     elif not args.no_scores:
         print("the split has no annotations: no scores")
 

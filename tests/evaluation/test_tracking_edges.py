@@ -203,5 +203,11 @@ def test_whole_numbers_and_unsorted_samples_are_accepted(data: Data, tmp_path: P
                 box["tracking_id"] = int(box["tracking_id"])
     path = tmp_path / "unsorted.json"
     path.write_text(json.dumps(content))
-    summary = evaluate_tracks(path, load_split(root, VERSION, "val"), tmp_path / "again")
+    records = load_split(root, VERSION, "val")
+    summary = evaluate_tracks(path, records, tmp_path / "again")
     assert tracking_numbers(summary) == numbers
+    first, second, *_ = content["results"][truth[0].token]
+    first["tracking_id"], second["tracking_id"] = 7, "7"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="two boxes have the id '7'"):
+        evaluate_tracks(path, records, tmp_path / "again")

@@ -203,7 +203,13 @@ def test_a_stream_gives_ids_that_begin_at_1_in_each_scene() -> None:
 
 
 def test_a_stream_names_poses_that_a_tracker_misses() -> None:
-    stream = Stream(make_detector().eval(), tracker=QueryTracker(NUSCENES))
-    sample = replace(make_samples("one")[0], ego_to_global=None, sample_token="t1")
-    with pytest.raises(InputError, match="sample 't1' has no lidar_to_ego or ego_to_global"):
-        stream([sample])
+    detector = make_detector().eval()
+    stream, other = (Stream(detector, tracker=QueryTracker(NUSCENES)) for _ in range(2))
+    good = make_samples("one")
+    for sample in good[:2]:
+        broken = replace(sample, ego_to_global=None, sample_token="t1")
+        with pytest.raises(InputError, match="sample 't1' has no lidar_to_ego or ego_to_global"):
+            stream([broken])
+        # The frame counts as if it had not come.
+        assert same(stream([sample])[0].boxes, other([sample])[0].boxes)
+        assert np.array_equal(stream.tracks[0].ids, other.tracks[0].ids)

@@ -91,6 +91,12 @@ USUAL = ("data/test_typical.py",)
 ERRORS = ("engine/test_errors.py",)
 GREEDY = ("tracking/test_greedy.py", "tracking/test_matching.py", "parity/test_parity_tracker.py")
 TRAILS = ("tracking/test_trails.py",)
+LINEAGE = ("tracking/test_lineage.py", "tracking/test_lineage_soup.py")
+IDS = ("inference/test_tracks_of_predictor.py", "evaluation/test_tracking_edges.py")
+TRACK_FILES = (
+    "evaluation/test_nuscenes_tracking_evaluator.py",
+    "evaluation/test_tracking_edges.py",
+)
 MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
 MUTATIONS = (
@@ -111,7 +117,7 @@ MUTATIONS = (
     ),
     Mutation("modeling/heads/box_coding.py", "scores >= score_threshold", "scores > 0", MODEL),
     Mutation(
-        "modeling/heads/box_coding.py", "indexes // num_classes)", "indexes % len(codes[0]))", MODEL
+        "modeling/heads/box_coding.py", "indexes // num_classes", "indexes % len(codes[0])", MODEL
     ),
     # modeling: memory and decoder
     Mutation(
@@ -342,8 +348,8 @@ MUTATIONS = (
     Mutation("engine/settings.py", "-entry[0].count(", "entry[0].count(", SETTINGS),
     Mutation(
         "engine/settings.py",
-        '("train.output_dir", "train.init_checkpoint", ',
-        '("train.output_dir", ',
+        ', (cfg.train, "init_checkpoint")]',
+        "]",
         SETTINGS,
     ),
     Mutation(
@@ -812,7 +818,7 @@ MUTATIONS = (
     # more of the memory and its geometry
     Mutation(
         "modeling/temporal/memory.py",
-        "torch.where(flag, value, torch.zeros_like(value))",
+        "torch.where(flag, value, torch.full_like(value, void))",
         "flag * value",
         MEMORY,
     ),
@@ -834,8 +840,8 @@ MUTATIONS = (
     Mutation("inference/continuity.py", "+ passed / 2 >=", ">=", PREDICTING),
     Mutation("inference/continuity.py", "if passed_s < 0:", "if passed_s < -5:", PREDICTING),
     Mutation("inference/continuity.py", "if turn >", "if 0 * turn >", PREDICTING),
-    Mutation("inference/predictor.py", "if steps[row].remember:", "if True:", PREDICTING),
-    Mutation("inference/predictor.py", "steps[row].anew is None for", "True for", PREDICTING),
+    Mutation("inference/predictor.py", "if step.remember:", "if True:", PREDICTING),
+    Mutation("inference/predictor.py", "step.anew is None and self", "self", PREDICTING),
     Mutation("inference/preparation.py", "moved.get(c.name, np.eye(4))", "np.eye(4)", PREDICTING),
     Mutation("inference/preparation.py", "rig.reference_to_vehicle or", "", PREDICTING),
     Mutation("inference/pictures.py", "planes if is_rgb else planes[::-1]", "planes", PREDICTING),
@@ -936,4 +942,36 @@ MUTATIONS = (
         "return trails, np.where",
         TRAILS,
     ),
+    # tracking: ids in the memory, and what is scored of them
+    Mutation(
+        "tracking/lineage.py",
+        "missed_m < self._gates_m(table, timestamp_s)[rows]",
+        "missed_m < np.inf",
+        LINEAGE,
+    ),
+    Mutation("tracking/lineage.py", "nearest - self.rules.memory_bonus_m", "nearest", LINEAGE),
+    Mutation("tracking/lineage.py", "-table.sightings[rows], missed_m)", "missed_m)", LINEAGE),
+    Mutation("tracking/lineage.py", "query_ids=ids[stand_for]", "query_ids=ids", LINEAGE),
+    Mutation("tracking/lineage.py", "        kept[seen] = False\n", "", LINEAGE),
+    Mutation("evaluation/devkit_tracks.py", "if str(id_) in ids", "if id_ in ids", TRACK_FILES),
+    Mutation("evaluation/devkit_tracks.py", "if name != first:", "if False:", TRACK_FILES),
+    Mutation(
+        "evaluation/devkit_tracks.py",
+        "scene, known = record.scene_token, {}",
+        "scene = record.scene_token",
+        TRACK_FILES,
+    ),
+    Mutation(
+        "inference/tracking.py", "sound.nonzero()[:, 0].numpy()[boxes.rows]", "boxes.rows", IDS
+    ),
+    Mutation(
+        "inference/tracking.py", "ids[0, step.queries] =", "ids[0, : len(step.queries)] =", IDS
+    ),
+    Mutation(
+        "modeling/temporal/memory.py",
+        "torch.where(given == UNCHANGED, newest, given)",
+        "given",
+        IDS,
+    ),
+    Mutation("modeling/temporal/memory.py", "keep(moved.lineage, NO_LINEAGE)", "kept.lineage", IDS),
 )

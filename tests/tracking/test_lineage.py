@@ -142,9 +142,13 @@ def test_merged_boxes_take_the_longest_track(best: str):
     assert network.see(0.0, [car("old", 30, 0)]) == {"old": 1}
     apart = [car("old", 30, 0, score=0.4), car("new", 32.4, 2.4)]
     assert network.see(0.5, apart) == {"old": 1, "new": 2}
-    # They come together; both could go on with the track that they carry.
+    # They come together; both could go on with the track that they carry. The old one has come
+    # farther: the nearest track would be the new one.
     scores = {best: 0.9, other: 0.3}
-    together = [car("new", 31.2, 1.5, score=scores["new"]), car("old", 31, 1, score=scores["old"])]
+    together = [
+        car("new", 31.4, 1.6, score=scores["new"]),
+        car("old", 31.2, 1.2, score=scores["old"]),
+    ]
     assert network.see(1.0, together) == {best: 1, other: NO_ID}
     assert network.memory == {"old": 1, "new": 1}
 

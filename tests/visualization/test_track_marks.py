@@ -191,6 +191,11 @@ def test_frames_with_and_without_tracks_are_of_one_video(tmp_path: Path) -> None
     with video_writer(tmp_path / "a.mp4", 2.0) as video:
         for objects in (tracked(0), found(1)[:0], tracked(2)):
             video.write(draw_moment(moment(), objects, panel_width=400))
+    read = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    frames = 0
+    while read.read()[0]:
+        frames += 1
+    assert frames == 3
 
 
 def calls(monkeypatch: pytest.MonkeyPatch, objects: Objects) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.result_records import check_records
-from streampetr_vit.evaluation.sample_tokens import check_samples
+from streampetr_vit.evaluation.result_records import check_own_sample, check_records
+from streampetr_vit.evaluation.sample_tokens import check_file_samples
 from streampetr_vit.structures import GlobalBoxes
 from streampetr_vit.texts import shown
 
@@ -32,14 +32,7 @@ def boxes_of_results(
         InputError: the first fault, with the sample and the fix.
     """
     where = f"{path} cannot be tracked: "
-    check_samples(
-        results,
-        records.tokens,
-        "are not in it: give each sample of the data set an entry (a list of boxes, it may be "
-        "empty), or name the split that the file is of",
-        "are not in the data set: take them out, or name the split that the file is of",
-        where=where,
-    )
+    check_file_samples(results, records.tokens, where, verb="name")
     names = records.spec.class_names
     try:
         return [_boxes(results[token], token, names) for token in records.tokens]
@@ -50,11 +43,7 @@ def boxes_of_results(
 def _boxes(found: Any, token: str, names: Sequence[str]) -> GlobalBoxes:
     check_records(found, names, token=token)
     for box in found:
-        if box.get("sample_token") != token:
-            raise InputError(
-                f"sample {token}: a box has sample_token {shown(box.get('sample_token'))}; it must "
-                "be the sample's"
-            )
+        check_own_sample(box, token)
         # Detections may lack it; where an object will be next is then not known.
         if any(math.isnan(value) for value in box["velocity"]):
             raise InputError(

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.result_format import read_submission
 from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE
-from streampetr_vit.evaluation.sample_tokens import check_samples
+from streampetr_vit.evaluation.scorable_files import read_scorable
 from streampetr_vit.texts import shown
 
 _OWN_CLASSES = (
@@ -31,20 +30,7 @@ def devkit_boxes(path: Path, tokens: Sequence[str]) -> tuple[Any, dict[str, Any]
     """
     from nuscenes.eval.common.data_classes import EvalBoxes
 
-    results, meta = read_submission(path)
-    if not isinstance(meta, dict):
-        raise InputError(
-            f'{path} cannot be scored: it has no "meta"; add one, {{"use_camera": true, ...}}, as '
-            "nuScenes asks for"
-        )
-    check_samples(
-        results,
-        tokens,
-        "are not in it: give each sample of the data set an entry (a list of boxes, it may be "
-        "empty), or evaluate the split that the file is of",
-        "are not in the data set: take them out, or evaluate the split that the file is of",
-        where=f"{path} cannot be scored: ",
-    )
+    results, meta = read_scorable(path, tokens)
     boxes = EvalBoxes()
     for token in tokens:
         boxes.add_boxes(token, _of_sample(results[token], token, path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import unittest
 import warnings
 from collections import Counter
@@ -32,6 +33,7 @@ CONFIG_NAME = "tracking_nips_2019"
 
 def check_tracking_devkit() -> None:
     """Raises InputError if the devkit's tracking evaluation cannot be imported."""
+    os.environ.setdefault("MPLBACKEND", "Agg")  # the devkit imports pyplot
     try:
         importlib.import_module("nuscenes.eval.tracking.evaluate")
     # The devkit skips "a test" where motmetrics or pandas is missing.

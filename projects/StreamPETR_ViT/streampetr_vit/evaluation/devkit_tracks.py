@@ -11,9 +11,8 @@ from typing import Any
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.result_format import read_submission
-from streampetr_vit.evaluation.result_records import check_records
-from streampetr_vit.evaluation.sample_tokens import check_samples
+from streampetr_vit.evaluation.result_records import check_own_sample, check_records
+from streampetr_vit.evaluation.scorable_files import read_scorable
 from streampetr_vit.texts import shown
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -33,24 +32,11 @@ def read_tracks(
         MissingFileError: no such file.
         InputError: the first fault, with the sample and the fix.
     """
-    results, meta = read_submission(path)
-    where = f"{path} cannot be scored: "
-    if not isinstance(meta, dict):
-        raise InputError(
-            f'{where}it has no "meta"; add one, {{"use_camera": true, ...}}, as nuScenes asks for'
-        )
-    check_samples(
-        results,
-        records.tokens,
-        "are not in it: give each sample of the data set an entry (a list of boxes, it may be "
-        "empty), or evaluate the split that the file is of",
-        "are not in the data set: take them out, or evaluate the split that the file is of",
-        where=where,
-    )
+    results, meta = read_scorable(path, records.tokens)
     try:
         _check_scenes(results, records, names)
     except InputError as error:
-        raise InputError(f"{where}{error}") from error
+        raise InputError(f"{path} cannot be scored: {error}") from error
     return results, meta
 
 
@@ -107,11 +93,7 @@ def _check_sample(boxes: Any, token: str, names: Sequence[str]) -> None:
     check_records(boxes, names, "tracking", token)
     ids = set()
     for box in boxes:
-        if box.get("sample_token") != token:
-            raise InputError(
-                f"sample {token}: a box has sample_token {shown(box.get('sample_token'))}; it must "
-                "be the sample's"
-            )
+        check_own_sample(box, token)
         id_ = box.get("tracking_id")
         if isinstance(id_, bool) or not isinstance(id_, (str, int)) or id_ == "":
             raise InputError(

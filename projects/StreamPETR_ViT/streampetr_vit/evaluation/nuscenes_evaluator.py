@@ -25,6 +25,7 @@ from streampetr_vit.evaluation.devkit_tables import devkit_refusals
 from streampetr_vit.evaluation.metric_tables import printed_table, results_for_detectron2
 from streampetr_vit.evaluation.result_format import (
     BYTES_PER_BOX,
+    RESULTS_FILE,
     GlobalBoxes,
     to_global_boxes,
     write_results,
@@ -35,7 +36,6 @@ from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.files import check_space
 from streampetr_vit.structures import DatasetSpec, Detections, Sample
 
-RESULTS_FILE = "results_nusc.json"
 SCORED_FILE = "results_scored.json"
 _LOGGER = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from streampetr_vit.evaluation.devkit_tracking import (
     evaluate_tracks,
     scored_names,
 )
-from streampetr_vit.evaluation.result_format import write_result_lines
+from streampetr_vit.evaluation.result_format import RESULTS_FILE, write_result_lines
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.evaluation.sound_boxes import sound_boxes, sound_rows
 from streampetr_vit.evaluation.tracking_format import tracking_line
@@ -37,7 +37,6 @@ from streampetr_vit.texts import file_name, shown
 from streampetr_vit.tracking.building import Rules, build_tracker
 from streampetr_vit.tracking.tracker import Tracker
 
-RESULTS_FILE = "results_nusc.json"
 _LOGGER = logging.getLogger(__name__)
 # The boxes of a sample, and their ids where the stream has given them.
 Collected = tuple[GlobalBoxes, Tracks | None]
@@ -146,7 +145,9 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
             boxes = GlobalBoxes.of(found[sound], *poses, token, self._records.spec)
             tracks = None
             if self._tracker.reads_memory:
-                tracks = self._given_tracks(output, token)[sound.numpy()][boxes.rows]
+                given = self._given_tracks(output, token)[sound.numpy()][boxes.rows]
+                # No results file has trails, and they would be most of all that is kept.
+                tracks = replace(given, trails_m=given.trails_m[:, :0].copy())
             kept = replace(boxes, rows=None, queries=None, lineages=None)
             self._samples.append((kept, tracks))
 
@@ -185,9 +186,11 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
     def _write(self, boxes: Sequence[GlobalBoxes], tracks: Sequence[Tracks | None]) -> None:
         """Writes the results file; a tracker that needs no memory gives the ids here."""
         records = self._records
-        given = tracks if self.stream_tracker else track_scenes(self._tracker, boxes, records)
+        given: Iterable[Tracks] = [ids for ids in tracks if ids is not None]
+        if not self._tracker.reads_memory:
+            given = track_scenes(self._tracker, boxes, records)
         pairs = zip(boxes, given, strict=True)
-        lines = (tracking_line(of, ids, records.spec) for of, ids in pairs if ids is not None)
+        lines = (tracking_line(found, ids, records.spec) for found, ids in pairs)
         write_result_lines(self.results_path, lines)
         _LOGGER.info("wrote %s", self.results_path)
 

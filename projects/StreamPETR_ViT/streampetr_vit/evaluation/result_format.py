@@ -27,6 +27,7 @@ from streampetr_vit.structures import DatasetSpec, Detections, GlobalBoxes, Pose
 
 FloatArray = NDArray[np.float64]
 
+RESULTS_FILE = "results_nusc.json"  # of an evaluation
 BYTES_PER_BOX = 500  # of a results file: 17 numbers of up to 18 digits, a token, names
 # use_external is True because the backbones are trained on other data first, as the reference does.
 SUBMISSION_META = {
@@ -65,7 +66,12 @@ def write_results(
 def result_line(boxes: GlobalBoxes, scoring: Scoring | None = None) -> str:
     """What a results file says about a sample; `scoring` as in `write_results`."""
     records = boxes.records() if scoring is None else scoring.scored(boxes.records())
-    return f"{json.dumps(boxes.sample_token)}: {json.dumps(records)}"
+    return sample_line(boxes.sample_token, records)
+
+
+def sample_line(token: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """The line of a results file with the records of a sample, of any task."""
+    return f"{json.dumps(token)}: {json.dumps(records)}"
 
 
 def write_result_lines(path: str | Path, lines: Iterable[str]) -> None:
@@ -73,7 +79,7 @@ def write_result_lines(path: str | Path, lines: Iterable[str]) -> None:
 
     Args:
         path: the JSON file; its folder is created.
-        lines: of `result_line`, one for each sample.
+        lines: of `sample_line`, one for each sample.
     """
     with replacing(path) as temporary, temporary.open("w") as file:
         file.write(f'{{"meta": {json.dumps(SUBMISSION_META)}, "results": {{')

@@ -42,6 +42,15 @@ def check_records(
             raise InputError(f"results: a box{_of_sample(record, token)} has {problem}")
 
 
+def check_own_sample(record: Mapping[str, Any], token: str) -> None:
+    """Raises InputError unless a box names the sample that it is listed under."""
+    named = record.get("sample_token")
+    if named != token:
+        raise InputError(
+            f"sample {token}: a box has sample_token {shown(named)}; it must be the sample's"
+        )
+
+
 def _of_sample(record: Any, token: object = "") -> str:
     token = token or (record.get("sample_token") if isinstance(record, Mapping) else None)
     return f" of sample {shown(token)}" if token else ""

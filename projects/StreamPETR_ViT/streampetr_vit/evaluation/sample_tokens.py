@@ -24,6 +24,27 @@ def check_samples(
     require_none([token for token in there if token not in wanted], len(there), unknown, where)
 
 
+def check_file_samples(
+    results: Collection[str], expected: Iterable[str], where: str, verb: str = "evaluate"
+) -> None:
+    """Raises InputError unless a results file has each sample of a data set, and no other.
+
+    Args:
+        results: tokens of the file.
+        expected: of the data set.
+        where: stands before the number.
+        verb: what is done with the split of the file.
+    """
+    check_samples(
+        results,
+        expected,
+        "are not in it: give each sample of the data set an entry (a list of boxes, it may be "
+        f"empty), or {verb} the split that the file is of",
+        f"are not in the data set: take them out, or {verb} the split that the file is of",
+        where=where,
+    )
+
+
 def require_none(found: Sequence[str], total: int, problem: str, where: str = "") -> None:
     """Raises InputError if samples with a problem were found."""
     if found:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.result_format import read_results
 from streampetr_vit.evaluation.summary_files import read_checked
 from streampetr_vit.texts import shown
 
@@ -33,16 +32,6 @@ def read_tracking_summary(path: Path) -> dict[str, Any]:
         InputError: it is another file.
     """
     return read_checked(path, _summary)
-
-
-def read_tracking_results(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Sample token -> boxes of a results file of tracks; they are checked by `check_tracked`.
-
-    Raises:
-        MissingFileError: no such file.
-        InputError: not a results file.
-    """
-    return read_results(path)
 
 
 def check_tracked(records: Any, token: str) -> None:

@@ -5,20 +5,18 @@ Source: the submission format of the nuScenes tracking task (JSON).
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from streampetr_vit.evaluation.result_format import sample_line
+from streampetr_vit.evaluation.result_records import MAX_BOXES_PER_SAMPLE
 from streampetr_vit.structures import DatasetSpec, GlobalBoxes
 from streampetr_vit.structures.tracks import NO_ID, Tracks
 from streampetr_vit.tracking.classes import OFFICIAL_NAMES, tracked_kinds
 
-MOST_BOXES = 500  # of a sample
-
 
 def tracking_line(boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec) -> str:
     """What a results file says about a sample, see `tracking_records`."""
-    records = tracking_records(boxes, tracks, spec)
-    return f"{json.dumps(boxes.sample_token)}: {json.dumps(records)}"
+    return sample_line(boxes.sample_token, tracking_records(boxes, tracks, spec))
 
 
 def tracking_records(boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec) -> list[dict[str, Any]]:
@@ -30,7 +28,7 @@ def tracking_records(boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec) -> l
         spec: their classes.
 
     Returns:
-        At most `MOST_BOXES` dicts of plain Python values, in the order of the boxes.
+        At most `MAX_BOXES_PER_SAMPLE` dicts of plain Python values, in the order of the boxes.
     """
     kinds = tracked_kinds(spec)
     records = []
@@ -49,4 +47,4 @@ def tracking_records(boxes: GlobalBoxes, tracks: Tracks, spec: DatasetSpec) -> l
                 "tracking_score": float(tracks.scores[index]),
             }
         )
-    return records[:MOST_BOXES]
+    return records[:MAX_BOXES_PER_SAMPLE]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.progress import progress
@@ -13,8 +13,8 @@ from streampetr_vit.tracking.tracker import Tracker
 
 def track_scenes(
     tracker: Tracker, samples: Sequence[GlobalBoxes], records: FrameRecords
-) -> list[Tracks]:
-    """The tracks of each sample. Ids begin at 1 in each scene.
+) -> Iterator[Tracks]:
+    """The tracks of each sample, one after the other. Ids begin at 1 in each scene.
 
     Args:
         tracker: one that needs no memory of a network.
@@ -24,11 +24,10 @@ def track_scenes(
     Raises:
         InputError: see `Tracker.step`.
     """
-    table, last_scene, tracks = TrackTable.empty(), None, []
+    table, last_scene = TrackTable.empty(), None
     for boxes, record in zip(progress(samples, "tracking", "samples"), records, strict=True):
         if record.scene_token != last_scene:
             table, last_scene = TrackTable.empty(), record.scene_token
         step = tracker.step(table, boxes, record.timestamp_us / 1e6, record.ego_to_global)
         table = step.table
-        tracks.append(step.tracks)
-    return tracks
+        yield step.tracks  # not a list: the trails of all samples are large

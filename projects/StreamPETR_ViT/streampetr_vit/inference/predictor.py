@@ -328,11 +328,12 @@ class Predictor:
         detections = sound_boxes(found.detections, _token(moment), len(spec.classes))
         poses = (moment.reference_to_vehicle, moment.vehicle_to_world)
         if self._tracker is not None:
-            tracks, named = track(
+            tracks, tracked = track(
                 self._tracker, table, detections, *poses, moment.timestamp_s, _token(moment)
             )
             queries = head.num_queries + head.num_propagated
-            memory, table = named_by(named, memory, found.remembered, queries), named.table
+            memory = named_by(tracked, memory, found.remembered, queries)
+            table = tracked.table
         objects = Objects.of(
             detections,
             *poses,

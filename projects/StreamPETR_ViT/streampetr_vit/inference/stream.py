@@ -101,6 +101,8 @@ class Stream:
                 mode.
         """
         samples = check_batch(samples)
+        if self._tracker is not None:
+            _check_poses(samples)  # before anything changes
         position = [
             (s.scene_token, float(s.timestamp_s), s.lidar_to_global[:3, 3].double())
             for s in samples
@@ -112,10 +114,11 @@ class Stream:
         # Pictures go to the device at once; the rig stays on the CPU, where it can be compared.
         frame = Frame.collate(samples, images_to=self._detector.device)
         padded = self.push(replace(frame, continues_stream=torch.tensor(continues)))
-        self._position = position
         found = padded.unpad()
         if self._tracker is not None:
             self._track(self._tracker, samples, continues, found, padded.remembered)
+        # Last: what the next frame goes on with must be there.
+        self._position = position
         return found
 
     def push(self, frame: Frame) -> PaddedDetections:
@@ -159,12 +162,8 @@ class Stream:
         """Gives the detections of a frame ids, and tells the memory."""
         head, tracks, tables, memories = self._detector.head, [], [], []
         for row, (sample, detections) in enumerate(zip(samples, found, strict=True)):
-            if sample.lidar_to_ego is None or sample.ego_to_global is None:
-                raise InputError(
-                    f"sample {shown(sample.sample_token)} has no lidar_to_ego or ego_to_global: a "
-                    "tracker needs both poses"
-                )
-            labels, step = track(
+            assert sample.lidar_to_ego is not None and sample.ego_to_global is not None
+            of_row, step = track(
                 tracker,
                 self._tables[row] if continues[row] else TrackTable.empty(),
                 detections,
@@ -173,7 +172,7 @@ class Stream:
                 float(sample.timestamp_s),
                 sample.sample_token,
             )
-            tracks.append(labels)
+            tracks.append(of_row)
             tables.append(step.table)
             if self.memory is not None:
                 memory = self.memory.map(lambda value, row=row: value[row : row + 1])
@@ -195,6 +194,16 @@ class Stream:
                 _warn_of_jump(scene, time - last[1], float((place - last[2]).norm()))
             flags.append(scene == last[0])
         return flags
+
+
+def _check_poses(samples: Sequence[Sample]) -> None:
+    """Raises InputError unless a tracker can tell where the vehicle is."""
+    for sample in samples:
+        if sample.lidar_to_ego is None or sample.ego_to_global is None:
+            raise InputError(
+                f"sample {shown(sample.sample_token)} has no lidar_to_ego or ego_to_global: a "
+                "tracker needs both poses; give the sample both, or run without a tracker"
+            )
 
 
 def _check_order(scene: str, time_s: float, last_time_s: float) -> None:

@@ -16,10 +16,9 @@ from streampetr_vit.data.nuscenes.catalog import open_dataset
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.errors import MissingFileError
-from streampetr_vit.evaluation.nuscenes_evaluator import RESULTS_FILE
-from streampetr_vit.evaluation.result_format import read_results
+from streampetr_vit.evaluation.result_format import RESULTS_FILE, read_results
 from streampetr_vit.evaluation.summary_files import read_details, read_summary
-from streampetr_vit.evaluation.tracking_files import read_tracking_results, read_tracking_summary
+from streampetr_vit.evaluation.tracking_files import read_tracking_summary
 from streampetr_vit.json_files import read_json
 from streampetr_vit.report.curves import Scalars, read_scalars
 from streampetr_vit.report.frames import draw_groups
@@ -158,7 +157,7 @@ def _tracks(
 ) -> list[PictureGroup]:
     """The pictures of the first tracker, if there is one."""
     for name, folder in trackers.items():
-        group = draw_tracks(records, read_tracking_results(folder / RESULTS_FILE), name, range_m)
+        group = draw_tracks(records, read_results(folder / RESULTS_FILE), name, range_m)
         return [] if group is None else [group]
     return []
 

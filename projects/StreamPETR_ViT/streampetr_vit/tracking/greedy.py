@@ -99,7 +99,7 @@ class GreedyTracker(Tracker):
     ) -> TrackerStep:
         """See `Tracker`."""
         check_moment(table, boxes, timestamp_s)
-        lag_s = 0.0 if table.timestamp_s is None else timestamp_s - table.timestamp_s
+        lag_s = table.passed_s(timestamp_s)
         seen = Sightings.of(boxes, self.spec)
         table, sources = self.advance(table, seen, lag_s, timestamp_s)
         shown_now = table[: len(sources)]

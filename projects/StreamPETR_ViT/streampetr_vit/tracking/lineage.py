@@ -149,7 +149,7 @@ class LineageTracker(Tracker):
         """See `Tracker`.
 
         Raises:
-            InputError: the boxes do not say of which query they are, too.
+            InputError: as there, or the boxes do not say of which query they are.
         """
         check_moment(table, boxes, timestamp_s)
         found = candidates_of(
@@ -183,7 +183,7 @@ class LineageTracker(Tracker):
     def _claims(
         self, table: TrackTable, found: Candidates, stand_for: IntArray, timestamp_s: float
     ) -> Claims:
-        """What the memory says, of each object at most one track.
+        """What the memory says: of each object at most one track, the one that was seen most often.
 
         That may be the track of another box than the one that stands for the object: which of them
         is the best changes from moment to moment.
@@ -250,7 +250,7 @@ class LineageTracker(Tracker):
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(o, m) distances of the o objects to the tracks, and which of the pairs may be."""
         seen, kinds = found.seen[objects], found.kinds[objects]
-        before_m = seen.centers_m - seen.velocities_mps * _lag_s(table, timestamp_s)
+        before_m = seen.centers_m - seen.velocities_mps * table.passed_s(timestamp_s)
         # From the vehicle on: the distances are float32, which is coarse far from the map's origin.
         distances = distances_m(before_m - here_m, table.centers_m - here_m)
         if not self.rules.match_lost:
@@ -276,7 +276,7 @@ class LineageTracker(Tracker):
         strong = found.seen.scores >= self.rules.min_new_score
         new = (stand_for == np.arange(len(found))) & (tracks == NO_TRACK) & strong
         chosen = np.concatenate((going, np.flatnonzero(new)))
-        lag_s = _lag_s(table, timestamp_s)
+        lag_s = table.passed_s(timestamp_s)
         gone_on = found.seen[going].go_on(table[tracks[going]], lag_s, timestamp_s)
         begun = found.seen[new].begin(table.next_id, lag_s, timestamp_s)
         lost = self._out_of_sight(table, tracks[going], timestamp_s)
@@ -311,10 +311,6 @@ class LineageTracker(Tracker):
         return replace(unseen(lost, timestamp_s), centers_m=_expected_m(table, timestamp_s)[rows])
 
 
-def _lag_s(table: TrackTable, timestamp_s: float) -> float:
-    return 0.0 if table.timestamp_s is None else timestamp_s - table.timestamp_s
-
-
 def _expected_m(table: TrackTable, timestamp_s: float) -> FloatArray:
     """(m, 2) where the tracks are expected now."""
-    return table.centers_m + table.velocities_mps * _lag_s(table, timestamp_s)
+    return table.centers_m + table.velocities_mps * table.passed_s(timestamp_s)

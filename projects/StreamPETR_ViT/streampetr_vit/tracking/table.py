@@ -68,6 +68,10 @@ class TrackTable:
         """Some of the tracks, by a mask or by indexes, at the same moment."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
+    def passed_s(self, timestamp_s: float) -> float:
+        """Time since the last moment; 0 in a scene's first."""
+        return 0.0 if self.timestamp_s is None else timestamp_s - self.timestamp_s
+
     def joined(self, *others: TrackTable) -> TrackTable:
         """The tracks of this one, then those of the others, at the moment of this one."""
         parts = {name: [getattr(part, name) for part in (self, *others)] for name in COLUMNS}

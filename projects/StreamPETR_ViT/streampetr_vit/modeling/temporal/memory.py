@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.ops.geometry import matrix_product, transform_points
+from streampetr_vit.structures.tracks import NO_ID
 
-NO_LINEAGE = -1
+NO_LINEAGE = NO_ID  # a tracker writes its ids as they are
 UNCHANGED = -2  # in place of an id: the entry keeps its lineage
 
 
