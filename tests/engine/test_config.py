@@ -144,8 +144,17 @@ def test_a_description_replaces_the_name_of_a_data_set() -> None:
 def test_an_evaluator_of_a_list_is_named_by_its_place() -> None:
     cfg = load_config(QUICKSTART, ["dataloader.evaluator.1.name=second"])
     assert cfg.dataloader.evaluator[1].name == "second"
-    with pytest.raises(ConfigError, match=r"did you mean dataloader\.evaluator\.0\.output_dir"):
+    with pytest.raises(ConfigError, match=r"from dataloader\.evaluator\.0 to .*\.1$"):
         load_config(QUICKSTART, ["dataloader.evaluator.output_dir=out"])
+    with pytest.raises(ConfigError, match=r"from dataloader\.evaluator\.0 to .*\.1$"):
+        load_config(QUICKSTART, ["dataloader.evaluator.2.name=third"])
+
+
+@pytest.mark.parametrize("tracker", ["greedi", "3", "null"])
+def test_a_tracker_that_does_not_exist_is_refused_with_the_other_settings(tracker: str) -> None:
+    with pytest.raises(ConfigError, match=r"one of 'lineage', 'greedy', or a dict") as found:
+        load_config(QUICKSTART, [f"dataloader.evaluator.1.tracker={tracker}"])
+    assert str(found.value).count("a dict with _target_") == 1  # not once for each kind of rules
 
 
 def test_other_dicts_change_what_they_name_unless_they_describe_a_part() -> None:

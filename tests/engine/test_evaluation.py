@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 
 from streampetr_vit.engine import build_model, evaluate, evaluation, load_config
 from streampetr_vit.engine.config import call
+from streampetr_vit.engine.evaluators import results_folder
 from streampetr_vit.inference import Stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +80,24 @@ def test_the_last_checkpoint_is_evaluated_only_when_asked_for() -> None:
     assert evaluation._weights(cfg, folder, resume=False) == "named.pth"
 
 
+def test_the_evaluation_without_memory_has_no_tracks_whatever_the_order(
+    recipe: DictConfig, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = copy.deepcopy(recipe)
+    recipe.dataloader.evaluator = list(recipe.dataloader.evaluator)[::-1]
+    ran: list[str] = []
+
+    def note(run: object, loader: object, evaluators: list[Any]) -> dict[str, Any]:
+        ran.extend(evaluator.name for evaluator in evaluators)
+        return {}
+
+    monkeypatch.setattr(evaluation, "inference_on_dataset", note)
+    evaluate(recipe, model, memory=False, main_only=True)
+    assert ran == ["bbox3d"]
+    recipe.dataloader.evaluator[1].output_dir = "of detections"
+    assert results_folder(recipe) == "of detections"
+
+
 @pytest.mark.parametrize(("at_test", "expected"), [(True, [True, False]), (False, [False])])
 def test_a_run_without_memory_is_not_repeated_for_comparison(
     at_test: bool, expected: list[bool], monkeypatch: pytest.MonkeyPatch
@@ -85,7 +105,7 @@ def test_a_run_without_memory_is_not_repeated_for_comparison(
     runs: list[bool] = []
 
     def evaluate_once(
-        cfg: DictConfig, model: object, folder: str = "", memory: bool = True
+        cfg: DictConfig, model: object, folder: str = "", memory: bool = True, **_: bool
     ) -> dict:
         runs.append(memory)
         return {"bbox3d": {}}

@@ -14,7 +14,7 @@ from detectron2.config import LazyCall
 from omegaconf import DictConfig
 from toy_task import ToyDetector, ToyEvaluator
 
-from streampetr_vit.engine import build_model, evaluate_only, load_config, train
+from streampetr_vit.engine import build_model, evaluate_only, load_config, preflight, train
 from streampetr_vit.engine.config import call
 from streampetr_vit.engine.preflight import (
     check_checkpoint_space,
@@ -203,6 +203,22 @@ def test_an_evaluator_of_other_samples_than_the_loaders(recipe: DictConfig) -> N
     recipe.dataloader.evaluator[0].dataset = recipe.dataloader.train.dataset
     with pytest.raises(InputError, match=r"6 of 6 samples .* run the test loader over the whole"):
         train(recipe)
+
+
+def test_ids_of_the_memory_in_scenes_that_are_cut(
+    recipe: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(recipe)
+    recipe.dataloader.test.sharding = "reference"
+    preflight._check_evaluators(recipe, model, [])  # one process has whole scenes
+    monkeypatch.setattr(preflight.comm, "get_world_size", lambda: 2)
+    with pytest.raises(InputError, match=r"cuts scenes.*sharding=scene.*tracker=\"greedy\""):
+        preflight._check_evaluators(recipe, model, [])
+    recipe.dataloader.evaluator[1].tracker = "greedy"
+    preflight._check_evaluators(recipe, model, [])
+    recipe.dataloader.evaluator[1].tracker = "lineage"
+    recipe.dataloader.test.sharding = "scene"
+    preflight._check_evaluators(recipe, model, [])
 
 
 def test_a_precision_of_evaluation_that_is_unknown(tmp_path: Path, no_step: None) -> None:

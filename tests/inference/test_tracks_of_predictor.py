@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from tiny_car import make_moment, make_predictor
 from tiny_detector import make_detector, make_repdetr3d, make_sample, same
 from tracking_by_query import QueryTracker
@@ -19,6 +20,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.inference import Objects, Predictor, Stream
 from streampetr_vit.modeling.temporal.memory import NO_LINEAGE
 from streampetr_vit.structures import Pose
+from streampetr_vit.tracking.lineage import LineageRules
 
 both_heads = pytest.mark.parametrize("make", [make_detector, make_repdetr3d])
 TIMES = [0.5 * n for n in range(6)]
@@ -118,6 +120,29 @@ def test_ids_of_a_tracker_that_is_no_longer_there_are_forgotten(tmp_path: Path) 
     without.save_state(tmp_path / "state")
     again.load_state(tmp_path / "state")
     assert (lineage(again) == NO_LINEAGE).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "reason"),
+    [
+        ("tracks.ids.0", 0, -7.0, "ids are not different ones"),
+        ("tracks.ids.0", slice(None), 1.0, "ids are not different ones"),
+        ("tracks.0", 0, 1.0, "ids are not different ones"),
+        ("tracks.0", 1, 2e9, "the tracks are of 2000000000.0 s, and the car of 1500000000.5 s"),
+    ],
+)
+def test_tracks_of_a_state_that_cannot_be_are_refused(
+    name: str, place: Any, value: float, reason: str, tmp_path: Path
+) -> None:
+    rules = LineageRules(min_score=0.0, min_new_score=0.0)
+    first = make_predictor(tracker=rules)
+    play(first, TIMES[:2])
+    first.save_state(tmp_path / "state")
+    tensors = load_file(tmp_path / "state")
+    tensors[name][place] = value
+    (tmp_path / "state").write_bytes(save(tensors, {"identity": ""}))
+    with pytest.raises(InputError, match=f"{reason}.*remove it and begin anew"):
+        make_predictor(tracker=rules).load_state(tmp_path / "state")
 
 
 def test_each_of_two_cars_has_its_own_ids() -> None:

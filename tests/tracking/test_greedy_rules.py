@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -20,6 +21,7 @@ from streampetr_vit.tracking.greedy import GreedyRules, GreedyTracker
         ("radii", "Uniform"),
         ("radii", 2.5),
         ("radii", None),
+        ("radii", np.ones(2)),
         ("radii", {"car": 0.0}),
         ("radii", {"car": math.nan}),
         ("radii", {"car": math.inf}),

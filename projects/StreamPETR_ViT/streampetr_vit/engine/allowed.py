@@ -24,9 +24,9 @@ class Allowed:
     holds: Callable[[Any], bool]
 
     def __or__(self, other: Allowed) -> Allowed:
-        return Allowed(
-            f"{self.text}, or {other.text}", lambda value: self.holds(value) or other.holds(value)
-        )
+        is_said = other.text in self.text.split(", or ")  # such as that of two classes
+        text = self.text if is_said else f"{self.text}, or {other.text}"
+        return Allowed(text, lambda value: self.holds(value) or other.holds(value))
 
 
 ANYTHING = Allowed("anything", lambda value: True)

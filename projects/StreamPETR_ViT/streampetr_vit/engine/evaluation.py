@@ -22,6 +22,7 @@ from streampetr_vit.engine.config import call
 from streampetr_vit.engine.evaluators import (
     build_evaluators,
     evaluator_parts,
+    main_part,
     results_folder,
     stream_tracker,
     tracking_folders,
@@ -54,7 +55,7 @@ def evaluate(
     model: nn.Module,
     output_dir: str | None = None,
     memory: bool | None = None,
-    first_only: bool = False,
+    main_only: bool = False,
 ) -> Metrics:
     """Runs the test set through a model and returns the evaluators' metrics.
 
@@ -65,7 +66,7 @@ def evaluate(
         output_dir: folder for the results; None for those that the evaluators have.
         memory: False turns the temporal memory off: every frame is a stream of its own. None does
             as model.memory_at_test says.
-        first_only: leave out all evaluators but the first.
+        main_only: leave out all evaluators but that of `main_part`.
 
     Returns:
         {task: {metric: value}} on rank 0, empty on other ranks.
@@ -75,7 +76,7 @@ def evaluate(
         logger.warning("the configuration has no dataloader.evaluator: nothing is evaluated")
         return {}
     loader = call(cfg.dataloader.test, rank=comm.get_rank(), world_size=comm.get_world_size())
-    evaluators = build_evaluators(parts[:1] if first_only else parts, output_dir)
+    evaluators = build_evaluators([main_part(cfg)] if main_only else parts, output_dir)
     if memory is None:
         memory = _remembers(cfg)
     with evaluation_mode(model):
@@ -144,7 +145,7 @@ def evaluate_and_report(
     if cfg.report.memory_off and memory:
         folder = os.path.join(cfg.train.output_dir, "inference_memory_off")
         try:
-            evaluate(cfg, model, folder, memory=False, first_only=True)
+            evaluate(cfg, model, folder, memory=False, main_only=True)
         except Exception as error:
             if comm.get_world_size() > 1:  # the others may still be in the middle of it
                 raise

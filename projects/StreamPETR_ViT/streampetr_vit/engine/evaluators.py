@@ -21,9 +21,15 @@ def evaluator_parts(cfg: DictConfig) -> list[DictConfig]:
     return list(parts) if isinstance(parts, ListConfig) else [] if parts is None else [parts]
 
 
+def main_part(cfg: DictConfig) -> DictConfig:
+    """The evaluator whose numbers and pictures a report shows: the first that is not of tracks."""
+    parts = evaluator_parts(cfg)
+    return next((part for part in parts if not _is_tracking(part)), parts[0])
+
+
 def results_folder(cfg: DictConfig) -> str:
-    """Where the first evaluator, whose numbers and pictures a report shows, puts its files."""
-    return evaluator_parts(cfg)[0].output_dir
+    """Where the evaluator of `main_part` puts its files."""
+    return main_part(cfg).output_dir
 
 
 def tracking_folders(cfg: DictConfig) -> dict[str, Path]:

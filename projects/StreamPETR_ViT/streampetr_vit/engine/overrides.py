@@ -123,8 +123,8 @@ def _unknown_key(override: str, parents: list[str], part: str, allowed: list[str
         )
     if allowed[0] == "0":  # a list, such as that of the evaluators
         return (
-            f"override {override!r}: {where} is a list of {len(allowed)}; did you mean "
-            f"{where}.0.{part}?"
+            f"override {override!r}: {where} is a list: name an entry of it, from {where}.0 to "
+            f"{where}.{allowed[-1]}"
         )
     near = nearest(part, allowed, likeness=0.5)
     paths = [".".join((*parents, name)) for name in near]

@@ -88,14 +88,27 @@ def _check_evaluators(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> N
                 f"{names.count(name)} of dataloader.evaluator have the name {name!r}, and would "
                 "overwrite each other's results: give each its own name"
             )
-    if stream_tracker(evaluators) is not None and not isinstance(model, StreamPETR):
+    if stream_tracker(evaluators) is not None:
+        _check_memory_of_ids(cfg, model)
+    for evaluator in evaluators:
+        if hasattr(evaluator, "check"):
+            evaluator.check(tokens, getattr(getattr(model, "head", None), "max_detections", None))
+
+
+def _check_memory_of_ids(cfg: DictConfig, model: nn.Module) -> None:
+    """Looks for what a tracker needs whose ids are in the network's memory."""
+    if not isinstance(model, StreamPETR):
         raise InputError(
             f"dataloader.evaluator gives ids to the memory of a StreamPETR, and the model is a "
             f'{type(model).__name__}: set its tracker to "greedy", which needs none'
         )
-    for evaluator in evaluators:
-        if hasattr(evaluator, "check"):
-            evaluator.check(tokens, getattr(getattr(model, "head", None), "max_detections", None))
+    # Each process counts its ids from 0: two objects of a scene that is cut would have the same.
+    if cfg.dataloader.test.get("sharding") == "reference" and comm.get_world_size() > 1:
+        raise InputError(
+            'dataloader.test.sharding="reference" cuts scenes, and dataloader.evaluator gives ids '
+            "to the memory of a scene: take dataloader.test.sharding=scene, one process, or "
+            'tracker="greedy"'
+        )
 
 
 def _check_outputs(

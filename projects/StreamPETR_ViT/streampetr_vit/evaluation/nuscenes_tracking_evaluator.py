@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from detectron2.evaluation import DatasetEvaluator
 
@@ -54,7 +54,7 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
         dataset: str | Mapping[str, Any],
         output_dir: str | Path,
         *,
-        tracker: str | Rules = "lineage",
+        tracker: Literal["lineage", "greedy"] | Rules = "lineage",
         name: str = "tracking",
         spec: DatasetSpec | None = None,
         distributed: bool = True,

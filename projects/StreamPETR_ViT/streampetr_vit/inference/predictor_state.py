@@ -87,7 +87,7 @@ def read_state(
             TemporalMemory(*(_finite(tensors.pop(f"{name}.{row}")) for name in _MEMORY))
             for row in range(len(drives))
         ]
-        tables = [_table(tensors, row) for row in range(len(drives))]
+        tables = [_table(tensors, row, drive) for row, drive in enumerate(drives)]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"{os.fspath(path)} is no state of a predictor ({type(error).__name__}: {error}): "
@@ -120,11 +120,13 @@ def _finite(value: Tensor) -> Tensor:
     return value
 
 
-def _table(tensors: Mapping[str, Tensor], row: int) -> TrackTable:
+def _table(tensors: Mapping[str, Tensor], row: int, drive: Drive) -> TrackTable:
     scalars = tensors.get(f"{_TRACKS}.{row}")
     if scalars is None:
         return TrackTable.empty()
     next_id, time_s = scalars.tolist()
+    if not math.isnan(time_s) and time_s != drive.timestamp_s:
+        raise ValueError(f"the tracks are of {time_s} s, and the car of {drive.timestamp_s} s")
     columns = {name: tensors[f"{_TRACKS}.{name}.{row}"].numpy() for name in COLUMNS}
     return TrackTable.of_columns(columns, int(next_id), None if math.isnan(time_s) else time_s)
 

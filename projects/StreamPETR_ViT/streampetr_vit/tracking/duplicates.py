@@ -92,15 +92,26 @@ def _same_object(boxes: Footprints, viewpoint_m: FloatArray) -> tuple[IntArray, 
 
 
 def _close_pairs(boxes: Footprints, viewpoint_m: FloatArray) -> tuple[IntArray, IntArray]:
-    """Pairs that could be of one object. All pairs are compared by this only, which is cheap."""
+    """Pairs of a kind that could be of one object, the better first, in the order of both."""
     # From the vehicle on, and with a centimetre to spare: the distances are float32.
     places_m = boxes.centers_m - viewpoint_m
     reach_m = np.maximum(boxes.near_m, np.hypot(*boxes.sizes_m.T)) / 2 + 0.005
     reach_m = reach_m.astype(np.float32)
-    close = distances_m(places_m, places_m) < reach_m[:, None] + reach_m  # (n, n)
-    close &= boxes.kinds[:, None] == boxes.kinds
-    better, worse = np.divmod(np.flatnonzero(close), max(len(close), 1))
-    return better[better < worse], worse[better < worse]
+    better, worse = [], []
+    # Kind by kind: a table of all pairs takes most of its time to get memory.
+    for kind in np.unique(boxes.kinds):
+        rows = np.flatnonzero(boxes.kinds == kind)
+        places, reach = places_m[rows], reach_m[rows]
+        close = distances_m(places, places) < reach[:, None] + reach
+        first, second = np.nonzero(np.triu(close, 1))
+        better.append(rows[first])
+        worse.append(rows[second])
+    if not better:
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, nothing
+    one, other = np.concatenate(better), np.concatenate(worse)
+    order = np.lexsort((other, one))
+    return one[order], other[order]
 
 
 def _overlap(boxes: Footprints, first: IntArray, second: IntArray) -> BoolArray:

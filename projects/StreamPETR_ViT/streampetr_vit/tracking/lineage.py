@@ -221,24 +221,32 @@ class LineageTracker(Tracker):
         Only a candidate that stands for an object has one. Of the tracks that it may have, it takes
         the nearest that no candidate before it has taken.
         """
-        objects = np.flatnonzero(stand_for == np.arange(len(found)))
+        objects = self._in_order(stand_for, claims)
         distances, valid = self._by_place(table, found, objects, timestamp_s, here_m)
-        rows = np.searchsorted(objects, claims.objects)
-        pairs = (rows, claims.tracks)
+        place = np.empty(len(found), dtype=np.int64)
+        place[objects] = np.arange(len(objects))
+        pairs = (place[claims.objects], claims.tracks)
         by_place = np.where(valid[pairs], distances[pairs], np.inf)
-        nearest = np.minimum(by_place, claims.missed_m)
-        first = np.full(len(objects), np.inf)
+        distances[pairs] = np.minimum(by_place, claims.missed_m) - self.rules.memory_bonus_m
         if self.rules.memory_first:
-            first[rows] = claims.missed_m
-            nearest = np.full(len(rows), -np.inf)
-        distances[pairs] = nearest - self.rules.memory_bonus_m
+            distances[pairs] = -np.inf
         valid[pairs] = True
-        # By the score, which is their order; those with a claim before them if the memory rules.
-        order = np.argsort(first, kind="stable")
-        taken, tracks_taken = match_greedily(distances[order], valid[order])
+        rows, columns = match_greedily(distances, valid)
         tracks = np.full(len(found), NO_TRACK, dtype=np.int64)
-        tracks[objects[order[taken]]] = tracks_taken
+        tracks[objects[rows]] = columns
         return tracks
+
+    def _in_order(self, stand_for: IntArray, claims: Claims) -> IntArray:
+        """(o,) int64, candidates that stand for an object, in the order in which they choose.
+
+        That is the order of their scores; if the memory rules, those with a claim come first.
+        """
+        objects = np.flatnonzero(stand_for == np.arange(len(stand_for)))
+        if not self.rules.memory_first:
+            return objects
+        missed_m = np.full(len(stand_for), np.inf)
+        missed_m[claims.objects] = claims.missed_m
+        return objects[np.argsort(missed_m[objects], kind="stable")]
 
     def _by_place(
         self,

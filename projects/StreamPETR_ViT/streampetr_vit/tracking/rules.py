@@ -50,7 +50,7 @@ def check_radii(radii: object) -> None:
         for kind, radius in radii.items():
             if not _is_number(radius) or not 0 < radius < math.inf:
                 raise _wrong(f"radii[{shown(kind)}]", radius, "metres above 0")
-    elif radii not in ("uniform", "per_class"):
+    elif not isinstance(radii, str) or radii not in ("uniform", "per_class"):
         raise _wrong("radii", radii, '"uniform", "per_class", or metres by kind')
 
 

@@ -88,7 +88,8 @@ class TrackTable:
         """The inverse of `columns`.
 
         Raises:
-            ValueError: a column is missing, or has another shape or dtype, or is not finite.
+            ValueError: a column is missing, or has another shape or dtype, or is not finite; or an
+                id is there twice, or could be given again.
         """
         count = len(columns.get("ids", ()))
         for name, (shape, kind) in COLUMNS.items():
@@ -97,6 +98,9 @@ class TrackTable:
                 raise ValueError(f"tracks have no column {name} of {count} rows")
             if name != "trails_m" and not np.isfinite(column).all():
                 raise ValueError(f"the tracks' {name} has NaN or infinite numbers")
+        ids = columns["ids"]
+        if len(np.unique(ids)) != count or not ((ids >= 1) & (ids < next_id)).all():
+            raise ValueError(f"the tracks' ids are not different ones from 1 to {next_id - 1}")
         return TrackTable(**columns, next_id=next_id, timestamp_s=timestamp_s)
 
 
