@@ -949,7 +949,7 @@ MUTATIONS = (
         "missed_m < np.inf",
         LINEAGE,
     ),
-    Mutation("tracking/lineage.py", "nearest - self.rules.memory_bonus_m", "nearest", LINEAGE),
+    Mutation("tracking/lineage.py", " - self.rules.memory_bonus_m", "", LINEAGE),
     Mutation("tracking/lineage.py", "-table.sightings[rows], missed_m)", "missed_m)", LINEAGE),
     Mutation("tracking/lineage.py", "query_ids=ids[stand_for]", "query_ids=ids", LINEAGE),
     Mutation("tracking/lineage.py", "        kept[seen] = False\n", "", LINEAGE),
