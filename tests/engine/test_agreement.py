@@ -75,7 +75,11 @@ def train_on_own_disks(folder: Path, words: list[str], resume: bool) -> None:
     overrides = [*words, "train.max_iter=6", "dataloader.train.lanes_per_rank=2"]
     overrides = [word.replace("RANK", str(rank)) for word in overrides]
     output = f"train.output_dir={folder / f'disk{rank}'}"
-    note(folder, "run", lambda: train(load_config(CONFIG, [*overrides, output]), resume) and None)
+
+    def run() -> None:
+        train(load_config(CONFIG, [*overrides, output]), resume)
+
+    note(folder, "run", run)
 
 
 @pytest.fixture

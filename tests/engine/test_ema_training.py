@@ -220,7 +220,7 @@ def test_a_detector_and_its_average_are_two_rows_of_the_report(
     torch.manual_seed(1)
     average.load_state_dict(build_model(cfg).state_dict())
     results = evaluation.evaluate_and_report(cfg, model, average)
-    assert set(results) == {"bbox3d", "bbox3d_ema"}
+    assert set(results) == {"bbox3d", "bbox3d_ema", "tracking", "tracking_ema"}
     assert results["bbox3d"].keys() == results["bbox3d_ema"].keys()
     boxes = [
         json.loads((tmp_path / folder / "results_nusc.json").read_text())["results"]

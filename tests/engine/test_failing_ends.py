@@ -46,10 +46,10 @@ def test_the_evaluation_without_memory_is_a_part_of_the_report(
 ) -> None:
     original = evaluation.evaluate
 
-    def evaluate(*arguments: object, memory: bool) -> evaluation.Metrics:
+    def evaluate(*arguments: object, memory: bool, **options: bool) -> evaluation.Metrics:
         if not memory:
             raise OSError("no space left")
-        return original(*arguments, memory=memory)
+        return original(*arguments, memory=memory, **options)
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     cfg = toy(tmp_path)
@@ -117,7 +117,8 @@ def test_a_report_says_what_the_data_are_and_reads_the_evaluators_folder(
     cfg = load_config(str(ROOT / "configs" / "quickstart.py"), words)
     for part, split in (("train", "mini_train"), ("test", "mini_val")):
         cfg.dataloader[part].dataset = dict(root=str(root), version="v1.0-mini", split=split)
-    cfg.dataloader.evaluator.output_dir = str(tmp_path / "elsewhere")
+    for evaluator in cfg.dataloader.evaluator:
+        evaluator.output_dir = str(tmp_path / "elsewhere")
     cfg.report.memory_off = False
     train(cfg)
     assert (tmp_path / "elsewhere" / "metrics_summary.json").is_file()

@@ -248,3 +248,9 @@ def test_a_loader_names_the_samples_of_its_rank(
     given = [batch[0].sample_token for loader in loaders for batch in loader]
     assert named == given and len(named) == tokens and len(set(named)) == 6
     assert loaders[1].first_sample().sample_token == loaders[1].tokens[0]
+
+
+def test_a_report_of_tracks_alone(recipe: DictConfig) -> None:
+    recipe.dataloader.evaluator = [recipe.dataloader.evaluator[1]]
+    with pytest.raises(InputError, match="evaluators of tracks only, and the report shows"):
+        train(recipe)

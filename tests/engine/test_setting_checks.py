@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from streampetr_vit.engine import instantiate_model, load_config, settings
 from streampetr_vit.engine.config import ConfigError, call
+from streampetr_vit.engine.evaluators import build_evaluators, evaluator_parts
 from streampetr_vit.engine.overrides import apply_overrides
 from streampetr_vit.engine.recipe import build_optimizer
 from streampetr_vit.engine.settings import check_settings
@@ -33,6 +34,11 @@ def fields(node: object, path: str) -> Iterator[str]:
         for key in node:
             if key != "_target_":
                 yield from fields(node._get_node(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(node, ListConfig) and not node._is_none():
+        for index in range(len(node)):
+            entry = node._get_node(index)
+            if isinstance(entry, DictConfig) and "_target_" in entry:  # a list of parts
+                yield from list(fields(entry, f"{path}.{index}"))[1:]
 
 
 def build(cfg: DictConfig, section: str) -> None:
@@ -46,10 +52,10 @@ def build(cfg: DictConfig, section: str) -> None:
         model = nn.ModuleDict({"backbone": net, "head": nn.Linear(2, 2)})
         build_optimizer(cfg.optimizer, model)
     elif section == "dataloader":
-        for part in ("train", "test", "evaluator"):
+        for part in ("train", "test"):
             if cfg.dataloader.get(part) is not None:
-                place = {} if part == "evaluator" else {"rank": 0, "world_size": 1}
-                call(cfg.dataloader[part], **place)
+                call(cfg.dataloader[part], rank=0, world_size=1)
+        build_evaluators(evaluator_parts(cfg))
 
 
 def complaints(
@@ -111,6 +117,7 @@ def test_every_setting_of_the_quick_starts_model_takes_wrong_values() -> None:
 )
 def test_what_other_recipes_have_beside_it_takes_wrong_values(recipe: str, section: str) -> None:
     common = set(fields(load_config(str(CONFIGS / "quickstart.py"))[section], section))
+    common |= {path.replace(".evaluator.0.", ".evaluator.") for path in common}
     cfg = load_config(str(CONFIGS / f"{recipe}.py"))
     assert set(fields(cfg[section], section)) - common
     assert complaints(cfg, section, FEW, but=common) == []
@@ -275,7 +282,7 @@ def test_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     words += ["dataloader.test.dataset={root:~/data,version:v1.0-mini}"]
     cfg = load_config(str(CONFIGS / "quickstart.py"), words)
     assert cfg.train.output_dir == "/home/me/out"
-    assert cfg.dataloader.evaluator.output_dir == "/home/me/out/inference"
+    assert cfg.dataloader.evaluator[0].output_dir == "/home/me/out/inference"
     assert cfg.train.init_checkpoint == "/home/me/in put.pth"
     assert cfg.dataloader.test.dataset.root == "~/data"  # the catalog writes it out
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 from tiny_car import make_moment, make_predictor
 from tiny_detector import make_detector, make_repdetr3d, make_sample, same
 from tracking_by_query import QueryTracker
@@ -143,6 +144,20 @@ def test_tracks_of_a_state_that_cannot_be_are_refused(
     (tmp_path / "state").write_bytes(save(tensors, {"identity": ""}))
     with pytest.raises(InputError, match=f"{reason}.*remove it and begin anew"):
         make_predictor(tracker=rules).load_state(tmp_path / "state")
+
+
+def test_a_state_of_an_older_version_goes_on_without_ids(tmp_path: Path) -> None:
+    first, second = make_predictor(make_detector().eval()), tracked()
+    play(first, TIMES[:2])
+    first.save_state(tmp_path / "state")
+    with safe_open(tmp_path / "state", "pt") as file:
+        names = [name for name in file.keys() if "lineage" not in name]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
+        metadata = file.metadata()
+    save_file(tensors, tmp_path / "state", metadata)
+    second.load_state(tmp_path / "state")
+    (one,), (other,) = play(second, TIMES[2:3]), play(first, TIMES[2:3])
+    assert same(one.detections, other.detections) and one.ids.max() > 0
 
 
 def test_each_of_two_cars_has_its_own_ids() -> None:

@@ -24,7 +24,7 @@ def evaluator_parts(cfg: DictConfig) -> list[DictConfig]:
 def main_part(cfg: DictConfig) -> DictConfig:
     """The evaluator whose numbers and pictures a report shows: the first that is not of tracks."""
     parts = evaluator_parts(cfg)
-    return next((part for part in parts if not _is_tracking(part)), parts[0])
+    return next((part for part in parts if not is_tracking(part)), parts[0])
 
 
 def results_folder(cfg: DictConfig) -> str:
@@ -34,7 +34,7 @@ def results_folder(cfg: DictConfig) -> str:
 
 def tracking_folders(cfg: DictConfig) -> dict[str, Path]:
     """Name -> folder of the files of each evaluator of tracks."""
-    parts = (part for part in evaluator_parts(cfg) if _is_tracking(part))
+    parts = (part for part in evaluator_parts(cfg) if is_tracking(part))
     evaluators = (call(part) for part in parts)
     return {evaluator.name: evaluator.results_path.parent for evaluator in evaluators}
 
@@ -67,6 +67,7 @@ def stream_tracker(evaluators: Sequence[Any]) -> Tracker | None:
     return trackers[0] if trackers else None
 
 
-def _is_tracking(part: DictConfig) -> bool:
+def is_tracking(part: DictConfig) -> bool:
+    """Whether an evaluator is one of tracks."""
     target = target_of(part)
     return isinstance(target, type) and issubclass(target, NuScenesTrackingEvaluator)

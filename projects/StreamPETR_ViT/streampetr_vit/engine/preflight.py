@@ -23,7 +23,13 @@ from streampetr_vit.engine.agreement import from_all_ranks, on_all_ranks, on_ran
 from streampetr_vit.engine.best_checkpoint import BEST_CHECKPOINT
 from streampetr_vit.engine.checkpoint_hook import FINAL_CHECKPOINT
 from streampetr_vit.engine.config import call
-from streampetr_vit.engine.evaluators import build_evaluators, evaluator_parts, stream_tracker
+from streampetr_vit.engine.evaluators import (
+    build_evaluators,
+    evaluator_parts,
+    is_tracking,
+    main_part,
+    stream_tracker,
+)
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.errors import InputError
 from streampetr_vit.files import check_space, replacing
@@ -80,6 +86,11 @@ def _check_evaluators(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> N
     for folder in folders:
         if folder is not None:
             check_folder(folder)
+    if cfg.get("report") is not None and is_tracking(main_part(cfg)):
+        raise InputError(
+            "dataloader.evaluator has evaluators of tracks only, and the report shows detections: "
+            "put a NuScenesEvaluator into the list, or set report=null"
+        )
     evaluators = build_evaluators(parts)
     names = [getattr(evaluator, "name", "") for evaluator in evaluators]
     for name in filter(None, names):

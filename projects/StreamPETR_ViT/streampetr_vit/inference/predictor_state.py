@@ -83,6 +83,8 @@ def read_state(
             written_by = (file.metadata() or {}).get(_IDENTITY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         drives = _drives(tensors.pop(_DRIVES))
+        for row in range(len(drives)):  # states of older versions know no tracks
+            tensors.setdefault(f"lineage.{row}", like.lineage.cpu())
         memories = [
             TemporalMemory(*(_finite(tensors.pop(f"{name}.{row}")) for name in _MEMORY))
             for row in range(len(drives))

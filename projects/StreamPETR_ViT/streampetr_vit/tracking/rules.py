@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -64,7 +65,7 @@ def check_number(
 
 def check_whole(name: str, value: object) -> None:
     """Raises InputError unless it is a whole number from 1 on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise _wrong(name, value, "a whole number from 1 on")
 
 
@@ -81,7 +82,8 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    # numpy's numbers too, which a user's own arithmetic gives.
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _wrong(name: str, value: object, allowed: str) -> InputError:
