@@ -11,8 +11,14 @@ from streampetr_vit.tracking.matching import (
     assign,
     distances_m,
     match_greedily,
-    match_hungarian,
 )
+
+
+def match_hungarian(distances: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The valid pairs of `assign`."""
+    rows, columns = assign(distances, valid)
+    good = valid[rows, columns]
+    return rows[good], columns[good]
 
 
 def pairs(found: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, int]]:

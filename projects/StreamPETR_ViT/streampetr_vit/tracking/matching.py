@@ -62,12 +62,14 @@ def match_greedily(
     return found[:, 0], found[:, 1]
 
 
-def match_hungarian(
+def assign(
     distances: NDArray[np.floating[Any]], valid: NDArray[np.bool_]
 ) -> tuple[IntArray, IntArray]:
-    """As many valid pairs as there can be, with a small sum of distances.
+    """Pairs with as many valid ones as there can be, and a small sum of their distances.
 
-    Quirk: not always the smallest, see `assign`.
+    Quirk: what is left over is paired too, although it is not valid. The published cost of such a
+    pair is so high that metres get lost beside it: among several ways to have the most valid pairs,
+    the solver may miss the shortest.
 
     Args:
         distances: (n, m) metres.
@@ -75,18 +77,5 @@ def match_hungarian(
 
     Returns:
         Rows and columns of the pairs, int64, in the order of the rows.
-    """
-    rows, columns = assign(distances, valid)
-    allowed = valid[rows, columns]
-    return rows[allowed], columns[allowed]
-
-
-def assign(
-    distances: NDArray[np.floating[Any]], valid: NDArray[np.bool_]
-) -> tuple[IntArray, IntArray]:
-    """As `match_hungarian`, with pairs of what is left over, although they are not valid.
-
-    Quirk: the published cost of such a pair is so high that metres get lost beside it. Among
-    several ways to have the most valid pairs, the solver may miss the shortest.
     """
     return linear_sum_assignment(np.where(valid, distances.astype(np.float64), _FORBIDDEN))
