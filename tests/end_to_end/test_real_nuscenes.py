@@ -34,14 +34,19 @@ def test_real_frames_train_are_scored_and_drawn(tmp_path: Path) -> None:
     cfg.schedule.warmup_iters = 1
     cfg.report.memory_off = False
     setup(cfg)
-    metrics = train(cfg)["bbox3d"]
+    found = train(cfg)
+    metrics = found["bbox3d"]
+    assert 0 <= found["tracking"]["AMOTA"] <= 1
     assert 0 <= metrics["mAP"] <= 1 and 0 <= metrics["NDS"] <= 1
     results = json.loads((tmp_path / "out" / "inference" / "results_nusc.json").read_text())
     records = open_dataset(dataset)
     assert set(results["results"]) == set(records.tokens) and len(records) == 4
     picture = draw_record(records[0], None)
     assert picture.ndim == 3 and picture.std() > 20
-    assert (tmp_path / "out" / "report.html").read_text().count("data:image/jpeg") == 4
+    tracks = json.loads((tmp_path / "out/inference/tracking/results_nusc.json").read_text())
+    assert set(tracks["results"]) == set(records.tokens)
+    # Four of frames, one of tracks: the only scene is too short for two.
+    assert (tmp_path / "out" / "report.html").read_text().count("data:image/jpeg") == 5
 
 
 def test_files_that_record_no_frame_get_that_of_most_cars(tmp_path: Path) -> None:

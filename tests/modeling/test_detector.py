@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_detector import cameras, make_detector, make_sample, same
+from torch import Tensor
 
 from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.temporal.memory import NO_LINEAGE
 from streampetr_vit.structures import Detections, Frame, Sample
 
 
@@ -53,16 +55,20 @@ def test_step_is_pure() -> None:
 
 
 def test_nan_in_one_streams_memory_ends_with_its_reset() -> None:
+    def poison(value: Tensor) -> Tensor:
+        bad = torch.nan if value.is_floating_point() else 7
+        return torch.cat((torch.full_like(value[:1], bad), value[1:]))
+
     detector = make_detector().eval()
     frame = Frame.collate([make_sample(1, "a"), make_sample(1, "b")])
     with torch.no_grad():
         _, memory = detector.step(frame, detector.empty_memory(2))
-        poisoned = memory.map(lambda x: torch.cat((torch.full_like(x[:1], torch.nan), x[1:])))
+        poisoned = memory.map(poison)
         kept, _ = detector.step(frame, poisoned)
         assert kept.codes[:, 0].isnan().any() and not kept.codes[:, 1].isnan().any()
         reset = replace(frame, continues_stream=torch.tensor([False, True]))
         output, memory = detector.step(reset, poisoned)
-    assert output.codes.isfinite().all()
+    assert output.codes.isfinite().all() and (output.lineage[0] == NO_LINEAGE).all()
     assert memory.embedding.isfinite().all() and memory.center_m.isfinite().all()
 
 
