@@ -9,17 +9,14 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.devkit_boxes import devkit_boxes
-from streampetr_vit.evaluation.devkit_tables import devkit_tables
+from streampetr_vit.evaluation.devkit_tables import devkit_tables, in_scope, true_boxes
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
-from streampetr_vit.progress import progress
 
 CONFIG_NAME = "detection_cvpr_2019"
 
@@ -72,7 +69,6 @@ def evaluate_results(
 
 def _detection_eval(nusc: Any, predictions: Any, tokens: list[str], classes: set[str]) -> Any:
     """A devkit `DetectionEval` over exactly these samples and classes."""
-    from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.evaluate import DetectionEval
@@ -89,20 +85,9 @@ def _detection_eval(nusc: Any, predictions: Any, tokens: list[str], classes: set
             ranges = self.cfg.class_range.items()
             self.cfg.class_range = {name: reach for name, reach in ranges if name in classes}
             self.cfg.class_names = self.cfg.class_range.keys()
-            # The devkit shows a bar whatever it is told.
-            shown = SimpleNamespace(
-                tqdm=lambda items, **_: progress(items, "true boxes", "samples")
-            )
-            with patch.object(loaders, "tqdm", shown):
-                truth = loaders.load_gt_of_sample_tokens(nusc, tokens, DetectionBox)
-            self.pred_boxes = self._in_scope(predictions)
-            self.gt_boxes = self._in_scope(truth)
+            truth = true_boxes(nusc, tokens, DetectionBox)
+            self.pred_boxes = in_scope(nusc, predictions, self.cfg.class_range)
+            self.gt_boxes = in_scope(nusc, truth, self.cfg.class_range)
             self.sample_tokens = tokens
-
-        def _in_scope(self, boxes: Any) -> Any:
-            if not boxes.all:  # the devkit's filter cannot tell the type of no boxes
-                return boxes
-            boxes = loaders.add_center_dist(nusc, boxes)
-            return loaders.filter_eval_boxes(nusc, boxes, self.cfg.class_range)
 
     return SampleListEval()

@@ -6,14 +6,17 @@ The devkit is imported inside the functions: it costs seconds and pulls in matpl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.scoring import BIKE_RACK, OFFICIAL_ATTRIBUTES, Scoring
+from streampetr_vit.progress import progress
 from streampetr_vit.structures import DatasetSpec
 
 _LEFT_OUT = "left out"  # no category of the devkit: its loaders pass it over
@@ -48,6 +51,25 @@ def devkit_tables(records: FrameRecords, scoring: Scoring) -> Any:
     if not scoring.is_official:
         _translate(nusc, records.spec, scoring)
     return nusc
+
+
+def true_boxes(nusc: Any, tokens: Sequence[str], kind: type) -> Any:
+    """The devkit's `EvalBoxes` of the annotations of samples; `kind` is its class of a box."""
+    from nuscenes.eval.common import loaders
+
+    # The devkit shows a bar whatever it is told.
+    shown = SimpleNamespace(tqdm=lambda items, **_: progress(items, "true boxes", "samples"))
+    with patch.object(loaders, "tqdm", shown):
+        return loaders.load_gt_of_sample_tokens(nusc, tokens, kind)
+
+
+def in_scope(nusc: Any, boxes: Any, class_range: Mapping[str, float]) -> Any:
+    """Those of the devkit's `EvalBoxes` that it scores: near, with points, in no bike rack."""
+    from nuscenes.eval.common import loaders
+
+    if not boxes.all:  # the devkit's filter cannot tell the type of no boxes
+        return boxes
+    return loaders.filter_eval_boxes(nusc, loaders.add_center_dist(nusc, boxes), class_range)
 
 
 def _translate(nusc: Any, spec: DatasetSpec, scoring: Scoring) -> None:

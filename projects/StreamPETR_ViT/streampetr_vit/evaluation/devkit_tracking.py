@@ -15,17 +15,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from streampetr_vit.data.nuscenes.records import FrameRecords
 from streampetr_vit.errors import InputError
-from streampetr_vit.evaluation.devkit_tables import devkit_tables
+from streampetr_vit.evaluation.devkit_tables import devkit_tables, in_scope, true_boxes
 from streampetr_vit.evaluation.devkit_tracks import Results, devkit_tracks, read_tracks
 from streampetr_vit.evaluation.scoring import Scoring
 from streampetr_vit.files import replacing
-from streampetr_vit.progress import Progress, progress
+from streampetr_vit.progress import Progress
 from streampetr_vit.tracking.classes import OFFICIAL_NAMES
 
 CONFIG_NAME = "tracking_nips_2019"
@@ -96,7 +95,6 @@ def evaluate_tracks(
 
 def _tracking_eval(nusc: Any, results: Results, records: FrameRecords, names: Sequence[str]) -> Any:
     """A devkit `TrackingEval` over exactly these samples and classes."""
-    from nuscenes.eval.common import loaders
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.tracking import loaders as track_loaders
     from nuscenes.eval.tracking.data_classes import TrackingBox
@@ -114,20 +112,13 @@ def _tracking_eval(nusc: Any, results: Results, records: FrameRecords, names: Se
             # A class that the data set does not have has no numbers.
             self.cfg.class_range = {name: self.cfg.class_range[name] for name in names}
             self.cfg.class_names = list(names)
-            bar = SimpleNamespace(tqdm=lambda items, **_: progress(items, "true boxes", "samples"))
-            with patch.object(loaders, "tqdm", bar):
-                truth = loaders.load_gt_of_sample_tokens(nusc, records.tokens, TrackingBox)
             self.sample_tokens = records.tokens
+            truth = true_boxes(nusc, records.tokens, TrackingBox)
+            truth = in_scope(nusc, truth, self.cfg.class_range)
+            found = in_scope(nusc, predictions, self.cfg.class_range)
             with patch.object(track_loaders, "get_scenes_of_split", lambda **_: scenes):
-                truth, found = self._in_scope(truth), self._in_scope(predictions)
                 self.tracks_gt = track_loaders.create_tracks(truth, nusc, "", gt=True)
                 self.tracks_pred = track_loaders.create_tracks(found, nusc, "", gt=False)
-
-        def _in_scope(self, boxes: Any) -> Any:
-            if not boxes.all:  # the devkit's filter cannot tell the type of no boxes
-                return boxes
-            boxes = loaders.add_center_dist(nusc, boxes)
-            return loaders.filter_eval_boxes(nusc, boxes, self.cfg.class_range)
 
     return SampleListEval()
 

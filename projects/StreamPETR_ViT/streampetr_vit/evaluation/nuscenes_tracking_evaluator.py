@@ -140,16 +140,14 @@ class NuScenesTrackingEvaluator(DatasetEvaluator):
         for sample, output in zip(inputs, outputs, strict=True):
             token, *poses = token_and_poses(sample)
             found: Detections = output["detections"].to("cpu")
-            sound_boxes(found, token, len(self._records.spec.classes))  # refuses too many broken
-            sound = sound_rows(found)
-            boxes = GlobalBoxes.of(found[sound], *poses, token, self._records.spec)
+            sound = sound_boxes(found, token, len(self._records.spec.classes))
+            boxes = GlobalBoxes.of(sound, *poses, token, self._records.spec)
             tracks = None
             if self._tracker.reads_memory:
-                given = self._given_tracks(output, token)[sound.numpy()][boxes.rows]
+                given = self._given_tracks(output, token)[sound_rows(found).numpy()][boxes.rows]
                 # No results file has trails, and they would be most of all that is kept.
                 tracks = replace(given, trails_m=given.trails_m[:, :0].copy())
-            kept = replace(boxes, rows=None, queries=None, lineages=None)
-            self._samples.append((kept, tracks))
+            self._samples.append((boxes.without_origin(), tracks))
 
     def evaluate(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
         """Writes the results file and scores it, in the main process.

@@ -324,14 +324,14 @@ class Predictor:
         self, moment: Prepared, found: FoundByNetwork, step: Step, table: TrackTable
     ) -> tuple[Objects, TemporalMemory, TrackTable]:
         """The objects of a car, its memory with their ids, and the tracks for the next moment."""
-        spec, head, tracks, memory = self.loaded.spec, self.loaded.detector.head, None, found.memory
+        spec, tracks, memory = self.loaded.spec, None, found.memory
         detections = sound_boxes(found.detections, _token(moment), len(spec.classes))
         poses = (moment.reference_to_vehicle, moment.vehicle_to_world)
         if self._tracker is not None:
             tracks, tracked = track(
                 self._tracker, table, detections, *poses, moment.timestamp_s, _token(moment)
             )
-            queries = head.num_queries + head.num_propagated
+            queries = self.loaded.detector.head.num_frame_queries
             memory = named_by(tracked, memory, found.remembered, queries)
             table = tracked.table
         objects = Objects.of(

@@ -160,7 +160,7 @@ class Stream:
         remembered: Tensor,
     ) -> None:
         """Gives the detections of a frame ids, and tells the memory."""
-        head, tracks, tables, memories = self._detector.head, [], [], []
+        queries, tracks, tables, memories = self._detector.head.num_frame_queries, [], [], []
         for row, (sample, detections) in enumerate(zip(samples, found, strict=True)):
             assert sample.lidar_to_ego is not None and sample.ego_to_global is not None
             of_row, step = track(
@@ -174,9 +174,8 @@ class Stream:
             )
             tracks.append(of_row)
             tables.append(step.table)
-            if self.memory is not None:
+            if self.memory is not None and tracker.reads_memory:
                 memory = self.memory.map(lambda value, row=row: value[row : row + 1])
-                queries = head.num_queries + head.num_propagated
                 memories.append(named_by(step, memory, remembered[row : row + 1], queries))
         self.tracks, self._tables = tracks, tables
         if memories:

@@ -6,7 +6,7 @@ Source: released StreamPETR behaviour (frames, class ranges, attributes).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,10 @@ class GlobalBoxes:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def without_origin(self) -> GlobalBoxes:
+        """The boxes alone: what only a tracker reads would be a sixth of all."""
+        return replace(self, rows=None, queries=None, lineages=None)
 
     def records(self) -> list[dict[str, Any]]:
         """The boxes as dicts of plain Python values, the form of the results file."""

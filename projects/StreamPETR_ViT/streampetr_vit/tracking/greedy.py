@@ -19,8 +19,8 @@ from streampetr_vit.tracking.matching import assign, distances_m, match_greedily
 from streampetr_vit.tracking.rules import (
     check_flag,
     check_number,
-    check_radii,
     check_whole,
+    checked_radii,
     radii_of,
 )
 from streampetr_vit.tracking.sightings import UNTRACKED, Sightings, kinds_of_labels, unseen
@@ -54,9 +54,7 @@ class GreedyRules:
     forget_when_empty: bool = False
 
     def __post_init__(self) -> None:
-        check_radii(self.radii)
-        if isinstance(self.radii, Mapping):  # a config file yields one of its own kind
-            object.__setattr__(self, "radii", dict(self.radii))
+        object.__setattr__(self, "radii", checked_radii(self.radii))
         for name in ("hungarian", "forget_when_empty"):
             check_flag(name, getattr(self, name))
         check_number("score_threshold", self.score_threshold, "a number from 0 to 1", most=1.0)

@@ -35,8 +35,8 @@ from streampetr_vit.tracking.rules import (
     check_choice,
     check_flag,
     check_number,
-    check_radii,
     check_whole,
+    checked_radii,
     radii_of,
 )
 from streampetr_vit.tracking.sightings import kinds_of_labels, unseen
@@ -92,9 +92,7 @@ class LineageRules:
     score: Literal["detection", "mean"] = "detection"
 
     def __post_init__(self) -> None:
-        check_radii(self.radii)
-        if isinstance(self.radii, Mapping):  # a config file yields one of its own kind
-            object.__setattr__(self, "radii", dict(self.radii))
+        object.__setattr__(self, "radii", checked_radii(self.radii))
         for name in ("min_score", "min_new_score"):
             check_number(name, getattr(self, name), "a number from 0 to 1", most=1.0)
         check_number("class_hold", self.class_hold, "a number above 0, at most 1", 1e-6, 1.0)

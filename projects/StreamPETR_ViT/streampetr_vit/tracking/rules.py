@@ -45,14 +45,20 @@ def radii_of(kinds: Sequence[str], radii: str | Mapping[str, float]) -> NDArray[
     return np.array([named.get(kind, UNIFORM_RADIUS_M) for kind in kinds], dtype=np.float32)
 
 
-def check_radii(radii: object) -> None:
-    """Raises InputError unless `radii` are as in `GreedyRules`."""
+def checked_radii(radii: object) -> str | dict[str, float]:
+    """The same radii; a dict of plain ones where a config file has one of its own kind.
+
+    Raises:
+        InputError: they are not as in `GreedyRules`.
+    """
     if isinstance(radii, Mapping):
         for kind, radius in radii.items():
             if not _is_number(radius) or not 0 < radius < math.inf:
                 raise _wrong(f"radii[{shown(kind)}]", radius, "metres above 0")
-    elif not isinstance(radii, str) or radii not in ("uniform", "per_class"):
+        return dict(radii)
+    if not isinstance(radii, str) or radii not in ("uniform", "per_class"):
         raise _wrong("radii", radii, '"uniform", "per_class", or metres by kind')
+    return radii
 
 
 def check_number(

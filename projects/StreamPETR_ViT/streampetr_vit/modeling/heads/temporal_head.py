@@ -105,6 +105,11 @@ class TemporalHead(nn.Module):
         self.box_branch = _branch(dim, CODE_SIZE, num_branch_layers, with_norm=False)
         set_prior_bias([self.class_branch[-1]])
 
+    @property
+    def num_frame_queries(self) -> int:
+        """Queries of a frame, Q + P, without those of denoising."""
+        return self.num_queries + self.num_propagated
+
     @abstractmethod
     def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
         """What `image_for_queries` needs that is the same for all frames of a rig.
