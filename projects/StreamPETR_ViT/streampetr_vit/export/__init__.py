@@ -1,0 +1,1 @@
+"""The detector outside PyTorch: three ONNX graphs with the interface of Autoware's node."""

@@ -1,0 +1,106 @@
+"""What an exported graph says of itself, in the metadata of its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.texts import shown
+
+FRAMES = ("lidar", "base_link")
+PRECISIONS = ("fp32", "fp16-backbone")
+_FORMAT = 1  # of what is written here; a reader refuses others
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the three graphs of one export have in common.
+
+    Attributes:
+        recipe: name of the configuration.
+        weights, weights_sha256: name and checksum of the file of weights.
+        detector: class of the head, "StreamPETRHead" or "RepDETR3DHead".
+        classes: names, in the order of the logits.
+        cameras: names, in the order of the pictures.
+        image_size: height and width of the network's pictures in pixels.
+        pixel_mean, pixel_std: on the 0..255 scale, in the order of `input_format`.
+        input_format: "RGB" or "BGR".
+        frame: of `img2lidar`, poses and boxes: "base_link" (the vehicle) or "lidar", the frame
+            that the weights were trained in.
+        lidar_to_base_link: 4 x 4 rows, pose of that lidar frame on the vehicle of the training.
+        precision: one of `PRECISIONS`.
+        center_range: x y z minimum and maximum in metres, lidar frame, of boxes that are kept.
+        max_detections, score_threshold: see `box_coding.decode_padded`.
+        num_queries: learned queries of a frame, before those of the memory.
+        num_remembered: queries that a frame adds to the memory.
+        frame_period_s: time between the frames that the memory was trained on.
+        remembers: False if every frame is a stream of its own.
+        program: name and version of what has written it.
+    """
+
+    recipe: str
+    weights: str
+    weights_sha256: str
+    detector: str
+    classes: tuple[str, ...]
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    input_format: str
+    frame: str
+    lidar_to_base_link: tuple[tuple[float, ...], ...]
+    precision: str
+    center_range: tuple[float, ...]
+    max_detections: int
+    score_threshold: float | None
+    num_queries: int
+    num_remembered: int
+    frame_period_s: float
+    remembers: bool
+    program: str
+
+    def to_metadata(self) -> dict[str, str]:
+        """One text for each attribute, as JSON, for the metadata of an ONNX file."""
+        return {"format": str(_FORMAT)} | {
+            name: json.dumps(value) for name, value in asdict(self).items()
+        }
+
+    @staticmethod
+    def of_metadata(metadata: Mapping[str, str], where: str) -> Description:
+        """What `to_metadata` has written.
+
+        Args:
+            where: the file, for messages.
+
+        Raises:
+            InputError: it was not written by this project, or by another version of it.
+        """
+        if metadata.get("format") != str(_FORMAT):
+            raise InputError(
+                f"{where} has no description that this version reads (format "
+                f"{shown(metadata.get('format'))}, not {_FORMAT}): export it with "
+                "tools/export_onnx.py"
+            )
+        try:
+            values = {field.name: json.loads(metadata[field.name]) for field in fields(Description)}
+        except (KeyError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"{where} has a damaged description ({type(error).__name__}: {error}): export it "
+                "anew with tools/export_onnx.py"
+            ) from error
+        return Description(**{name: _frozen(value) for name, value in values.items()})
+
+    def lidar_to_base_link_matrix(self) -> np.ndarray:
+        """(4, 4) float64."""
+        return np.array(self.lidar_to_base_link, dtype=np.float64)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
