@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference.cuda_graph import GraphStep, StepInputs, StepOutputs
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.image.rig_code import RigCode
-from streampetr_vit.modeling.ops.precision import DTYPES, autocast
+from streampetr_vit.modeling.ops.precision import DTYPES, autocast, cast_weights
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import CameraRig, Frame, PaddedDetections, packed_to
 from streampetr_vit.structures.tensors import move_tensor, tensors_of
@@ -126,27 +126,3 @@ def _is_same(known: _KnownRig, rig: CameraRig) -> bool:
         return rig is known.rig  # to compare values on a device would wait for it
     pairs = zip(tensors_of(rig), known.values, strict=True)
     return all(new.device.type == "cpu" and torch.equal(new, old) for new, old in pairs)
-
-
-def cast_weights(backbone: nn.Module, dtype: torch.dtype) -> None:
-    """Casts the weights and biases of linear and convolutional layers, in place.
-
-    For inference under autocast to the same dtype, with the same results. The layers can no longer
-    be trained or called in float32.
-
-    Args:
-        backbone: in evaluation mode.
-        dtype: torch.bfloat16 or torch.float16.
-
-    Raises:
-        ValueError: the backbone is in training mode.
-    """
-    if backbone.training:
-        raise ValueError(
-            "the backbone is in training mode: cast_weights is for inference, call eval()"
-        )
-    for layer in backbone.modules():
-        # The layers that autocast would cast in every call. Norms stay float32.
-        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
-            for parameter in layer.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)

@@ -80,9 +80,13 @@ def invert_rigid(matrix: Tensor) -> Tensor:
     """Inverts matrices (..., 4, 4), of any float dtype, with an orthonormal rotation part."""
     # [R t]^-1 = [R^T, -R^T t]: no general inverse, which is less exact.
     rotation_t = matrix[..., :3, :3].transpose(-1, -2)
-    inverse = torch.zeros_like(matrix)
-    inverse[..., :3, :3] = rotation_t
     # R^T t multiplied and summed: a matrix product may be rounded, see `modeling.ops.geometry`.
-    inverse[..., :3, 3] = -(matrix[..., :3, :3] * matrix[..., :3, 3:]).sum(-2)
-    inverse[..., 3, 3] = 1
-    return inverse
+    offset = -(matrix[..., :3, :3] * matrix[..., :3, 3:]).sum(-2)
+    return affine(rotation_t, offset)
+
+
+def affine(linear: Tensor, offset: Tensor) -> Tensor:
+    """Matrices (..., 4, 4) that map x to `linear` (..., 3, 3) times x plus `offset` (..., 3)."""
+    top = torch.cat((linear, offset[..., None]), dim=-1)  # (..., 3, 4)
+    last_row = torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*top.shape[:-2], 1, 4)
+    return torch.cat((top, last_row), dim=-2)

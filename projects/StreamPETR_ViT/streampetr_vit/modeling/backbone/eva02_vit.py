@@ -169,7 +169,8 @@ class ViT(Backbone):
         positions = None
         if self.pos_embed is not None:
             positions = resize_positions(self.pos_embed, map_size, self.pretrain_use_cls_token)
-        if self.plain or x.device.type != "cpu" or torch.is_grad_enabled():
+        exporting = torch.compiler.is_exporting()  # a graph would hold the network for each image
+        if self.plain or x.device.type != "cpu" or torch.is_grad_enabled() or exporting:
             maps = self._embed(x, positions)
         else:
             # One image at a time stays in a CPU's cache; the images do not see each other.
@@ -180,6 +181,11 @@ class ViT(Backbone):
     def plans(self) -> tuple[TokenPlan, ...]:
         """The plans that it remembers. A captured graph must hold those that it reads."""
         return tuple(self._plans.values())
+
+    def remember_plan(self, batch: int, image_size: tuple[int, int], device: torch.device) -> None:
+        """Makes the plan of B images of (height, width) pixels now, for what is traced later."""
+        height, width = (side // self.patch_size for side in image_size)
+        self._plan((batch, height, width), device)
 
     def _embed(self, images: Tensor, positions: Tensor | None) -> Tensor:
         """Images to the last map, (B, H, W, C)."""

@@ -64,6 +64,8 @@ def _padded_attention(
     """Attention (W, h, r, D) in windows of one shape, with p = `padded` tokens of each."""
     if padded == 0:
         return attention(query, key, value, kernel=kernel)
+    if torch.compiler.is_exporting():
+        return _with_one_key(query, key, value, pad_value, padded)
     if not torch.is_grad_enabled():
         found = attention_with_lse(query, key, value, kernel=kernel)
         if found is not None:
@@ -74,6 +76,20 @@ def _padded_attention(
     key = torch.cat((key, key.new_zeros(1, 1, 1, 1).expand(windows, heads, padded, dim)), dim=2)
     pads = pad_value[:, None].expand(windows, heads, padded, dim)
     return attention(query, key, torch.cat((value, pads), dim=2), kernel=kernel)
+
+
+def _with_one_key(
+    query: Tensor, key: Tensor, value: Tensor, pad_value: Tensor, padded: int
+) -> Tensor:
+    """`_padded_attention` by plain operators that every runtime has, whose masks it knows to fuse.
+
+    p equal keys are one key whose logit is higher by log p.
+    """
+    windows, heads, tokens, dim = key.shape
+    key = torch.cat((key, key.new_zeros(windows, heads, 1, dim)), dim=2)  # (W, h, r + 1, D)
+    value = torch.cat((value, pad_value[:, None].expand(windows, heads, 1, dim)), dim=2)
+    bias = query.new_tensor([0.0] * tokens + [math.log(padded)]).view(1, 1, 1, -1)
+    return attention(query, key, value, bias=bias, kernel="sdpa")
 
 
 def _blend(out: Tensor, lse: Tensor, pad_value: Tensor, log_padded: Tensor | float) -> Tensor:

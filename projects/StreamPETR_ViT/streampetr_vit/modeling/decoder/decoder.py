@@ -118,6 +118,7 @@ class Decoder(nn.Module):
         memory_content: Tensor | None = None,
         memory_position: Tensor | None = None,
         blocked: Tensor | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Decodes queries.
 
@@ -127,6 +128,7 @@ class Decoder(nn.Module):
             points_m: (B, Q, 3) reference points of the queries in metres, lidar frame.
             memory_content, memory_position: (B, K', E), further keys of the self-attention.
             blocked: (Q, Q + K') bool for the self-attention, True = may not attend.
+            last_only: give the last layer's output alone, (1, B, Q, E).
 
         Returns:
             (L, B, Q, E): every layer's output.
@@ -139,7 +141,10 @@ class Decoder(nn.Module):
                 content = checkpoint(layer, content, *shared, use_reentrant=False)
             else:
                 content = layer(content, *shared)
-            outputs.append(self.post_norm(content))
+            outputs.append(content)
+        if last_only:
+            outputs = outputs[-1:]
+        outputs = [self.post_norm(output) for output in outputs]
         return torch.stack(outputs)  # L times (B, Q, E) -> (L, B, Q, E)
 
 

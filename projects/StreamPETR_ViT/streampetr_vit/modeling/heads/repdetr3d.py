@@ -5,6 +5,7 @@ Shape letters: B streams, N cameras, C feature channels, H W feature height and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,10 +68,20 @@ class RepDETR3DHead(TemporalHead):
                 "model.backbone.out_channels to model.head.decoder.embed_dim"
             )
         code = rig_code or self.encode_rig(frame.rig, image_size)
-        maps = [code.gain * level + code.offset for level in features]
+        return self.look(features, code, frame.rig.lidar_to_image, image_size)
+
+    def look(
+        self,
+        levels: Sequence[Tensor],
+        code: RigCode,
+        lidar_to_image: Tensor,
+        image_size: tuple[int, int],
+    ) -> CameraMaps:
+        """What queries sample: modulated maps (B, N, E, H, W), and where they are."""
+        maps = [code.gain * level + code.offset for level in levels]
         if self._channels_last:  # as "gather" reads them; once for all layers
             maps = [_channels_last(level) for level in maps]
-        return CameraMaps(maps, frame.rig.lidar_to_image, image_size)
+        return CameraMaps(maps, lidar_to_image, image_size)
 
 
 def _camera_condition(rig: CameraRig) -> Tensor:

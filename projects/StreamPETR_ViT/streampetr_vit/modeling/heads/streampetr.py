@@ -72,7 +72,11 @@ class StreamPETRHead(TemporalHead):
             position, cone = self.position_encoder(
                 rig.lidar_to_image, rig.intrinsics, pixels, token_indexes
             )
-            return RigCode(*self.token_modulation.coefficients(cone), position)
+            return self.code_of(position, cone)
+
+    def code_of(self, position: Tensor, cone: Tensor) -> RigCode:
+        """The code of tokens with what their `ImagePositionEncoder` says of them."""
+        return RigCode(*self.token_modulation.coefficients(cone), position)
 
     def image_for_queries(
         self,
@@ -91,28 +95,45 @@ class StreamPETRHead(TemporalHead):
             )
         height, width = features.shape[-2:]
         pixels = token_centers(height, width, self.stride, features.device)
-        # (B, N, C, H, W) -> (B, N, C, HW) -> (B, N, HW, C) -> (B, T, C)
-        tokens = features.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)
+        tokens = as_tokens(features)
         if rig_code is None:
             code = self._encode(frame.rig, pixels, token_indexes)  # of the chosen tokens only
         else:
             _check_code(rig_code, tokens)
             code = map_tensors(rig_code, lambda value: gather_tokens(value, token_indexes))
-        assert code.position is not None
         tokens = self.token_embed(gather_tokens(tokens, token_indexes))  # (B, K, E)
-        tokens = self.token_modulation.modulate(tokens, code.gain, code.offset)
-        position = self.position_gate(code.position, tokens)  # what a token shows opens the gate
-        return ImageTokens(tokens, position, self._prior(points_m, frame, pixels, token_indexes))
+        prior = self.prior(points_m, frame.rig.lidar_to_image, pixels)
+        if prior is not None:
+            # (B, Q, T) -> (B, T, Q) -> (B, K, Q) -> (B, Q, K)
+            prior = gather_tokens(prior.transpose(1, 2), token_indexes).transpose(1, 2)
+        return self.look(tokens, code, prior)
 
-    def _prior(
-        self, points_m: Tensor, frame: Frame, pixels: Tensor, token_indexes: Tensor | None
-    ) -> Tensor | None:
+    def prior(self, points_m: Tensor, lidar_to_image: Tensor, pixels: Tensor) -> Tensor | None:
+        """The geometric prior (B, Q, T) of all tokens, or None where it is off."""
         if not self.prior_sigma_cells:
             return None
-        sigma_px = self.prior_sigma_cells * self.stride
-        bias = projection_bias(points_m, frame.rig.lidar_to_image, pixels, sigma_px)  # (B, Q, T)
-        # (B, Q, T) -> (B, T, Q) -> (B, K, Q) -> (B, Q, K)
-        return gather_tokens(bias.transpose(1, 2), token_indexes).transpose(1, 2)
+        return projection_bias(
+            points_m, lidar_to_image, pixels, self.prior_sigma_cells * self.stride
+        )
+
+    def look(self, tokens: Tensor, code: RigCode, prior: Tensor | None) -> ImageTokens:
+        """What queries attend to.
+
+        Args:
+            tokens: (B, K, E) of `token_embed`.
+            code: of these K tokens.
+            prior: (B, Q, K) of these tokens, or None.
+        """
+        assert code.position is not None
+        tokens = self.token_modulation.modulate(tokens, code.gain, code.offset)
+        position = self.position_gate(code.position, tokens)  # what a token shows opens the gate
+        return ImageTokens(tokens, position, prior)
+
+
+def as_tokens(maps: Tensor) -> Tensor:
+    """Maps (B, N, C, H, W) as tokens (B, T, C), camera by camera and row by row."""
+    # (B, N, C, H, W) -> (B, N, C, HW) -> (B, N, HW, C) -> (B, T, C)
+    return maps.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)
 
 
 def _check_code(code: RigCode, tokens: Tensor) -> None:

@@ -175,8 +175,9 @@ class TemporalHead(nn.Module):
                 features = [level.float() for level in features]
             size = image_size or frame.image_size
             image = self.image_for_queries(features, frame, points_m, token_indexes, size, rig_code)
-            output = self._decode(queries, image, points_m, denoising, aligned.lineage)
-            return output, self._remember(output, aligned, frame)
+            output = self.predict(queries, image, points_m, aligned.lineage, denoising)
+            after = self.remember(output, aligned, frame.lidar_to_global, frame.timestamp_s)
+            return output, after
 
     def align_memory(self, memory: TemporalMemory, frame: Frame) -> TemporalMemory:
         """The memory in the current lidar frame, void where a stream starts anew."""
@@ -186,8 +187,13 @@ class TemporalHead(nn.Module):
             frame.continues_stream,
             frame.global_to_lidar,
             frame.timestamp_s,
-            denormalize_from_range(self.start_points, self.point_cloud_range),
+            self.start_points_m,
         )
+
+    @property
+    def start_points_m(self) -> Tensor:
+        """(P, 3) where the propagated queries of a stream's first frame start, lidar frame."""
+        return denormalize_from_range(self.start_points, self.point_cloud_range)
 
     def make_queries(
         self, memory: TemporalMemory, denoising: DenoisingQueries | None = None
@@ -206,14 +212,24 @@ class TemporalHead(nn.Module):
         """Detections of the last layer, on the device."""
         return decode_padded(output, self.max_detections, self.center_range, self.score_threshold)
 
-    def _decode(
+    def predict(
         self,
         queries: AlignedQueries,
         image: object,
         points_m: Tensor,
-        denoising: DenoisingQueries | None,
         lineage: Tensor,
+        denoising: DenoisingQueries | None = None,
+        last_only: bool = False,
     ) -> HeadOutput:
+        """Lets the queries look at the image, and says what they have found.
+
+        Args:
+            queries: of `make_queries`.
+            image: of `image_for_queries`.
+            points_m: (B, S + Q + P, 3) reference points of the queries, metres, lidar frame.
+            lineage: (B, M) int64 of the memory.
+            last_only: of the last decoder layer alone, L = 1.
+        """
         slots = 0 if denoising is None else denoising.num_slots
         blocked = None  # without denoising every query sees every other
         if denoising is not None and slots:
@@ -227,6 +243,7 @@ class TemporalHead(nn.Module):
             queries.memory_content,
             queries.memory_position,
             blocked,
+            last_only,
         )  # (L, B, S + Q + P, E)
         logits = self.class_branch(states)  # (L, B, S + Q + P, classes)
         raw = self.box_branch(states)  # (L, B, S + Q + P, 10)
@@ -251,9 +268,14 @@ class TemporalHead(nn.Module):
             return output
         return replace(output, denoising_logits=noised_logits, denoising_codes=codes[:, :, :slots])
 
-    def _remember(
-        self, output: HeadOutput, aligned: TemporalMemory, frame: Frame
+    def remember(
+        self,
+        output: HeadOutput,
+        aligned: TemporalMemory,
+        lidar_to_global: Tensor,
+        timestamp_s: Tensor,
     ) -> TemporalMemory:
+        """The memory for the next frame; the last two as in `Frame`."""
         codes = output.codes[-1]  # of the last layer: (B, Q + P, 10)
         return temporal_memory.push(
             aligned,
@@ -262,8 +284,8 @@ class TemporalHead(nn.Module):
             center_m=codes[..., :3],
             velocity_mps=codes[..., -2:],
             lineage=output.lineage,
-            lidar_to_global=frame.lidar_to_global,
-            timestamp_s=frame.timestamp_s,
+            lidar_to_global=lidar_to_global,
+            timestamp_s=timestamp_s,
         )
 
 

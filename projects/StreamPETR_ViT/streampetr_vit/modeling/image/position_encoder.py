@@ -81,10 +81,9 @@ class ImagePositionEncoder(nn.Module):
         Returns:
             (B, N * T, 3 * D), xyz innermost; not clamped.
         """
-        # Not torch.inverse, which waits for the device to check. A singular matrix shows in codes
-        # that are not finite. In float64, because a library may invert by rounded products.
-        image_to_lidar, _ = torch.linalg.inv_ex(lidar_to_image.double())
-        image_to_lidar = image_to_lidar.float()
+        return self._points(_inverse(lidar_to_image), pixels)
+
+    def _points(self, image_to_lidar: Tensor, pixels: Tensor) -> Tensor:
         homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
         # d * (u, v, 1) goes to lidar as d * (A (u, v, 1)) + b: one product for all depths.
         direction = transform_vectors(homogeneous, image_to_lidar)  # (B, N, T, 3)
@@ -92,6 +91,11 @@ class ImagePositionEncoder(nn.Module):
         points = self.depth_bins_m[:, None] * direction[..., None, :] + origin  # (B, N, T, D, 3)
         # (B, N, T, D, 3) -> (B, N, T, D * 3) -> (B, N * T, D * 3)
         return normalize_to_range(points, self.position_range).flatten(3).flatten(1, 2)
+
+    @property
+    def cone_depths_m(self) -> tuple[float, float]:
+        """Depths of the inner and of the last point that the cone code has of a ray."""
+        return float(self.depth_bins_m[-30]), float(self.depth_bins_m[-1])
 
     def cone(self, ray_points: Tensor, intrinsics: Tensor) -> Tensor:
         """Eight numbers that say how a token looks at the world.
@@ -129,8 +133,25 @@ class ImagePositionEncoder(nn.Module):
         Returns:
             position (B, K, E) and cone (B, K, 8).
         """
-        points = self.ray_points(lidar_to_image, pixels)
+        return self.embed(_inverse(lidar_to_image), intrinsics, pixels, token_indexes)
+
+    def embed(
+        self,
+        image_to_lidar: Tensor,
+        intrinsics: Tensor,
+        pixels: Tensor,
+        token_indexes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, of inverted matrices: image_to_lidar maps d (u, v, 1) to depth d."""
+        points = self._points(image_to_lidar, pixels)
         # The cone is made before tokens are chosen: tiling goes by a token's place among all.
         cone = gather_tokens(self.cone(points, intrinsics), token_indexes)
         position = self.mlp(inverse_sigmoid(gather_tokens(points, token_indexes)))
         return position, cone
+
+
+def _inverse(lidar_to_image: Tensor) -> Tensor:
+    # Not torch.inverse, which waits for the device to check. A singular matrix shows in codes that
+    # are not finite. In float64, because a library may invert by rounded products.
+    inverse, _ = torch.linalg.inv_ex(lidar_to_image.double())
+    return inverse.float()

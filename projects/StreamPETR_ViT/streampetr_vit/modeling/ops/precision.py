@@ -1,10 +1,11 @@
-"""Names of number formats, and the context in which a network computes in one of them."""
+"""Number formats: their names, and how a network computes in one of them."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from streampetr_vit.errors import InputError
 
@@ -47,3 +48,27 @@ def autocast(
         known = device_type in ("cpu", "cuda")
         return torch.autocast(device_type, enabled=False) if known else nullcontext()
     return torch.autocast(device_type, DTYPES[precision], cache_enabled=cache_enabled)
+
+
+def cast_weights(backbone: nn.Module, dtype: torch.dtype) -> None:
+    """Casts the weights and biases of linear and convolutional layers, in place.
+
+    For inference under autocast to the same dtype, with the same results. The layers can no longer
+    be trained or called in float32.
+
+    Args:
+        backbone: in evaluation mode.
+        dtype: torch.bfloat16 or torch.float16.
+
+    Raises:
+        ValueError: the backbone is in training mode.
+    """
+    if backbone.training:
+        raise ValueError(
+            "the backbone is in training mode: cast_weights is for inference, call eval()"
+        )
+    for layer in backbone.modules():
+        # The layers that autocast would cast in every call. Norms stay float32.
+        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)

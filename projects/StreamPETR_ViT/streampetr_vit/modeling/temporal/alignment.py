@@ -71,10 +71,10 @@ class TemporalAlignment(nn.Module):
         return self.query_embed(encode_points(points, self.embed_dim // 2))
 
     def _add_time(self, position: Tensor, time_s: Tensor) -> Tensor:
-        """Adds the code of (B, n, 1) float64 ages to (B, n, E) positions."""
+        """Adds the code of (B, n, 1) ages to (B, n, E) positions."""
         if self.time_embed is None:
             return position
-        # Made in float64, then cast: a code of high frequencies shows a rounded age.
+        # Made in the ages' float64, then cast: a code of high frequencies shows a rounded age.
         return position + self.time_embed(sine_encoding(time_s[..., 0], self.embed_dim).float())
 
     def _modulate(self, content: Tensor, position: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ class TemporalAlignment(nn.Module):
         """
         # The queries of this frame pass through the same layers as remembered ones, with age 0, no
         # speed and the identity as pose.
-        now = torch.zeros(1, 1, 1, dtype=torch.float64, device=content.device)
+        now = memory.time_s.new_zeros(1, 1, 1)
         still = torch.cat((content.new_zeros(3), torch.eye(4, device=content.device)[:3].flatten()))
         content, position = self._modulate(content, position, still)
         position = self._add_time(position, now)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from streampetr_vit.modeling.ops.geometry import matrix_product, transform_points
@@ -27,6 +28,9 @@ class TemporalMemory:
     minus the time of the entry; within a frame (after `align`) they are float32 in the current
     lidar frame and `time_s` is the age of the entry. Entries that were never filled are zeros; the
     attention does see them (Quirk: released weights were trained so).
+
+    What is float64 here may be float32 instead, ages included, in a graph that leaves PyTorch:
+    runtimes of cars have no float64. `align` and `push` compute in the precision of the times.
 
     Attributes:
         embedding: (B, M, E) float32.
@@ -88,7 +92,7 @@ def align(
     # Global coordinates are kilometres in nuScenes, and thousands of them in UTM: there float32
     # tells two places apart from 0.1 mm, or only from 0.5 m, on. So they are float64. What reaches
     # the network is relative to the lidar, where float32 is exact to micrometres.
-    global_to_lidar = global_to_lidar.double()
+    global_to_lidar = global_to_lidar.to(memory.time_s.dtype)
     moved = TemporalMemory(
         embedding=memory.embedding,
         center_m=transform_points(memory.center_m, global_to_lidar).float(),
@@ -98,20 +102,22 @@ def align(
         lineage=memory.lineage,
     )
 
-    def keep(value: Tensor, void: float = 0) -> Tensor:
+    def keep(value: Tensor, void: Tensor | float = 0) -> Tensor:
         # where, not a product: a NaN must not outlive the reset of its stream.
-        value = value[:, :length]
         flag = continues_stream.view(-1, *([1] * (value.dim() - 1)))  # (B,) -> (B, 1, ...)
-        return torch.where(flag, value, torch.full_like(value, void))
+        return torch.where(flag, value[:, :length], void)
 
-    kept = moved.map(keep)
     # A stream that starts has P queries more all the same, at fixed places and with no motion.
-    starts = (~continues_stream).to(kept.center_m)  # (B,) 1 where it starts
-    count = len(start_points_m)
-    center, pose = kept.center_m.clone(), kept.pose.clone()
-    center[:, :count] += starts[:, None, None] * start_points_m
-    pose[:, :count] += starts[:, None, None, None] * torch.eye(4, device=pose.device)
-    return replace(kept, center_m=center, pose=pose, lineage=keep(moved.lineage, NO_LINEAGE))
+    unused = length - len(start_points_m)
+    identity = torch.eye(4, device=start_points_m.device).expand(len(start_points_m), 4, 4)
+    return TemporalMemory(
+        embedding=keep(moved.embedding),
+        center_m=keep(moved.center_m, F.pad(start_points_m, (0, 0, 0, unused))),  # (M, 3)
+        time_s=keep(moved.time_s),
+        pose=keep(moved.pose, F.pad(identity, (0, 0, 0, 0, 0, unused))),  # (M, 4, 4)
+        velocity_mps=keep(moved.velocity_mps),
+        lineage=keep(moved.lineage, NO_LINEAGE),
+    )
 
 
 def best_queries(scores: Tensor, count: int) -> Tensor:
@@ -146,8 +152,8 @@ def push(
     # In this frame a new entry has the identity as pose and the age 0.
     identity = torch.eye(4, device=best.device).expand(*best.shape, 4, 4)
     pose = torch.cat((identity, memory.pose), dim=1)
-    time_s = torch.cat((torch.zeros_like(best, dtype=torch.float64)[..., None], memory.time_s), 1)
-    lidar_to_global = lidar_to_global.double()  # see `align`
+    time_s = torch.cat((memory.time_s.new_zeros(*best.shape, 1), memory.time_s), dim=1)
+    lidar_to_global = lidar_to_global.to(memory.time_s.dtype)  # see `align`
     return TemporalMemory(
         embedding=first(embedding, memory.embedding),
         center_m=transform_points(first(center_m, memory.center_m), lidar_to_global),

@@ -1,0 +1,69 @@
+"""Which detectors leave PyTorch as the three graphs, and why others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streampetr_vit.errors import InputError
+from streampetr_vit.modeling.decoder.attention import MultiHeadAttention
+from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
+from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+
+
+def check_exportable(detector: StreamPETR, image_size: tuple[int, int]) -> None:
+    """Raises InputError, with the first reason, if a detector does not export.
+
+    Args:
+        image_size: height and width of its pictures in pixels.
+    """
+    for reason in _reasons(detector, image_size):
+        raise InputError(f"cannot export: {reason}")
+
+
+def _reasons(detector: StreamPETR, image_size: tuple[int, int]) -> Iterator[str]:
+    head = detector.head
+    if not isinstance(head, (StreamPETRHead, RepDETR3DHead)):
+        yield (
+            f"model.head is a {type(head).__name__}; there are graphs for StreamPETRHead and "
+            "RepDETR3DHead"
+        )
+    if detector.training:
+        yield "the detector is in training mode: call eval()"
+    if detector.device.type != "cpu":
+        yield f"the detector is on {detector.device}: load it with device='cpu'"
+    if head.memory_length == 0:
+        yield (
+            "model.head.memory_length is 0 (PETR, a detector of single frames), and the interface "
+            "has a memory: export a recipe of StreamPETR or RepDETR3D"
+        )
+    if head.num_remembered == 0:
+        yield (
+            "model.head.num_remembered is 0: nothing would enter the memory, and the graph could "
+            "not tell where a stream goes on"
+        )
+    if detector.token_ratio != 1:
+        yield (
+            f"model.token_ratio is {detector.token_ratio}: the graphs have no 2D head that chooses "
+            "tokens; set model.token_ratio=1 if the weights were trained so"
+        )
+    padded = detector.padded_size(image_size)
+    if padded != tuple(image_size):
+        yield (
+            f"dataloader.test.mapper.image_aug.final_size is {list(image_size)}, which the network "
+            f"pads to {list(padded)}, and a vehicle's program does not pad: give it pictures of "
+            f"sides that are multiples of {detector.size_divisibility}, such as "
+            f"dataloader.test.mapper.image_aug.final_size={list(padded)}"
+        )
+    for name, module in detector.named_modules():
+        if isinstance(module, MultiHeadAttention) and module.kernel == "xformers":
+            yield (
+                f"the attention kernel of {name} is 'xformers', which only PyTorch has: set "
+                "model.head.decoder.kernel=sdpa, which computes the same"
+            )
+        if isinstance(module, CameraSampling) and module.kernel == "gather":
+            yield (
+                f"the sampling kernel of {name} is 'gather', whose shapes depend on the values: "
+                "set model.head.decoder.sampling_kernel=grid_sample, which computes the same"
+            )
