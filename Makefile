@@ -51,7 +51,8 @@ $(STAMP): $(INPUTS)
 	else cp constraints.txt $(CONSTRAINTS); fi
 	@echo "[setup] installing the requirements and this package (pip's log: $(LOG))"
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-	  --constraint $(CONSTRAINTS) --editable '.[dev,tracking,video,rerun]' 2>&1 | tee $(LOG) | $(SHOW_PROGRESS)
+	  --constraint $(CONSTRAINTS) --editable '.[dev,tracking,video,rerun,export]' 2>&1 \
+	  | tee $(LOG) | $(SHOW_PROGRESS)
 	@echo "[setup] detectron2"
 	@$(BIN)/python tools/install_detectron2.py
 	@$(BIN)/python tools/check_environment.py --repair

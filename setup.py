@@ -50,7 +50,14 @@ EXTRAS = {
     # Recordings for rerun's viewer, which loads those of 0.23 and later. From 0.23.2 on rerun-sdk
     # needs numpy 2, and pyarrow 26 does without saying so; nuscenes-devkit needs numpy<2.
     "rerun": ["rerun-sdk>=0.23,<0.23.2", "pyarrow>=14.0.2,<26"],
-    "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
+    # ONNX graphs, and running them. ml-dtypes 0.6 needs numpy 2; nuscenes-devkit needs numpy<2.
+    # onnxruntime 1.23.2 is the last one for Python 3.10.
+    "export": [
+        "onnx>=1.20,<1.24",
+        "onnxscript>=0.6,<0.8",
+        "onnxruntime>=1.23,<1.33",
+        "ml-dtypes>=0.5.4,<0.6",
+    ],
     # Attention kernels for GPUs beside torch's own, which are the default (docs/performance.md).
     "xformers": ["xformers>=0.0.35"],
     "flash-attn": ["flash-attn>=2.7"],
