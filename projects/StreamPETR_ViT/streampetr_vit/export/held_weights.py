@@ -1,0 +1,178 @@
+"""Whether the graphs of an export hold every weight of the detector.
+
+An exporter may drop a weight that it takes for unused, or fold it away, and the graph still runs.
+So weights are looked for by name, and by content where the exporter has renamed them: it turns the
+matrices of linear layers round, and keeps one of several that are equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streampetr_vit.errors import CheckpointError
+from streampetr_vit.export.description import Description
+from streampetr_vit.export.interface import GRAPHS
+from streampetr_vit.export.optional import onnx
+from streampetr_vit.modeling.backbone import ViT
+from streampetr_vit.modeling.backbone.eva02_vit import resize_positions
+from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.ops.geometry import denormalize_from_range
+from streampetr_vit.texts import name_list
+
+_PARTS = ("backbone", "neck", "head")  # the others are for training
+_IN_HALF = ("backbone", "neck")  # where a half-precision export rounds
+_PREFIX = re.compile(r"(graph\.)?(detector\.)?")  # of names in the graphs
+_TOLERANCE = 1e-5  # of what the exporter has computed from a weight, relative to the largest
+_SHOWN = 3
+
+
+@dataclass
+class _Held:
+    """What the constants of the graphs are.
+
+    Attributes:
+        named: name -> digests of the constants of that name.
+        all: digests of all constants.
+        folded: names of `_folded_values` of which one holds the value.
+    """
+
+    named: dict[str, set[bytes]] = field(default_factory=dict)
+    all: set[bytes] = field(default_factory=set)
+    folded: set[str] = field(default_factory=set)
+
+
+def check_held(folder: Path, detector: StreamPETR) -> None:
+    """Compares the weights of a detector with the constants of its three graphs.
+
+    A weight that no graph has passes only if nothing that the heads read depends on it, such as a
+    level of a pyramid beside those that they read.
+
+    Args:
+        folder: of an export.
+        detector: that was exported, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: weights are missing or have other values; names the first.
+    """
+    state = {k: v for k, v in detector.state_dict().items() if k.split(".")[0] in _PARTS}
+    description, held = None, _Held()
+    for path in (folder / name for name in GRAPHS):
+        model = onnx().load(path)
+        found = {entry.key: entry.value for entry in model.metadata_props}
+        description = Description.of_metadata(found, str(path))
+        folded = _folded_values(detector, description.image_size)
+        for name, value in _constants(model):
+            _note(held, _PREFIX.sub("", name, count=1), value, folded)
+    assert description is not None
+    in_half = _IN_HALF if description.precision == "fp16-backbone" else ()
+    missing, other = [], []
+    for name, weight in state.items():
+        digests = _digests(weight.numpy(), half=name.split(".")[0] in in_half)
+        if name in held.named:
+            if not digests & held.named[name]:
+                other.append(name)
+        elif not digests & held.all and name not in held.folded:
+            missing.append(name)
+    if missing and not other and not _matter(detector, missing, description.image_size):
+        return
+    if other or missing:
+        parts = [
+            f"{word} {len(names)} ({name_list(names, _SHOWN)})"
+            for word, names in (("miss", missing), ("have other values in", other))
+            if names
+        ]
+        raise CheckpointError(
+            f"the exported graphs {' and '.join(parts)} of the detector's {len(state)} weights: "
+            "the exporter has lost them; export with the versions of constraints.txt"
+        )
+
+
+def _constants(model: object) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and value of every constant of a graph; those of nodes too, by the node's output."""
+    to_array = onnx().numpy_helper.to_array
+    for tensor in model.graph.initializer:
+        yield tensor.name, to_array(tensor)
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield node.output[0], to_array(attribute.t)
+
+
+def _note(held: _Held, name: str, value: np.ndarray, folded: dict[str, np.ndarray]) -> None:
+    digest = _digest(value)
+    held.named.setdefault(name, set()).add(digest)
+    held.all.add(digest)
+    if value.dtype in (np.float32, np.float16):
+        held.folded |= {key for key, expected in folded.items() if _begins_with(value, expected)}
+
+
+def _folded_values(detector: StreamPETR, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Weight -> what the exporter computes from it, since nothing else enters."""
+    head = detector.head
+    values = {
+        # In metres, and padded to the length of the memory.
+        "head.start_points": denormalize_from_range(head.start_points, head.point_cloud_range)
+    }
+    for name, module in detector.named_modules():
+        if isinstance(module, ViT) and module.pos_embed is not None:
+            height, width = (side // module.patch_size for side in image_size)
+            has_cls_row = module.pretrain_use_cls_token
+            table = resize_positions(module.pos_embed, (height, width), has_cls_row)
+            values[f"{name}.pos_embed"] = table
+    return {name: value.detach().numpy() for name, value in values.items()}
+
+
+def _begins_with(value: np.ndarray, expected: np.ndarray) -> bool:
+    # A half-precision graph has them in half.
+    places = 1e-3 if value.dtype == np.float16 else _TOLERANCE
+    start = value.reshape(-1)[: expected.size].astype(np.float32)
+    if start.size < expected.size:
+        return False
+    close = np.abs(start - expected.reshape(-1)) <= places * np.abs(expected).max()
+    return bool(close.all())
+
+
+def _digests(weight: np.ndarray, half: bool) -> set[bytes]:
+    """Of the forms that a graph may hold a weight in."""
+    forms = [weight, weight.T] if weight.ndim == 2 else [weight]
+    if half:
+        forms += [form.astype(np.float16) for form in forms]
+    return {_digest(form) for form in forms}
+
+
+def _digest(value: np.ndarray) -> bytes:
+    # By the bytes alone: a shape with further ones is the same weight.
+    return hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest()
+
+
+@torch.no_grad()
+def _matter(detector: StreamPETR, names: list[str], image_size: tuple[int, int]) -> bool:
+    """Whether what the heads read of a picture changes with any of these weights."""
+    weights = [detector.state_dict()[name] for name in names]
+    if not all(name.split(".")[0] in _IN_HALF for name in names):
+        return True
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, 1, 3, *image_size, generator=generator)
+    before, kept = _features(detector, picture), [weight.clone() for weight in weights]
+    try:
+        for weight in weights:
+            weight.add_(torch.randn(weight.shape, generator=generator))
+        after = _features(detector, picture)
+    finally:
+        for weight, old in zip(weights, kept, strict=True):
+            weight.copy_(old)
+    return not all(map(torch.equal, before, after))
+
+
+def _features(detector: StreamPETR, picture: Tensor) -> list[Tensor]:
+    features = detector.image_features(picture)
+    return [features] if isinstance(features, Tensor) else list(features)

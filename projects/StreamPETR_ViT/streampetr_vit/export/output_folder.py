@@ -1,0 +1,131 @@
+"""The folder of an export: what may be in it before, and how it becomes whole.
+
+The head's graph goes first and comes last. So a folder that has it holds one whole export, also
+where a program was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from streampetr_vit.errors import InputError, UserError
+from streampetr_vit.export.description import Description
+from streampetr_vit.export.interface import GRAPHS, HEAD, POSITION
+from streampetr_vit.export.optional import onnx
+from streampetr_vit.files import cannot_write
+from streampetr_vit.texts import name_list, shown
+
+logger = logging.getLogger(__name__)
+
+_HALF_WRITTEN = ".export-"  # begins the name of a folder that becomes an export
+
+
+def check_output(folder: Path, description: Description, overwrite: bool) -> None:
+    """Refuses a folder that holds something else, before the minutes of an export.
+
+    Args:
+        description: of what shall be written.
+        overwrite: an earlier export may be replaced.
+
+    Raises:
+        InputError: it is a file; it holds other files; or an export that `overwrite` does not free.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --out a new or an empty folder")
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    there = [
+        name for name in there if not name.startswith(".")
+    ]  # .gitkeep, or left by a killed one
+    if not set(there) & set(GRAPHS):
+        if there:
+            raise InputError(
+                f"{folder} holds other files ({name_list(there, 3)}): give --out a new or an empty "
+                "folder"
+            )
+        return
+    earlier = _description_in(folder)
+    if not overwrite:
+        if earlier == description and HEAD in there:
+            raise InputError(
+                f"{folder} holds this export already: add --overwrite to write it once more"
+            )
+        raise InputError(
+            f"{folder} holds {_what_it_is(earlier, description)}: choose another --out, or add "
+            "--overwrite to replace it"
+        )
+    if earlier != description:
+        logger.warning("%s: replacing %s", folder, _what_it_is(earlier, description))
+
+
+@contextmanager
+def becoming(folder: Path) -> Iterator[Path]:
+    """Yields a folder for the files of an export, which move to `folder` when the block is done.
+
+    Where the block raises, or the program is interrupted, what was in `folder` stays as it was.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    is_new = not folder.exists()
+    # Inside, not beside: the folder may be a disk of its own.
+    temporary = folder / f"{_HALF_WRITTEN}{uuid.uuid4().hex[:12]}"
+    try:
+        temporary.mkdir(parents=True)
+        for left in folder.glob(f"{_HALF_WRITTEN}*"):  # by a program that was killed
+            if left != temporary:
+                shutil.rmtree(left)
+        yield temporary
+        _move(temporary, folder)
+    except UserError:
+        raise
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if is_new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    (folder / HEAD).unlink(missing_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == HEAD):
+        # Without it a power cut may leave the name with none of the content.
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(path, folder / path.name)
+    engines = [path.name for path in sorted(folder.glob("*.engine"))]
+    if engines:
+        logger.warning(
+            "%s: %s may be of earlier graphs: remove them, and TensorRT builds new ones",
+            folder,
+            name_list(engines),
+        )
+
+
+def _description_in(folder: Path) -> Description | None:
+    """What the graphs say of themselves; None if this project has not written them."""
+    path = folder / POSITION  # the smallest; all three say the same
+    try:
+        model = onnx().load(path, load_external_data=False)
+        found = {entry.key: entry.value for entry in model.metadata_props}
+        return Description.of_metadata(found, str(path))
+    # Whatever a strange file makes the parser raise.
+    except Exception:
+        return None
+
+
+def _what_it_is(earlier: Description | None, new: Description) -> str:
+    if earlier is None:
+        return "graphs that tools/export_onnx.py has not written, or not whole"
+    for field in fields(Description):
+        old, now = getattr(earlier, field.name), getattr(new, field.name)
+        if old != now:
+            return f"another export ({field.name} is {shown(old)} there, {shown(now)} now)"
+    return "half of this export"
