@@ -23,6 +23,7 @@ BELOW = {
     "checkpoint": {"structures", "modeling"},
     "configuration": {"structures", "modeling", "data", "checkpoint"},
     "tracking": {"structures"},
+    "export": {"structures", "modeling", "checkpoint", "configuration"},
     "evaluation": {"structures", "data", "tracking"},
     "visualization": {"structures", "data"},
     "inference": {
@@ -31,6 +32,7 @@ BELOW = {
         "data",
         "checkpoint",
         "configuration",
+        "export",
         "evaluation",
         "visualization",
         "tracking",
@@ -43,6 +45,7 @@ BELOW = {
         "solver",
         "checkpoint",
         "configuration",
+        "export",
         "inference",
         "evaluation",
         "report",

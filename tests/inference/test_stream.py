@@ -17,10 +17,10 @@ from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference import Stream
-from streampetr_vit.inference.frame_step import cast_weights
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.box_coding import decode_padded
 from streampetr_vit.modeling.image.rig_code import RigCode
+from streampetr_vit.modeling.ops.precision import cast_weights
 from streampetr_vit.structures import CameraRig, Detections, Frame, PaddedDetections, Sample
 from streampetr_vit.structures.tensors import map_tensors, move_tensor
 

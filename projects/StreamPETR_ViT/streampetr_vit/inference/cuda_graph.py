@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,6 @@ from torch import nn
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
-from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Frame, PaddedDetections
 from streampetr_vit.structures.tensors import map_tensors, pinned, tensors_of
@@ -32,12 +32,12 @@ class StepInputs:
     Attributes:
         frame: of B streams.
         memory: with as many entries as the head keeps, for all of B.
-        rig_code: of the frame's rig.
+        rig_code: of the frame's rig, as the detector has made it.
     """
 
     frame: Frame
     memory: TemporalMemory
-    rig_code: RigCode
+    rig_code: Any
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class InputBuffers:
             self.inputs = map_tensors(
                 inputs, lambda value: torch.empty(value.shape, dtype=value.dtype, device=device)
             )
-        self._code: RigCode | None = None
+        self._code: Any = None
         self.fill(inputs)
 
     def fit(self, inputs: StepInputs) -> bool:

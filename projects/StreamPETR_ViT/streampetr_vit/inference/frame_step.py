@@ -6,14 +6,14 @@ Shape letters: B streams.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference.cuda_graph import GraphStep, StepInputs, StepOutputs
-from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.image.rig_code import RigCode
+from streampetr_vit.inference.detector import Detector
 from streampetr_vit.modeling.ops.precision import DTYPES, autocast, cast_weights
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import CameraRig, Frame, PaddedDetections, packed_to
@@ -27,7 +27,7 @@ class _KnownRig:
     rig: CameraRig
     values: list[Tensor] | None  # copies of the rig's tensors; None if they are on a device
     image_size: tuple[int, int]
-    code: RigCode
+    code: Any
 
 
 class FrameStep:
@@ -45,22 +45,25 @@ class FrameStep:
             changes the detector, see `cast_weights`.
 
     Raises:
-        InputError: the precision is unknown or the device does not have it; or a graph cannot be
-            captured, see `GraphStep`.
+        InputError: the precision is unknown or the device does not have it; a graph cannot be
+            captured, see `GraphStep`; or the detector is not PyTorch's, and is asked for either.
     """
 
     def __init__(
         self,
-        detector: StreamPETR,
+        detector: Detector,
         precision: str | None = "float32",
         *,
         cuda_graph: bool = False,
         cast: bool = False,
     ) -> None:
         autocast(precision, detector.device.type)  # refuses an impossible precision now
+        if not isinstance(detector, nn.Module):
+            _check_plain(precision, cuda_graph, cast)
         self.detector, self._precision, self._cuda_graph = detector, precision, cuda_graph
         self._step = GraphStep(self._run, detector) if cuda_graph else self._run
         if cast and precision in ("bf16", "fp16"):
+            assert isinstance(detector, nn.Module)
             cast_weights(detector.backbone, DTYPES[precision])
         self.forget_rig()
 
@@ -89,7 +92,7 @@ class FrameStep:
             raise InputError("the detector is in training mode: call detector.eval() first")
         # (B, M + new entries, ...) -> (B, M, ...): the entries that this frame drops are cut off
         # first, so that all frames have inputs of one shape, which a graph needs.
-        memory = memory.map(lambda value: value[:, : self.detector.head.memory_length])
+        memory = memory.map(lambda value: value[:, : self.detector.memory_length])
         outputs = self._step(StepInputs(frame, memory, self._code(frame)))
         return outputs.detections, outputs.memory
 
@@ -105,7 +108,7 @@ class FrameStep:
             return StepOutputs(*detector.detect(frame, inputs.memory, inputs.rig_code))
 
     @torch.no_grad()
-    def _code(self, frame: Frame) -> RigCode:
+    def _code(self, frame: Frame) -> Any:
         """The code of the frame's rig, computed only if the rig is not the last one."""
         size = self.detector.padded_size(frame.image_size)
         known = self._known
@@ -116,7 +119,7 @@ class FrameStep:
             # Copies, because the caller may write the next calibration into the same memory.
             copies = [value.clone() for value in values] if on_cpu else None
             rig = packed_to(frame.rig, self.detector.device)
-            code = self.detector.head.encode_rig(rig, size)
+            code = self.detector.encode_rig(rig, size)
             self._known = known = _KnownRig(frame.rig, copies, size, code)
         return known.code
 
@@ -126,3 +129,12 @@ def _is_same(known: _KnownRig, rig: CameraRig) -> bool:
         return rig is known.rig  # to compare values on a device would wait for it
     pairs = zip(tensors_of(rig), known.values, strict=True)
     return all(new.device.type == "cpu" and torch.equal(new, old) for new, old in pairs)
+
+
+def _check_plain(precision: str | None, cuda_graph: bool, cast: bool) -> None:
+    """Raises InputError on what only PyTorch can do."""
+    if cuda_graph or cast or precision not in (None, "float32"):
+        raise InputError(
+            f"exported graphs run as they were exported, not with precision={precision!r}, "
+            f"cuda_graph={cuda_graph}, cast={cast}: leave these out"
+        )

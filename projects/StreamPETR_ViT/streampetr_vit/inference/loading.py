@@ -28,6 +28,7 @@ from streampetr_vit.data.nuscenes.spec import (
 )
 from streampetr_vit.data.transforms import ImageAugmentation
 from streampetr_vit.errors import InputError, one_line
+from streampetr_vit.inference.detector import Detector
 from streampetr_vit.inference.device import device_of, precision_of
 from streampetr_vit.inference.recipe_parts import (
     IMAGE_AUG,
@@ -66,7 +67,7 @@ class LoadedDetector:
             and precision.
     """
 
-    detector: StreamPETR
+    detector: Detector
     image_aug: ImageAugmentation
     spec: DatasetSpec
     reference_to_vehicle: Pose

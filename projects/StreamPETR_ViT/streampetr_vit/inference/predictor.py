@@ -290,7 +290,7 @@ class Predictor:
         goes_on = torch.tensor([self._goes_on(steps[row]) for row in rows])
         frame = replace(frame, continues_stream=goes_on)
         padded, memory = run(frame, joined([memories[row] for row in rows]))
-        parts = parted(memory, detector.head.memory_length)
+        parts = parted(memory, detector.memory_length)
         remembered = padded.remembered.split(1)  # (B, K) -> B of (1, K)
         return [*map(FoundByNetwork, padded.unpad(), parts, remembered)]
 
@@ -331,7 +331,7 @@ class Predictor:
             tracks, tracked = track(
                 self._tracker, table, detections, *poses, moment.timestamp_s, _token(moment)
             )
-            queries = self.loaded.detector.head.num_frame_queries
+            queries = self.loaded.detector.num_frame_queries
             memory = named_by(tracked, memory, found.remembered, queries)
             table = tracked.table
         objects = Objects.of(

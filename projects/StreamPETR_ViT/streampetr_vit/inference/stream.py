@@ -15,9 +15,9 @@ from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference.batching import joined
+from streampetr_vit.inference.detector import Detector
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.tracking import named_by, track
-from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import Detections, Frame, PaddedDetections, Sample, Tracks
 from streampetr_vit.structures.sample_checks import LONGEST_GAP_S, check_batch
@@ -58,7 +58,7 @@ class Stream:
 
     def __init__(
         self,
-        detector: StreamPETR,
+        detector: Detector,
         precision: str | None = "float32",
         *,
         memory: bool = True,
@@ -160,7 +160,7 @@ class Stream:
         remembered: Tensor,
     ) -> None:
         """Gives the detections of a frame ids, and tells the memory."""
-        queries, tracks, tables, memories = self._detector.head.num_frame_queries, [], [], []
+        queries, tracks, tables, memories = self._detector.num_frame_queries, [], [], []
         for row, (sample, detections) in enumerate(zip(samples, found, strict=True)):
             assert sample.lidar_to_ego is not None and sample.ego_to_global is not None
             of_row, step = track(

@@ -30,6 +30,7 @@ from streampetr_vit.modeling.loading_warning import warn_of_partial_loading
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
 from streampetr_vit.structures import (
+    CameraRig,
     Frame,
     FrameTargets,
     PaddedDetections,
@@ -115,6 +116,16 @@ class StreamPETR(nn.Module):
         """Where the weights are."""
         return self.pixel_mean.device
 
+    @property
+    def memory_length(self) -> int:
+        """Entries of the memory that a frame sees."""
+        return self.head.memory_length
+
+    @property
+    def num_frame_queries(self) -> int:
+        """Queries of a frame, learned and propagated."""
+        return self.head.num_frame_queries
+
     def empty_memory(self, batch: int) -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""
         return self.head.empty_memory(batch, self.device)
@@ -123,6 +134,10 @@ class StreamPETR(nn.Module):
         """(height, width) in pixels that pictures of a (height, width) are padded to."""
         height, width = (size + -size % self.size_divisibility for size in image_size)
         return height, width
+
+    def encode_rig(self, rig: CameraRig, image_size: tuple[int, int]) -> RigCode:
+        """What is the same for all frames of a rig with pictures of a padded size."""
+        return self.head.encode_rig(rig, image_size)
 
     def step(
         self,
@@ -135,7 +150,7 @@ class StreamPETR(nn.Module):
 
         Args:
             memory: what the previous call returned, or `empty_memory(B)`.
-            rig_code: of `head.encode_rig` for the frame's rig and padded size; None computes it.
+            rig_code: of `encode_rig` for the frame's rig and padded size; None computes it.
 
         Returns:
             Predictions of all decoder layers, and the memory for the next frame.
