@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference.cuda_graph import GraphStep, StepInputs, StepOutputs
