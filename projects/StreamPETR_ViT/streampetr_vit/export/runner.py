@@ -247,8 +247,9 @@ def taken_queries(logits: Tensor, queries: Tensor, entries: Tensor) -> Tensor:
 
     Args:
         logits: (B, Q, classes).
-        queries: (B, Q, 5) centre and velocity of the queries, lidar frame, metres and m/s.
-        entries: (B, K, 5) of the entries, likewise.
+        queries: (B, Q, n) what tells the queries apart, such as centres and velocities, in metres
+            and m/s.
+        entries: (B, K, n) of the entries, in the same frame.
 
     Raises:
         InputError: an entry is none of the queries.
@@ -256,7 +257,7 @@ def taken_queries(logits: Tensor, queries: Tensor, entries: Tensor) -> Tensor:
     # The head takes the best by the best class. Where two are equally good, it may have taken them
     # the other way around: what an entry holds decides then.
     best = best_queries(logits.sigmoid().amax(-1), entries.shape[1])
-    taken = queries.gather(1, best[..., None].expand(-1, -1, 5))
+    taken = queries.gather(1, best[..., None].expand(-1, -1, queries.shape[-1]))
     # Comparisons with NaN are false: a network that computes none is the caller's to notice.
     for row, entry in ((taken - entries).abs().amax(-1) > _SAME).nonzero().tolist():
         far = (queries[row] - entries[row, entry]).abs().amax(-1)  # (Q,)
