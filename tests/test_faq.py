@@ -50,6 +50,7 @@ MESSAGES = (
     "is malformed",
     "are not in the data set",
     "Mean over present classes",
+    "and does not import",
 )
 
 
