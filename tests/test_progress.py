@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -68,3 +70,18 @@ def test_bytes_are_shown_as_megabytes(clock: _Clock, capsys: pytest.CaptureFixtu
         clock.now = 11.0
         bar.update(16_000_000)
     assert capsys.readouterr().err == "tables: 16 MB of 40 MB, 11 s\n"
+
+
+def test_work_that_nothing_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streampetr_vit.progress, "LINE_SECONDS", 0.05)
+    before = threading.active_count()
+    with pytest.raises(KeyError), streampetr_vit.progress.waiting("exporting"):
+        time.sleep(0.4)
+        raise KeyError
+    assert threading.active_count() == before
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2 and set(lines) == {"exporting: 0 s"}
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -62,3 +64,21 @@ def progress(items: Iterable[T], what: str, unit: str = "frames") -> Iterator[T]
         for item in items:
             yield item
             bar.update()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Prints a line every ten seconds while the block runs, for work that nothing counts."""
+    done, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(LINE_SECONDS):
+            print(f"{what}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -19,7 +19,8 @@ from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.export.description import Description
 from streampetr_vit.export.interface import GRAPHS, HEAD, POSITION
 from streampetr_vit.export.optional import onnx
-from streampetr_vit.files import cannot_write
+from streampetr_vit.files import cannot_write, check_space
+from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.texts import name_list, shown
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,19 @@ def check_output(folder: Path, description: Description, overwrite: bool) -> Non
         )
     if earlier != description:
         logger.warning("%s: replacing %s", folder, _what_it_is(earlier, description))
+
+
+def check_room(folder: Path, detector: StreamPETR) -> None:
+    """Compares the free space of a folder's disk, which may not exist yet, with a detector's size.
+
+    Raises:
+        OutputError: there is too little for the graphs.
+    """
+    while not folder.exists():
+        folder = folder.absolute().parent
+    weights = sum(value.numel() for value in detector.state_dict().values())
+    # Tables and plans of a graph are a tenth of its weights at most.
+    check_space(folder, int(4.4 * weights), "the graphs", "choose another --out")
 
 
 @contextmanager
