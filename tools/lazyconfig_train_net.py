@@ -11,8 +11,9 @@ from detectron2.engine import default_argument_parser
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from streampetr_vit.command_line import add_trust
+from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.engine import (
+    evaluate_exported,
     evaluate_only,
     launch,
     load_config,
@@ -39,6 +40,9 @@ examples:
   evaluate:
     python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --eval-only \\
         train.init_checkpoint=output/quickstart/model_final.pth
+  evaluate the graphs that tools/export_onnx.py has written, with onnxruntime:
+    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --eval-only \
+        --onnx output/onnx
   on the CPU, with other settings:
     python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --num-gpus 0 \\
         optimizer.lr=2e-4 train.max_iter=100
@@ -73,7 +77,10 @@ def main(args: argparse.Namespace) -> None:
     # Each process reads the configuration: only the command line is sent to it.
     cfg = configuration(args)
     setup(cfg, args)
-    if args.eval_only:
+    # A caller that uses detectron2's own parser has no --onnx.
+    if args.eval_only and getattr(args, "onnx", None) is not None:
+        evaluate_exported(cfg, str(args.onnx))
+    elif args.eval_only:
         evaluate_only(cfg, args.resume)
     else:
         train(cfg, args.resume)
@@ -90,8 +97,16 @@ def invoke_main() -> None:
         action="store_true",
         help="print name, shape, lr and weight decay of every parameter and stop; reads no data",
     )
+    parser.add_argument(
+        "--onnx",
+        type=file_path,
+        metavar="DIR",
+        help="with --eval-only: evaluate these exported graphs, and no checkpoint",
+    )
     add_trust(parser)
     args = parser.parse_args()
+    if args.onnx is not None and (args.resume or not args.eval_only):
+        parser.error("--onnx is for --eval-only, and without --resume: graphs are not trained")
     args.config_file = os.path.expanduser(args.config_file)  # each process reads it
     # A wrong override fails here once, and not in every process.
     cfg = configuration(args)

@@ -48,6 +48,8 @@ examples:
     python tools/predict.py --config-file configs/petr_eva02_l_800x320_24ep.py \\
         --weights model.pth --dataset datasets/nuscenes v1.0-mini mini_val \\
         --out output/mini --write nuscenes
+  the exported graphs of a detector, without PyTorch's:
+    python tools/predict.py --onnx output/onnx --folder my_drive --out output/my_drive
   on two GPUs, which share the scenes:
     torchrun --nproc-per-node 2 -- tools/predict.py --run output/quickstart --folder my_drive \\
         --out output/my_drive
@@ -102,6 +104,10 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=file_path, help="folder of a training: its last checkpoint")
     model.add_argument("--config-file", help="recipe, with --weights")
+    model.add_argument(
+        "--onnx", type=file_path, metavar="DIR", help="folder of graphs that were exported with "
+        "tools/export_onnx.py; onnxruntime runs them"
+    )  # fmt: skip
     parser.add_argument("--weights", type=file_path, help="file of weights")
     add_trust(parser)
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights")
@@ -155,6 +161,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         precision=args.precision,
         ema=args.ema,
         trusted=args.trust,
+        onnx=args.onnx,
         max_gap_s=args.max_gap,
         frame_period_s=period_s,
         allow_missing_cameras=args.allow_missing_cameras,
@@ -266,7 +273,8 @@ def _count(number: int, what: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the tool; under torchrun, as one of several processes."""
     args = parse_arguments(arguments)
-    launch(predict, (args,), use_gpu=False if args.device == "cpu" else None)
+    on_cpu = args.device == "cpu" or (args.onnx is not None and args.device == "auto")
+    launch(predict, (args,), use_gpu=False if on_cpu else None)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from streampetr_vit.engine.building import build_model
 from streampetr_vit.engine.config import ConfigError, instantiate_model, load_config, load_spec
 from streampetr_vit.engine.distributed import reduce_mean, resolve_device
 from streampetr_vit.engine.evaluation import evaluate, evaluate_only
+from streampetr_vit.engine.exported import evaluate_exported
 from streampetr_vit.engine.param_table import param_group_table
 from streampetr_vit.engine.processes import launch
 from streampetr_vit.engine.run_folder import setup
@@ -16,6 +17,7 @@ __all__ = [
     "StreamingTrainer",
     "build_model",
     "evaluate",
+    "evaluate_exported",
     "evaluate_only",
     "instantiate_model",
     "launch",

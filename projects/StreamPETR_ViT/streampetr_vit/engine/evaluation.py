@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from streampetr_vit.engine.run_folder import (
     with_output_dir,
 )
 from streampetr_vit.engine.signals import SignalWatch
+from streampetr_vit.export.runner import OnnxDetector
 from streampetr_vit.inference import Stream
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
@@ -52,7 +54,7 @@ Metrics = dict[str, Any]
 
 def evaluate(
     cfg: DictConfig,
-    model: nn.Module,
+    model: nn.Module | OnnxDetector,
     output_dir: str | None = None,
     memory: bool | None = None,
     main_only: bool = False,
@@ -61,8 +63,9 @@ def evaluate(
 
     Args:
         cfg: the whole configuration.
-        model: with its weights, not wrapped for distribution. A `StreamPETR` runs in a new
-            `Stream`; any other model is called with batches, as detectron2 does.
+        model: with its weights, not wrapped for distribution. A `StreamPETR`, or what was exported
+            of one, runs in a new `Stream`; any other model is called with batches, as detectron2
+            does.
         output_dir: folder for the results; None for those that the evaluators have.
         memory: False turns the temporal memory off: every frame is a stream of its own. None does
             as model.memory_at_test says.
@@ -79,7 +82,7 @@ def evaluate(
     evaluators = build_evaluators([main_part(cfg)] if main_only else parts, output_dir)
     if memory is None:
         memory = _remembers(cfg)
-    with evaluation_mode(model):
+    with evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext():
         run = _inference(model, cfg.train.eval_precision, memory, stream_tracker(evaluators))
         results = inference_on_dataset(run, loader, evaluators)
     if comm.is_main_process() and results:
@@ -93,12 +96,14 @@ def _remembers(cfg: DictConfig) -> bool:
 
 
 def _inference(
-    model: nn.Module, precision: str, memory: bool, tracker: Tracker | None
+    model: nn.Module | OnnxDetector, precision: str, memory: bool, tracker: Tracker | None
 ) -> Callable[[Any], Any]:
     """The function that detectron2's evaluation loop calls with each batch."""
     # Autocast is set here and not around the loop: with num_workers=0 the loader prepares samples
     # in this process, and they must stay float32.
-    if isinstance(model, StreamPETR):
+    if isinstance(model, (StreamPETR, OnnxDetector)):
+        if isinstance(model, OnnxDetector):
+            precision = "float32"  # of what is around the graphs, which compute as exported
         stream = Stream(model, precision, memory=memory, tracker=tracker)
         if tracker is None:
             return lambda batch: [{"detections": found} for found in stream(batch)]
@@ -119,7 +124,7 @@ def _inference(
 
 
 def evaluate_and_report(
-    cfg: DictConfig, model: nn.Module, average: WeightAverage | None = None
+    cfg: DictConfig, model: nn.Module | OnnxDetector, average: WeightAverage | None = None
 ) -> Metrics:
     """Evaluates as `evaluate` does, and writes report.html if the configuration has a report.
 

@@ -32,6 +32,7 @@ from streampetr_vit.engine.evaluators import (
 )
 from streampetr_vit.engine.recipe import Recipe
 from streampetr_vit.errors import InputError
+from streampetr_vit.export.runner import OnnxDetector
 from streampetr_vit.files import check_space, replacing
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.ops.precision import autocast
@@ -53,7 +54,7 @@ def check_training(
     logger.info("checked what the end of the run needs, in %.1f s", time.perf_counter() - start)
 
 
-def check_evaluation(cfg: DictConfig, model: nn.Module) -> None:
+def check_evaluation(cfg: DictConfig, model: nn.Module | OnnxDetector) -> None:
     """Checks what an evaluation will need: test set, evaluators, folders; the same on all ranks.
 
     An evaluator may have a method `check(tokens, max_detections)`, see `NuScenesEvaluator.check`.
@@ -63,8 +64,9 @@ def check_evaluation(cfg: DictConfig, model: nn.Module) -> None:
     """
     if not evaluator_parts(cfg):
         return
-    device_type = next(model.parameters()).device.type
-    on_all_ranks(lambda: autocast(cfg.train.eval_precision, device_type))
+    if isinstance(model, nn.Module):  # graphs have the precision that they were exported with
+        device_type = next(model.parameters()).device.type
+        on_all_ranks(lambda: autocast(cfg.train.eval_precision, device_type))
     parts = from_all_ranks(on_all_ranks(lambda: _check_test_set(cfg)))
     tokens = [token for part in parts for token in part]
     on_rank_0(lambda: _check_evaluators(cfg, model, tokens))
@@ -78,7 +80,7 @@ def _check_test_set(cfg: DictConfig) -> list[str]:
     return getattr(loader, "tokens", [])
 
 
-def _check_evaluators(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> None:
+def _check_evaluators(cfg: DictConfig, model: nn.Module | OnnxDetector, tokens: list[str]) -> None:
     parts = evaluator_parts(cfg)
     folders = [part.get("output_dir") for part in parts]
     if cfg.get("report") is not None:
@@ -103,12 +105,12 @@ def _check_evaluators(cfg: DictConfig, model: nn.Module, tokens: list[str]) -> N
         _check_memory_of_ids(cfg, model)
     for evaluator in evaluators:
         if hasattr(evaluator, "check"):
-            evaluator.check(tokens, getattr(getattr(model, "head", None), "max_detections", None))
+            evaluator.check(tokens, getattr(getattr(model, "head", model), "max_detections", None))
 
 
-def _check_memory_of_ids(cfg: DictConfig, model: nn.Module) -> None:
+def _check_memory_of_ids(cfg: DictConfig, model: nn.Module | OnnxDetector) -> None:
     """Looks for what a tracker needs whose ids are in the network's memory."""
-    if not isinstance(model, StreamPETR):
+    if not isinstance(model, (StreamPETR, OnnxDetector)):
         raise InputError(
             f"dataloader.evaluator gives ids to the memory of a StreamPETR, and the model is a "
             f'{type(model).__name__}: set its tracker to "greedy", which needs none'

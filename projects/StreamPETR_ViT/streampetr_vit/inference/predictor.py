@@ -19,6 +19,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.inference.batching import alike, joined, naming_car, parted
 from streampetr_vit.inference.continuity import MAX_GAP_S, Drive, Step, follow, tell
+from streampetr_vit.inference.exported import check_nothing_else, load_exported
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.pictures import PictureMaker
@@ -117,9 +118,10 @@ class Predictor:
         precision: str = "auto",
         ema: bool = False,
         trusted: Sequence[str] = (),
+        onnx: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Predictor:
-        """A predictor with the weights of a run's folder, or of a recipe and a file.
+        """A predictor with the weights of a run's folder, or of a recipe and a file, or exported.
 
         Args:
             run: folder that a training has written.
@@ -129,12 +131,24 @@ class Predictor:
             precision: "auto" (bf16 on a GPU that has it, else float32), "float32", "bf16", "fp16".
             ema: take the moving average of the weights.
             trusted: packages that a YAML file may call beside those that recipes use.
+            onnx: folder of exported graphs, which onnxruntime runs on the CPU, or on a GPU with
+                device="cuda"; in place of all before but `device` and `trusted`.
             options: of the predictor, see the class.
 
         Raises:
             UserError: a file is missing, damaged, or not of this detector; or see `InputError`.
         """
         check_names(cls, options)  # now: to load a large detector takes a while
+        if onnx is not None:
+            check_nothing_else(
+                run=run,
+                config=config,
+                weights=weights,
+                ema=ema,
+                precision=precision,
+                cuda_graph=options.get("cuda_graph", False),
+            )
+            return cls(load_exported(onnx, device=device, trusted=trusted), **options)
         loaded = load_detector(
             run,
             config=config,

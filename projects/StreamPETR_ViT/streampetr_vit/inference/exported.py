@@ -1,0 +1,130 @@
+"""A detector from the folder of an export, in place of a run's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from streampetr_vit.checkpoint.manifest import digest_of
+from streampetr_vit.configuration.reading import read_config
+from streampetr_vit.errors import InputError, MissingFileError, one_line
+from streampetr_vit.export.interface import CONFIG, GRAPHS
+from streampetr_vit.export.runner import OnnxDetector
+from streampetr_vit.export.sessions import Sessions
+from streampetr_vit.inference.loading import LoadedDetector
+from streampetr_vit.inference.recipe_parts import IMAGE_AUG, image_aug_of, spec_of
+from streampetr_vit.inference.run_files import StrPath
+from streampetr_vit.structures import Pose
+from streampetr_vit.texts import name_list, shown
+
+
+def load_exported(
+    folder: StrPath,
+    *,
+    device: str = "auto",
+    trusted: Sequence[str] = (),
+) -> LoadedDetector:
+    """Opens the graphs of an export, which take the place of the detector in PyTorch.
+
+    Args:
+        folder: that tools/export_onnx.py has written.
+        device: "auto" and "cpu" take the CPU; "cuda" and "cuda:N" a GPU, with a build of
+            onnxruntime that has CUDA.
+        trusted: packages that its config.yaml may call beside those that recipes use.
+
+    Raises:
+        MissingFileError, ConfigError: there is no such folder, a file of it is missing, or its
+            configuration cannot be read.
+        InputError: its files are not of one export; see also `Sessions.open`.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"onnx={shown(str(folder), limit=300)} is no folder: give one that "
+            "tools/export_onnx.py has written"
+        )
+    detector = OnnxDetector(Sessions.open(folder, device))
+    said = detector.description
+    where = str(folder / CONFIG)
+    cfg = read_config(where, trusted)
+    try:
+        image_aug, spec = image_aug_of(cfg), spec_of(cfg)
+        check_same("classes", said.classes, spec.class_names, where)
+        check_same("image_size", said.image_size, tuple(image_aug.final_size), where)
+        identity = _identity(folder, cfg)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{where} cannot be used: {one_line(error)}") from error
+    return LoadedDetector(
+        detector,
+        image_aug,
+        spec,
+        Pose.of_matrix(said.lidar_to_base_link_matrix()),
+        said.frame_period_s,
+        precision="float32",  # of what is around the graphs, and of what goes in and comes out
+        memory=said.remembers,
+        weights=str(folder),
+        identity=identity,
+    )
+
+
+def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], where: str) -> None:
+    """Compares what graphs were exported with to what a recipe says.
+
+    Raises:
+        InputError: they differ.
+    """
+    if tuple(exported) != tuple(recipe):
+        raise InputError(
+            f"the exported graphs have the {name} {name_list(exported)}, and {where} has "
+            f"{name_list(recipe)}: take the recipe that was exported, or export this one"
+        )
+
+
+def check_nothing_else(
+    *,
+    run: object,
+    config: object,
+    weights: object,
+    ema: bool,
+    precision: str,
+    cuda_graph: bool,
+) -> None:
+    """Refuses what has no meaning for graphs, which were exported with their weights.
+
+    Raises:
+        InputError: something of it is given; says what.
+    """
+    for name, value in (("run", run), ("config", config), ("weights", weights)):
+        if value is not None:
+            raise InputError(
+                f"onnx and {name}: exported graphs hold their weights and configuration, so leave "
+                f"out {name}, or leave out onnx to run the detector in PyTorch"
+            )
+    if ema:
+        raise InputError(
+            "onnx with ema=True: the weights were chosen when the graphs were exported; export "
+            "the average with tools/export_onnx.py --ema"
+        )
+    if precision not in ("auto", "float32"):
+        raise InputError(
+            f"onnx with precision={shown(precision)}: graphs compute as they were exported; "
+            "export them with tools/export_onnx.py --precision fp16-backbone"
+        )
+    if cuda_graph:
+        raise InputError("onnx with cuda_graph=True: that is of PyTorch; leave one of them out")
+
+
+def _identity(folder: Path, cfg: DictConfig) -> str:
+    """A checksum of all that decides about results, see `LoadedDetector`."""
+    parts = {
+        "graphs": {name: digest_of(folder / name) for name in GRAPHS},
+        "dataset_spec": OmegaConf.to_container(cfg.dataset_spec, resolve=True),
+        "image_aug": OmegaConf.to_container(OmegaConf.select(cfg, IMAGE_AUG), resolve=True),
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
