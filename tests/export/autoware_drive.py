@@ -80,6 +80,7 @@ def make_frames(data: Path, image_aug: ImageAugmentation) -> list[Frame]:
             lidar_to_image=intrinsics @ to_camera,
             lidar_to_global=pose,
             global_to_lidar=torch.linalg.inv(pose),
+            timestamp_s=sample.timestamp_s + 0.003 * time**2,  # not of one rate
             continues_stream=torch.tensor(time not in (0, WIPED_BEFORE)),
         )
         frames.append(Frame.collate([changed]))

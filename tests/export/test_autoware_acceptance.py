@@ -178,8 +178,9 @@ def test_the_range_is_where_the_model_looks_in_the_frame_of_the_boxes(
         moved_range(limits, export.to_node)
         for limits in (head.point_cloud_range, head.center_range)
     )
-    assert np.all(np.array(found[:3]) >= outer[:3] - 1e-3)
-    assert np.all(np.array(found[3:]) <= outer[3:] + 1e-3)
+    # A person reads them: they may be rounded to a decimetre.
+    assert np.all(np.array(found[:3]) >= outer[:3] - 0.1)
+    assert np.all(np.array(found[3:]) <= outer[3:] + 0.1)
     # Turned by the tilt, the corners of a box reach farther than its middle does.
     middle, reach = (inner[3:] + inner[:3]) / 2, 0.9 * (inner[3:] - inner[:3]) / 2
     assert np.all(np.array(found[:3]) <= middle - reach)
