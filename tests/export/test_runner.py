@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ MOUNTED = Pose(np.array([0.94, -0.07, 1.84]), np.array([0.70700, -0.01234, 0.018
 FAR = np.array([1e6, -2e6, 300.0])  # metres, as in UTM
 
 
-def with_its_own_pictures(detector: StreamPETR) -> StreamPETR:
-    """One that wants blue first, and channels that are normalised each in its own way."""
+def make_streampetr() -> StreamPETR:
+    """One that wants blue first, normalises each channel in its own way, and has a threshold."""
+    detector = make_detector(1, score_threshold=0.081)
     detector.input_format = "BGR"
     detector.pixel_mean[:, 0, 0] = torch.tensor([103.53, 116.28, 123.675])
     detector.pixel_std[:, 0, 0] = torch.tensor([57.0, 40.0, 70.0])
@@ -46,29 +48,33 @@ def with_its_own_pictures(detector: StreamPETR) -> StreamPETR:
 
 CASES = {
     "lidar": (make_detector, "lidar"),
-    "base_link": (
-        lambda: with_its_own_pictures(make_detector(1, score_threshold=0.2)),
-        "base_link",
-    ),
+    "base_link": (make_streampetr, "base_link"),
     "repdetr3d": (make_repdetr3d, "base_link"),
 }
 Pair = tuple[StreamPETR, OnnxDetector]
 
 
-@pytest.fixture(scope="module", params=CASES)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """A detector, and what was exported of it."""
-    make, frame = CASES[request.param]
-    return exported_pair(make().eval(), tmp_path_factory.mktemp("graphs"), frame)
-
-
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """The same of the first case alone."""
-    return exported_pair(make_detector().eval(), tmp_path_factory.mktemp("graphs"), "lidar")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
+    """A detector of `CASES`, and what was exported of it; each is exported once."""
+    return cache(lambda name: export_pair(tmp_path_factory.mktemp(name), *CASES[name]))
 
 
-def exported_pair(detector: StreamPETR, folder: Path, frame: str) -> Pair:
+@pytest.fixture(params=CASES)
+def pair(request: pytest.FixtureRequest, exports: Callable[[str], Pair]) -> Pair:
+    return exports(request.param)
+
+
+@pytest.fixture
+def plain(exports: Callable[[str], Pair]) -> Pair:
+    """The first of them alone."""
+    return exports("lidar")
+
+
+def export_pair(folder: Path, make: Callable[[], StreamPETR], frame: str) -> Pair:
+    detector = make().eval()
+    with torch.no_grad():  # classes far from each other: no scores tie
+        detector.head.class_branch[-1].weight.mul_(5)
     export_tiny(
         detector,
         folder,
@@ -107,7 +113,7 @@ def assert_same_found(found: Sequence[Detections], expected: Sequence[Detections
     for one, other in zip(found, expected, strict=True):
         assert len(one) == len(other) > 3
         torch.testing.assert_close(one.boxes, other.boxes, atol=TOLERANCE, rtol=0)
-        torch.testing.assert_close(one.scores, other.scores, atol=1e-6, rtol=0)
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
         for name in ("labels", "queries", "lineages"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
@@ -136,17 +142,20 @@ def test_two_streams_over_a_change_of_scene(pair: Pair) -> None:
     [
         QueryTracker(NUSCENES),
         build_tracker(LineageRules(min_score=0.0, min_new_score=0.0), NUSCENES),
-        build_tracker(GreedyRules(), NUSCENES),
+        build_tracker(GreedyRules(score_threshold=0.05), NUSCENES),
     ],
     ids=["query", "lineage", "greedy"],
 )
 def test_ids_are_those_of_pytorch(pair: Pair, rules: Any) -> None:
     ours, theirs = (Stream(detector, tracker=rules) for detector in pair)
+    highest = 0
     for moment in MOMENTS:
         assert_same_found(theirs(moment), ours(moment))
         for one, other in zip(theirs.tracks, ours.tracks, strict=True):
-            assert np.array_equal(one.ids, other.ids) and one.ids.max() > 3
+            assert np.array_equal(one.ids, other.ids)
+            highest = max(highest, one.ids.max())
         assert_same_memory(theirs.memory, ours.memory)
+    assert highest > 5
     if rules.reads_memory:
         assert (theirs.memory.lineage > 0).sum() > 4
 
