@@ -32,7 +32,7 @@ def test_the_program_of_the_page_gives_what_pytorch_gives(tmp_path: Path) -> Non
     (program,) = re.findall(r"```python\n(.*?)```", section("The memory, outside the graph"), re.S)
     detector = make_detector().eval()
     export_tiny(detector, tmp_path, frame="lidar")
-    samples = [make_sample(time) for time in range(4)]
+    samples = [make_sample(time, continues=time not in (0, 3)) for time in range(5)]
     known, found = {"folder": tmp_path}, []
     rig = Frame.collate(samples[:1]).rig
     known["intrinsics"] = rig.intrinsics.numpy()
@@ -43,6 +43,8 @@ def test_the_program_of_the_page_gives_what_pytorch_gives(tmp_path: Path) -> Non
         for time, sample in enumerate(samples):
             pose = sample.lidar_to_global.clone()
             pose[0, 3] -= samples[0].lidar_to_global[0, 3]  # the global frame begins near the drive
+            if not sample.continues_stream and time:  # a new scene, as the page says
+                known["memory"] = {k: np.zeros_like(v) for k, v in known["memory"].items()}
             yield ((sample.images - mean) / std)[None].numpy(), pose.numpy(), 0.5 * time
             # Here the program has dealt with the frame.
             found.append([known[name] for name in ("scores", "codes", "sizes", "yaws")])
