@@ -152,6 +152,8 @@ def _runner(path: Path) -> Callable[..., Arrays]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
+    # Waiting threads would take the cores from PyTorch, which runs in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     shapes = {tensor.name: tensor.shape for tensor in session.get_inputs()}
     names = [tensor.name for tensor in session.get_outputs()]
