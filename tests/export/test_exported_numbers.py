@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -76,6 +77,27 @@ def test_other_weights_are_noticed(export: Export) -> None:
                 assert "do not remember the same queries" in str(error)
             else:
                 assert max(largest.values()) > 10 * TOLERANCE, name
+
+
+def test_a_clock_that_counts_anew_starts_a_stream(export: Export) -> None:
+    sessions = Sessions.open(export.folder)
+    generator = np.random.default_rng(0)
+    inputs = {
+        name: generator.normal(size=shape).astype(np.float32)
+        for name, shape in sessions.interface.head.inputs.items()
+    }
+    inputs["pre_memory_egopose"][:, 0, 3, 3] = 1
+    inputs["pre_memory_timestamp"][:, 0] = 0.5
+    goes_on = sessions.head(**inputs)
+    inputs["pre_memory_timestamp"][:, 0] = -599.5
+    anew = sessions.head(**inputs)
+    for name in inputs:
+        if "memory" in name:
+            inputs[name][:] = 0
+    wiped = sessions.head(**inputs)
+    for name, value in wiped.items():
+        assert np.array_equal(anew[name], value)
+        assert not np.array_equal(goes_on[name], value)
 
 
 def test_graphs_have_plain_operators_alone(export: Export) -> None:

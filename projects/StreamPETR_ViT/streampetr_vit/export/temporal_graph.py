@@ -15,6 +15,8 @@ from streampetr_vit.modeling.heads.temporal_head import TemporalHead
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range
 from streampetr_vit.modeling.temporal.memory import NO_LINEAGE, TemporalMemory, align
 
+_BEFORE_ANY_S = -60.0  # no clock that runs on is so wrong
+
 
 class TemporalGraph(nn.Module):
     """Features, pose and memory to boxes and memory. A subclass makes the `image`.
@@ -56,7 +58,10 @@ class TemporalGraph(nn.Module):
         lidar_to_global = self.mounting.from_lidar(data_ego_pose)
         global_to_lidar = self.mounting.to_lidar(data_ego_pose_inv)
         # Entry 0 is a real one after any frame; before the first frame and after a wipe all are 0.
-        continues_stream = pre_memory_egopose[:, 0, 3, 3] > 0.5
+        # The node counts its seconds anew every ten minutes: then all ages are about -600.
+        continues_stream = (pre_memory_egopose[:, 0, 3, 3] > 0.5) & (
+            pre_memory_timestamp[:, 0, 0] > _BEFORE_ANY_S
+        )
         lineage = torch.full(pre_memory_embedding.shape[:2], NO_LINEAGE)
         memory = TemporalMemory(
             pre_memory_embedding,
