@@ -31,6 +31,7 @@ from streampetr_vit.checkpoint.manifest import digest_of, read_manifest
 from streampetr_vit.command_line import add_trust, file_path
 from streampetr_vit.configuration.reading import read_config
 from streampetr_vit.configuration.targets import trust_options
+from streampetr_vit.configuration.yaml_file import read_yaml
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.run_folder import config_text
 from streampetr_vit.errors import InputError, one_line_errors
@@ -128,10 +129,11 @@ def export(args: argparse.Namespace) -> None:
     check_exportable(detector, size)
     description = described(args, config, loaded)
     if args.autoware:
-        check_for_node(description)
+        check_for_node(description, sum(loaded.image_aug.bottom_crop_range) / 2)
     check_output(args.out, description, args.overwrite)
     check_room(args.out, detector)
     with becoming(args.out) as folder:
+        write_recipe(cfg, folder / CONFIG)
         times = [time.perf_counter()]
         with waiting("exporting"):
             interface = export_graphs(detector, description, folder)
@@ -141,7 +143,6 @@ def export(args: argparse.Namespace) -> None:
         with waiting("comparing with PyTorch"):
             found = parity.measure(detector, Sessions.open(folder))
         times.append(time.perf_counter())
-        write_recipe(cfg, folder / CONFIG)
         write_parameters(folder / PARAMETERS, description, interface)
         seconds = {"export": times[1] - times[0], "comparison": times[2] - times[1]}
         write_record(folder, description, found, seconds)
@@ -191,7 +192,11 @@ def described(args: argparse.Namespace, config: Path, loaded: LoadedDetector) ->
 
 
 def write_recipe(cfg: DictConfig, path: Path) -> None:
-    """Writes what inference needs of a configuration, as a configuration."""
+    """Writes what inference needs of a configuration, as a configuration.
+
+    Raises:
+        ConfigError: it holds more than plain data.
+    """
     leave_out_training(cfg)
 
     def plain(where: str) -> Any:
@@ -207,6 +212,7 @@ def write_recipe(cfg: DictConfig, path: Path) -> None:
     kept = OmegaConf.create(parts | training, flags={"allow_objects": True})
     with replacing(path) as temporary:
         temporary.write_text(f"# What inference needs of a recipe.\n{config_text(kept)}", "utf-8")
+    read_yaml(str(path))  # as it will be read
 
 
 def write_record(

@@ -58,7 +58,7 @@ def test_every_field_of_the_node_is_there(tmp_path: Path) -> None:
     assert "Recipe streampetr_eva02_l_800x320_24ep, weights model_final.pth" in said
     assert "Frame: base_link" in said and "Cameras 0 to 5: CAM_FRONT, CAM_FRONT_RIGHT," in said
     assert "iou_nms_threshold: 0.0 and circle_nms_dist_threshold: 0.0" in said
-    assert "10 values" in said and "use_temporal" not in said
+    assert "frames 0.5 s apart" in said and "10 values" in said and "use_temporal" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["ml_package_camera_streampetr.param.yaml"]
 
 
@@ -162,3 +162,8 @@ def test_frames_that_stand_alone_need_a_setting_of_the_node(
 ) -> None:
     check_for_node(described(remembers=False))
     assert "set use_temporal: false" in caplog.text
+
+
+def test_rows_that_the_node_keeps(caplog: pytest.LogCaptureFixture) -> None:
+    check_for_node(described(), bottom_crop=0.1)
+    assert "cuts off 0.1 of the height below; Autoware's node keeps the lowest" in caplog.text

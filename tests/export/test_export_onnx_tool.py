@@ -21,6 +21,8 @@ from onnx import helper
 from tiny_run import CONFIGS, REFERENCE, small_recipe, write_run
 
 from streampetr_vit.checkpoint.manifest import digest_of
+from streampetr_vit.configuration.reading import read_config
+from streampetr_vit.engine import instantiate_model, load_config
 from streampetr_vit.export import parity
 from streampetr_vit.export.description import Description
 from streampetr_vit.export.held_weights import check_held
@@ -37,6 +39,7 @@ from streampetr_vit.export.interface import (
 from streampetr_vit.export.parity import Parity
 from streampetr_vit.inference import Predictor
 from streampetr_vit.inference.loading import load_detector
+from streampetr_vit.inference.recipe_parts import image_aug_of, spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted([*GRAPHS, CONFIG, PARAMETERS, PARITY])
@@ -156,6 +159,35 @@ def test_its_configuration_is_the_detectors(run: Path, tmp_path: Path, quick: di
         "--config-file", tmp_path / "onnx" / CONFIG, "--weights", weights, "--out", tmp_path / "b"
     )
     assert metadata(tmp_path / "b")["recipe"] == "onnx"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_recipe_is_written_as_plain_data(path: Path, tmp_path: Path) -> None:
+    cfg = load_config(str(path))
+    export_onnx.write_recipe(cfg, tmp_path / CONFIG)
+    again = read_config(str(tmp_path / CONFIG))
+    assert spec_of(again) == spec_of(cfg) and image_aug_of(again) == image_aug_of(cfg)
+    with torch.device("meta"):
+        one, other = instantiate_model(cfg), instantiate_model(again)
+    assert str(one) == str(other)
+
+
+def test_a_recipe_with_more_than_plain_data(
+    run: Path, tmp_path: Path, quick: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "from streampetr_vit.engine import load_config\n"
+        f"cfg = load_config({str(run / 'config.yaml')!r})\n"
+        "model, optimizer, schedule, train, dataloader, dataset_spec = (\n"
+        "    cfg[name] for name in "
+        "('model', 'optimizer', 'schedule', 'train', 'dataloader', 'dataset_spec'))\n"
+        "model.backbone.net.norm_layer = nn.LayerNorm\n"
+    )
+    words = ["--config-file", tmp_path / "mine.py", "--weights", run / "model_final.pth"]
+    message = refusal(*words, "--out", tmp_path / "onnx")
+    assert "config.yaml, line " in message and "asks for a Python object" in message
+    assert "detector" not in quick and not (tmp_path / "onnx").exists()  # before the export
 
 
 def test_recipe_weights_and_options(run: Path, tmp_path: Path, quick: dict) -> None:

@@ -6,6 +6,7 @@ import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from tiny_detector import make_detector, make_repdetr3d
 from torch import nn
 
 from streampetr_vit.errors import CheckpointError
+from streampetr_vit.export.folded_weights import folded_weights
 from streampetr_vit.export.held_weights import check_held
 from streampetr_vit.export.interface import BACKBONE, HEAD, POSITION
 from streampetr_vit.modeling.backbone import SimpleFeaturePyramid
@@ -28,7 +30,7 @@ def tiny() -> StreamPETR:
     return apart(make_detector().eval())
 
 
-def apart(detector: StreamPETR) -> StreamPETR:
+def apart(detector: nn.Module) -> Any:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in detector.parameters():
@@ -75,12 +77,6 @@ def test_a_whole_export_passes(exported: Path) -> None:
     before = copy.deepcopy(detector.state_dict())
     check_held(exported, detector)
     assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
-
-
-def test_weights_that_are_equal_are_kept_once(tmp_path: Path) -> None:
-    detector = make_detector().eval()  # its norms are all ones
-    export_tiny(detector, tmp_path)
-    check_held(tmp_path, detector)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +149,8 @@ def test_many_are_counted_and_three_named(exported: Path) -> None:
     assert " and have other values in " in message and message.count(" more)") == 2
 
 
-def test_weights_in_half_precision(tmp_path: Path) -> None:
-    detector = tiny()
+def test_weights_that_are_equal_or_in_half_precision(tmp_path: Path) -> None:
+    detector = make_detector().eval()  # its norms are all ones: the exporter keeps one of them
     export_tiny(detector, tmp_path, precision="fp16-backbone")
     check_held(tmp_path, detector)
     with torch.no_grad():
@@ -162,14 +158,38 @@ def test_weights_in_half_precision(tmp_path: Path) -> None:
     assert "(backbone.net.blocks.1.mlp.w3.weight)" in refusal(tmp_path, detector)
 
 
-def test_a_pyramid_and_a_level_of_it_that_no_head_reads(tmp_path: Path) -> None:
+def test_a_pyramid_with_batch_norms_and_a_level_that_no_head_reads(tmp_path: Path) -> None:
     detector = make_repdetr3d()
     vit = detector.backbone.net
     torch.manual_seed(0)
-    detector.backbone = SimpleFeaturePyramid(vit, "last_feat", 32, [2, 1, 0.5])
+    detector.backbone = SimpleFeaturePyramid(vit, "last_feat", 32, [2, 1, 0.5], norm="BN")
     detector = apart(detector.eval())
     export_tiny(detector, tmp_path)
+    before = copy.deepcopy(detector.state_dict())
     check_held(tmp_path, detector)  # p5 is not among in_feature
-    with torch.no_grad():
-        detector.backbone.simfp_4[0].weight[0] += 1
-    assert "backbone.simfp_4.0.weight" in refusal(tmp_path, detector)
+    assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
+    for name in ("simfp_3.1.norm.running_mean", "simfp_4.0.norm.running_var", "simfp_4.1.weight"):
+        changed = copy.deepcopy(detector)
+        with torch.no_grad():
+            changed.backbone.state_dict()[name].mul_(1.5).add_(0.1)
+        assert f"backbone.{name}" in refusal(tmp_path, changed)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_that_holds_its_norm(kind: type[nn.Module], bias: bool) -> None:
+    detector = tiny()
+    conv, norm = kind(4, 6, 3, bias=bias), nn.BatchNorm2d(6)
+    detector.neck = apart(nn.Sequential(nn.Identity(), conv, norm, nn.ReLU())).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    entries = [e for e in folded_weights(detector, (32, 64)) if "neck" in str(e.names)]
+    names = {name for name in detector.state_dict() if name.startswith("neck.")}
+    assert {name for entry in entries for name in entry.names} == {
+        name for name in names if not name.endswith("num_batches_tracked")
+    }
+    by_name = {name: torch.from_numpy(entry.value) for entry in entries for name in entry.names}
+    joined = kind(4, 6, 3)
+    joined.load_state_dict({"weight": by_name["neck.1.weight"], "bias": by_name["neck.2.bias"]})
+    x = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(joined(x), norm(conv(x)))

@@ -30,8 +30,11 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _STEP_M = 0.1  # that ranges are rounded to
 
 
-def check_for_node(description: Description) -> None:
-    """Refuses graphs that the node would run with wrong results, and logs what it makes of classes.
+def check_for_node(description: Description, bottom_crop: float = 0.0) -> None:
+    """Refuses graphs that the node would run with wrong results, and logs what it does otherwise.
+
+    Args:
+        bottom_crop: fraction of the resized pictures' height that evaluation cuts off below.
 
     Raises:
         InputError: the frame, or the pictures that the network takes, are not the node's.
@@ -63,6 +66,12 @@ def check_for_node(description: Description) -> None:
     ):
         if shown_so:
             logger.info("Autoware's node publishes %s as %s", name_list(shown_so), label)
+    if bottom_crop:
+        logger.warning(
+            "image_aug.bottom_crop_range cuts off %.3g of the height below; Autoware's node keeps "
+            "the lowest rows: it gives the network another part of the pictures",
+            bottom_crop,
+        )
     if not description.remembers:
         logger.warning(
             "model.memory_at_test is False: set use_temporal: false in the node's own parameters"
@@ -138,6 +147,8 @@ def _comment(description: Description) -> list[str]:
         "(every object comes once), and give confidence_threshold and yaw_norm_thresholds "
         f"{len(description.classes)} values,",
         "one for each of class_names in this order.",
+        f"The memory was trained on frames {description.frame_period_s:g} s apart; the node puts "
+        "every frame in it.",
     ]
     if not description.remembers:
         lines.append("Set use_temporal: false as well: each frame stands alone.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +19,10 @@ from torch import Tensor
 
 from streampetr_vit.errors import CheckpointError
 from streampetr_vit.export.description import Description
+from streampetr_vit.export.folded_weights import Folded, folded_weights
 from streampetr_vit.export.interface import GRAPHS
 from streampetr_vit.export.optional import onnx
-from streampetr_vit.modeling.backbone import ViT
-from streampetr_vit.modeling.backbone.eva02_vit import resize_positions
 from streampetr_vit.modeling.detector import StreamPETR
-from streampetr_vit.modeling.ops.geometry import denormalize_from_range
 from streampetr_vit.texts import name_list
 
 _PARTS = ("backbone", "neck", "head")  # the others are for training
@@ -41,7 +39,7 @@ class _Held:
     Attributes:
         named: name -> digests of the constants of that name.
         all: digests of all constants.
-        folded: names of `_folded_values` of which one holds the value.
+        folded: weights whose `Folded` value a constant has.
     """
 
     named: dict[str, set[bytes]] = field(default_factory=dict)
@@ -62,24 +60,30 @@ def check_held(folder: Path, detector: StreamPETR) -> None:
     Raises:
         CheckpointError: weights are missing or have other values; names the first.
     """
-    state = {k: v for k, v in detector.state_dict().items() if k.split(".")[0] in _PARTS}
+    state = {
+        name: value
+        for name, value in detector.state_dict().items()
+        if name.split(".")[0] in _PARTS and value.is_floating_point()  # not counters of batches
+    }
     description, held = None, _Held()
     for path in (folder / name for name in GRAPHS):
         model = onnx().load(path)
         found = {entry.key: entry.value for entry in model.metadata_props}
         description = Description.of_metadata(found, str(path))
-        folded = _folded_values(detector, description.image_size)
+        folded = folded_weights(detector, description.image_size)
         for name, value in _constants(model):
             _note(held, _PREFIX.sub("", name, count=1), value, folded)
     assert description is not None
     in_half = _IN_HALF if description.precision == "fp16-backbone" else ()
     missing, other = [], []
     for name, weight in state.items():
+        if name in held.folded:
+            continue
         digests = _digests(weight.numpy(), half=name.split(".")[0] in in_half)
         if name in held.named:
             if not digests & held.named[name]:
                 other.append(name)
-        elif not digests & held.all and name not in held.folded:
+        elif not digests & held.all:
             missing.append(name)
     if missing and not other and not _matter(detector, missing, description.image_size):
         return
@@ -107,28 +111,14 @@ def _constants(model: object) -> Iterator[tuple[str, np.ndarray]]:
                     yield node.output[0], to_array(attribute.t)
 
 
-def _note(held: _Held, name: str, value: np.ndarray, folded: dict[str, np.ndarray]) -> None:
+def _note(held: _Held, name: str, value: np.ndarray, folded: Sequence[Folded]) -> None:
     digest = _digest(value)
     held.named.setdefault(name, set()).add(digest)
     held.all.add(digest)
     if value.dtype in (np.float32, np.float16):
-        held.folded |= {key for key, expected in folded.items() if _begins_with(value, expected)}
-
-
-def _folded_values(detector: StreamPETR, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Weight -> what the exporter computes from it, since nothing else enters."""
-    head = detector.head
-    values = {
-        # In metres, and padded to the length of the memory.
-        "head.start_points": denormalize_from_range(head.start_points, head.point_cloud_range)
-    }
-    for name, module in detector.named_modules():
-        if isinstance(module, ViT) and module.pos_embed is not None:
-            height, width = (side // module.patch_size for side in image_size)
-            has_cls_row = module.pretrain_use_cls_token
-            table = resize_positions(module.pos_embed, (height, width), has_cls_row)
-            values[f"{name}.pos_embed"] = table
-    return {name: value.detach().numpy() for name, value in values.items()}
+        for entry in folded:
+            if _begins_with(value, entry.value):
+                held.folded |= entry.names
 
 
 def _begins_with(value: np.ndarray, expected: np.ndarray) -> bool:
