@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import export_onnx
 import numpy as np
+import pytest
 import torch
 from exported import export_tiny
 from nuscenes_export import INTERFACE
@@ -111,3 +113,15 @@ def test_every_file_of_the_folder_is_named() -> None:
     table = set(re.findall(r"^\| `([\w.]+)` \|", section("Export"), re.M))
     assert table == {*interface.GRAPHS, interface.PARAMETERS, interface.PARITY, interface.CONFIG}
     assert set(re.findall(r"--onnx=(\S+)", section("TensorRT"))) == set(interface.GRAPHS)
+
+
+def test_the_options_of_the_page_are_those_of_the_tool(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        export_onnx.parse_arguments(["--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    table = re.findall(r"^\| `(--[\w-]+)(?: ([^`]+))?` \|", section("Export"), re.M)
+    for name, values in table:
+        choices = f" {{{values.replace(', ', ',')}}}" if values else ""
+        assert f"[{name}{choices}]" in " ".join(usage.split())
+    named = {name for name, _ in table} | {"--run", "--config-file", "--weights", "--out"}
+    assert {*re.findall(r"--[\w-]+", usage)} == named | {"--trust"}

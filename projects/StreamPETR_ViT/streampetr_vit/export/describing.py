@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +13,8 @@ from torch import Tensor
 from streampetr_vit.export.description import Description
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import DatasetSpec, Pose
+
+_ROOT = Path(__file__).resolve().parents[4]  # of the checkout, if it is one
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,22 @@ def _numbers(values: Tensor) -> tuple[float, ...]:
 
 
 def _program() -> str:
+    """Name, version, and commit where this runs from a checkout."""
     try:
-        return f"streampetr_vit {importlib.metadata.version('streampetr_vit')}"
+        name = f"streampetr_vit {importlib.metadata.version('streampetr_vit')}"
     except importlib.metadata.PackageNotFoundError:  # run from its folder
-        return "streampetr_vit"
+        name = "streampetr_vit"
+    commit = _git("rev-parse", "HEAD") if (_ROOT / ".git").exists() else None
+    if commit is None:
+        return name
+    altered = ", with changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{name}, commit {commit}{altered}"
+
+
+def _git(*words: str) -> str | None:
+    """What git answers about the checkout; None if it cannot."""
+    try:
+        done = subprocess.run(["git", *words], cwd=_ROOT, capture_output=True, text=True)
+    except OSError:  # it is not installed
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
