@@ -97,6 +97,7 @@ TRACK_FILES = (
     "evaluation/test_nuscenes_tracking_evaluator.py",
     "evaluation/test_tracking_edges.py",
 )
+EXPORT = ("export/test_exported_numbers.py", "export/test_cameras.py")
 MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
 MUTATIONS = (
@@ -155,8 +156,8 @@ MUTATIONS = (
     ),
     Mutation(
         "modeling/decoder/decoder.py",
-        "outputs.append(self.post_norm(content))",
-        "outputs.append(content)",
+        "[self.post_norm(output) for output in outputs]",
+        "list(outputs)",
         MODEL,
     ),
     Mutation(
@@ -293,13 +294,13 @@ MUTATIONS = (
     # geometry: float64 until it is relative to the lidar, and no product that may be rounded
     Mutation(
         "modeling/temporal/memory.py",
-        "global_to_lidar = global_to_lidar.double()",
+        "global_to_lidar = global_to_lidar.to(memory.time_s.dtype)",
         "global_to_lidar = global_to_lidar.float()",
         ("inference/test_far_poses.py",),
     ),
     Mutation(
         "modeling/temporal/memory.py",
-        "lidar_to_global = lidar_to_global.double()",
+        "lidar_to_global = lidar_to_global.to(memory.time_s.dtype)",
         "lidar_to_global = lidar_to_global.float()",
         ("inference/test_far_poses.py",),
     ),
@@ -818,16 +819,28 @@ MUTATIONS = (
     # more of the memory and its geometry
     Mutation(
         "modeling/temporal/memory.py",
-        "torch.where(flag, value, torch.full_like(value, void))",
-        "flag * value",
+        "torch.where(flag, value[:, :length], void)",
+        "flag * value[:, :length] + ~flag * void",
         MEMORY,
     ),
     Mutation(
         "modeling/temporal/memory.py",
-        "starts[:, None, None] * start_points_m",
-        "start_points_m",
+        "keep(moved.center_m, F.pad(start_points_m, (0, 0, 0, unused)))",
+        "keep(moved.center_m) + F.pad(start_points_m, (0, 0, 0, unused))",
         MEMORY,
     ),
+    Mutation("export/cameras.py", "last, inner = points", "inner, last = points", EXPORT),
+    Mutation("export/frames.py", "sin * c + cos * s", "sin * c - cos * s", EXPORT),
+    Mutation(
+        "export/temporal_graph.py",
+        "(pre_memory_egopose[:, 0, 3, 3] > 0.5) & ",
+        "",
+        EXPORT,
+    ),
+    Mutation(
+        "modeling/backbone/padded_attention.py", "[math.log(padded)]", "[float(padded)]", EXPORT
+    ),
+    Mutation("export/node.py", "- stamp", "+ stamp", EXPORT),
     Mutation("modeling/ops/geometry.py", "    x = x.clamp(0, 1)\n", "", MEMORY),
     Mutation(
         "modeling/ops/geometry.py",
