@@ -157,7 +157,7 @@ def test_one_line_of_what_is_wrong(
         (["--folder", "a", "--config-file", "b"], "--config-file needs --weights"),
         (["--dataset", "a", "b", "--run", "c"], "a registered name, or ROOT VERSION SPLIT"),
         (["--dataset", "a", "--folder", "b", "--run", "c"], "not allowed with"),
-        (["--folder", "a"], "one of the arguments --run --config-file is required"),
+        (["--folder", "a"], "one of the arguments --run --config-file --onnx is required"),
         (["--folder", "a", "--run", "b", "--write", "jason"], "invalid choice: 'jason'"),
         (["--folder", "a", "--run", "b", "--max-gap", "0"], "must be a number above 0"),
     ],
