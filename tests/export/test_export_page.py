@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import export_onnx
 import numpy as np
 import pytest
 import torch
-from exported import export_tiny
+from exported import Export
 from nuscenes_export import INTERFACE
-from tiny_detector import HEIGHT, WIDTH, make_detector, make_repdetr3d, make_sample
+from tiny_detector import HEIGHT, WIDTH, make_repdetr3d, make_sample
 
 from streampetr_vit.export import interface
 from streampetr_vit.export.frames import Mounting
@@ -30,12 +30,14 @@ def section(heading: str) -> str:
     return PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
-def test_the_program_of_the_page_gives_what_pytorch_gives(tmp_path: Path) -> None:
+def test_the_program_of_the_page_gives_what_pytorch_gives(
+    exported: Callable[[str], Export],
+) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", section("The memory, outside the graph"), re.S)
-    detector = make_detector().eval()
-    export_tiny(detector, tmp_path, frame="lidar")
+    export = exported("lidar")
+    detector = export.detector
     samples = [make_sample(time, continues=time not in (0, 3)) for time in range(5)]
-    known, found = {"folder": tmp_path}, []
+    known, found = {"folder": export.folder}, []
     rig = Frame.collate(samples[:1]).rig
     known["intrinsics"] = rig.intrinsics.numpy()
     known["img2lidar"] = rig.lidar_to_image.double().inverse().float().numpy()

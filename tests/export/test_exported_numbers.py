@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from exported import export_tiny
-from tiny_detector import make_detector, make_repdetr3d
+from exported import FLOAT32, Export
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.export.interface import BACKBONE, GRAPHS, HEAD
 from streampetr_vit.export.parity import TOLERANCE, WIPED_AFTER, measure
 from streampetr_vit.export.sessions import Sessions
-from streampetr_vit.modeling.detector import StreamPETR
 
 
-def cut_windows(plain: bool = False) -> StreamPETR:
-    """Windows that the border of the map cuts: one row and one column of three are padding."""
-    detector = make_detector(prior_sigma_cells=2.5)
-    for block in detector.backbone.net.blocks:
-        block.attn.window_size = 3
-        block.attn.rope = None
-    detector.backbone.net.plain = plain
-    return detector
-
-
-# Each is exported once, because that takes seconds: what makes it, and the frame that it speaks.
-KINDS: dict[str, tuple[Callable[[], StreamPETR], str]] = {
-    "StreamPETR": (make_detector, "lidar"),
-    "cut windows and a prior": (cut_windows, "base_link"),
-    "zero-padded windows": (lambda: cut_windows(plain=True), "lidar"),
-    "RepDETR3D": (make_repdetr3d, "base_link"),
-}
-
-
-@dataclass(frozen=True)
-class Export:
-    """A detector, and the folder of its graphs."""
-
-    detector: StreamPETR
-    folder: Path
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    make, frame = KINDS[request.param]
-    detector, folder = make().eval(), tmp_path_factory.mktemp("graphs")
-    export_tiny(detector, folder, frame=frame)
-    return Export(detector, folder)
+@pytest.fixture(params=FLOAT32)
+def export(request: pytest.FixtureRequest, exported: Callable[[str], Export]) -> Export:
+    return exported(request.param)
 
 
 def test_six_frames_with_a_wipe(export: Export) -> None:
@@ -111,15 +77,13 @@ def test_graphs_have_plain_operators_alone(export: Export) -> None:
         assert not operators & refused, (name, operators & refused)
 
 
-def test_half_precision_is_near_and_not_the_same(tmp_path: Path) -> None:
-    detector = make_detector().eval()
-    before = {name: value.clone() for name, value in detector.state_dict().items()}
-    export_tiny(detector, tmp_path, precision="fp16-backbone")
-    after = detector.state_dict()  # the detector stays as it was
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    largest = measure(detector, Sessions.open(tmp_path)).largest
+def test_half_precision_is_near_and_not_the_same(exported: Callable[[str], Export]) -> None:
+    export = exported("half")
+    # The detector stays as it was: an export must not round the weights of a training.
+    assert {value.dtype for value in export.detector.parameters()} == {torch.float32}
+    largest = measure(export.detector, Sessions.open(export.folder)).largest
     assert 1e-6 < largest["logits"] < 0.05
-    types = {tensor.data_type for tensor in onnx.load(tmp_path / BACKBONE).graph.initializer}
+    types = {tensor.data_type for tensor in onnx.load(export.folder / BACKBONE).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in types
-    head = {tensor.data_type for tensor in onnx.load(tmp_path / HEAD).graph.initializer}
+    head = {tensor.data_type for tensor in onnx.load(export.folder / HEAD).graph.initializer}
     assert onnx.TensorProto.FLOAT16 not in head

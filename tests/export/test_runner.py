@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from exported import export_tiny
+from exported import FLOAT32, Export
 from scipy.spatial.transform import Rotation
 from stub_graphs import write_stubs
-from tiny_detector import make_detector, make_repdetr3d, make_sample, same
+from tiny_detector import make_sample, same
 from torch import Tensor
 from tracking_by_query import QueryTracker
 
@@ -32,60 +31,26 @@ from streampetr_vit.tracking.greedy import GreedyRules
 from streampetr_vit.tracking.lineage import LineageRules
 
 TOLERANCE = 1e-4
-# As nuScenes' lidar, but tilted by two degrees, so that its yaw is another one there and back.
-MOUNTED = Pose(np.array([0.94, -0.07, 1.84]), np.array([0.70700, -0.01234, 0.01834, -0.70700]))
 FAR = np.array([1e6, -2e6, 300.0])  # metres, as in UTM
 
 
-def make_streampetr() -> StreamPETR:
-    """One that wants blue first, normalises each channel in its own way, and has a threshold."""
-    detector = make_detector(1, score_threshold=0.081)
-    detector.input_format = "BGR"
-    detector.pixel_mean[:, 0, 0] = torch.tensor([103.53, 116.28, 123.675])
-    detector.pixel_std[:, 0, 0] = torch.tensor([57.0, 40.0, 70.0])
-    return detector
-
-
-CASES = {
-    "lidar": (make_detector, "lidar"),
-    "base_link": (make_streampetr, "base_link"),
-    "repdetr3d": (make_repdetr3d, "base_link"),
-}
 Pair = tuple[StreamPETR, OnnxDetector]
 
 
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
-    """A detector of `CASES`, and what was exported of it; each is exported once."""
-    return cache(lambda name: export_pair(tmp_path_factory.mktemp(name), *CASES[name]))
+def opened(export: Export) -> Pair:
+    """A detector, and what was exported of it."""
+    return export.detector, OnnxDetector(Sessions.open(export.folder, threads=1))
 
 
-@pytest.fixture(params=CASES)
-def pair(request: pytest.FixtureRequest, exports: Callable[[str], Pair]) -> Pair:
-    return exports(request.param)
+@pytest.fixture(params=FLOAT32)
+def pair(request: pytest.FixtureRequest, exported: Callable[[str], Export]) -> Pair:
+    return opened(exported(request.param))
 
 
 @pytest.fixture
-def plain(exports: Callable[[str], Pair]) -> Pair:
+def plain(exported: Callable[[str], Export]) -> Pair:
     """The first of them alone."""
-    return exports("lidar")
-
-
-def export_pair(folder: Path, make: Callable[[], StreamPETR], frame: str) -> Pair:
-    detector = make().eval()
-    with torch.no_grad():  # classes far from each other: no scores tie
-        detector.head.class_branch[-1].weight.mul_(5)
-    export_tiny(
-        detector,
-        folder,
-        frame=frame,
-        lidar_to_base_link=tuple(map(tuple, MOUNTED.matrix().tolist())),
-        input_format=detector.input_format,
-        pixel_mean=tuple(detector.pixel_mean.flatten().tolist()),
-        pixel_std=tuple(detector.pixel_std.flatten().tolist()),
-        score_threshold=detector.head.score_threshold,
-    )
-    return detector, OnnxDetector(Sessions.open(folder, threads=1))
+    return opened(exported("lidar"))
 
 
 def drive(time: int, scene: str = "a", **changes: Any) -> Sample:
