@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     setup(cfg, args)
     # A caller that uses detectron2's own parser has no --onnx.
     if args.eval_only and getattr(args, "onnx", None) is not None:
-        evaluate_exported(cfg, str(args.onnx))
+        evaluate_exported(cfg, str(args.onnx), args.trust)
     elif args.eval_only:
         evaluate_only(cfg, args.resume)
     else:

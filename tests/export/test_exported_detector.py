@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from streampetr_vit.engine.run_folder import config_text, save_config
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.export.describing import Origin, describe
 from streampetr_vit.export.interface import CONFIG, HEAD
+from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.export.writing import export_graphs
 from streampetr_vit.inference import Objects, Predictor, Rig
 from streampetr_vit.inference.exported import load_exported
@@ -112,6 +114,14 @@ def test_what_is_loaded_is_what_was_exported(run: Path, graphs: Path) -> None:
         theirs.reference_to_vehicle.matrix(), ours.reference_to_vehicle.matrix(), atol=1e-15
     )
     assert theirs.weights == str(graphs) and theirs.identity != ours.identity
+
+
+def test_a_detector_that_shall_not_remember(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Sessions.open(graphs)
+    without = replace(opened, description=replace(opened.description, remembers=False))
+    monkeypatch.setattr(Sessions, "open", lambda *_: without)
+    predictor = Predictor.load(onnx=graphs)
+    assert all(objects.starts_scene for objects in play(predictor, TIMES[:2]))
 
 
 @pytest.mark.parametrize("tracker", ["lineage", "greedy"])

@@ -98,6 +98,9 @@ TRACK_FILES = (
     "evaluation/test_tracking_edges.py",
 )
 EXPORT = ("export/test_exported_numbers.py", "export/test_cameras.py")
+RUNNER = ("export/test_runner.py",)
+SESSIONS = ("export/test_sessions.py",)
+EXPORTED = ("export/test_exported_detector.py",)
 MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
 MUTATIONS = (
@@ -841,6 +844,29 @@ MUTATIONS = (
         "modeling/backbone/padded_attention.py", "[math.log(padded)]", "[float(padded)]", EXPORT
     ),
     Mutation("export/node.py", "- stamp", "+ stamp", EXPORT),
+    # graphs in place of the detector
+    Mutation("export/runner.py", "sin * c - cos * s", "sin * c + cos * s", RUNNER),
+    Mutation("export/runner.py", "vx * c + vy * s", "vx * c - vy * s", RUNNER),
+    Mutation("export/runner.py", "images.flip(2)", "images.flip(1)", RUNNER),
+    Mutation(
+        "export/runner.py",
+        "matrix_product(self._lidar_to_graph, image_to_lidar)",
+        "image_to_lidar",
+        RUNNER,
+    ),
+    Mutation(
+        "export/runner.py",
+        '"data_ego_pose": _array(self._graph_to_lidar',
+        '"data_ego_pose": _array(self._lidar_to_graph',
+        RUNNER,
+    ),
+    Mutation("export/runner.py", "(learned, 0)", "(0, learned)", RUNNER),
+    Mutation("export/runner.py", "best[row, entry] = far.argmin()", "pass", RUNNER),
+    Mutation("export/sessions.py", "if ours != other:", "if False:", SESSIONS),
+    Mutation("export/sessions.py", "threads or torch.get_num_threads()", "1", SESSIONS),
+    Mutation("inference/exported.py", "memory=said.remembers", "memory=True", EXPORTED),
+    Mutation("inference/exported.py", "said.frame_period_s,", "0.5,", EXPORTED),
+    Mutation("engine/exported.py", "said.cameras, spec", "spec.cameras, spec", EXPORTED),
     Mutation("modeling/ops/geometry.py", "    x = x.clamp(0, 1)\n", "", MEMORY),
     Mutation(
         "modeling/ops/geometry.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 _RECIPE = "the configuration"
 
 
-def evaluate_exported(cfg: DictConfig, folder: str) -> Metrics:
+def evaluate_exported(cfg: DictConfig, folder: str, trusted: Sequence[str] = ()) -> Metrics:
     """Evaluates exported graphs with the data, evaluators and report of a configuration.
 
     Where train.output_dir holds a training, everything is written into its folder `evaluation`.
@@ -30,6 +31,7 @@ def evaluate_exported(cfg: DictConfig, folder: str) -> Metrics:
         cfg: the whole configuration. With train.device=cuda the graphs run on the GPU, else on the
             CPU.
         folder: that tools/export_onnx.py has written.
+        trusted: packages that its config.yaml may call beside those that recipes use.
 
     Raises:
         UserError: the graphs cannot be opened, are for other classes, cameras or pictures; or what
@@ -37,7 +39,8 @@ def evaluate_exported(cfg: DictConfig, folder: str) -> Metrics:
     """
     with SignalWatch():  # a signal ends an evaluation at once
         device = _device(cfg)
-        detector = on_all_ranks(lambda: load_exported(folder, device=device)).detector
+        opened = on_all_ranks(lambda: load_exported(folder, device=device, trusted=trusted))
+        detector = opened.detector
         assert isinstance(detector, OnnxDetector)
         said, spec = detector.description, spec_of(cfg)
         check_same("classes", said.classes, spec.class_names, _RECIPE)
