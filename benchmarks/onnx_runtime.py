@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,6 +53,7 @@ from streampetr_vit.export.writing import export_graphs
 from streampetr_vit.inference import Stream
 from streampetr_vit.inference.recipe_parts import leave_out_training, spec_of
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.progress import Progress
 from streampetr_vit.structures import Frame, PaddedDetections, Pose
 
 T = TypeVar("T")
@@ -250,24 +252,25 @@ def main() -> None:
         return Session(args.config_file, args.overrides)  # of its own: building changes it
 
     drive = frames(session(), WARMUP + args.rounds)
+    # Table by table: what was measured is to be seen though the rest should fail.
+    show = partial(print, end="\n\n", flush=True)
+    show(as_text({"machine": [describe_machine(CPU) | versions]}))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        exported = apart(export, args.threads, session(), folder)
+        show(as_text({"export": [apart(export, args.threads, session(), folder)]}))
         peaks = [
             apart(peak_gib, args.threads, session(), form, folder, drive[:2]) for form in FORMS
         ]
         forms = [Form(session(), form, folder) for form in FORMS]
-        for frame in drive:
-            for form in forms:
-                time.sleep(PAUSE_S)
-                form.push(frame)
-    tables = {
-        "machine": [describe_machine(CPU) | versions],
-        "export": [exported],
-        f"a frame, {args.rounds} rounds": time_rows(forms, peaks),
-        "largest differences": [differences(form, forms[1]) for form in (forms[0], forms[2])],
-    }
-    print(as_text(tables))
+        with Progress("frames", len(drive), "frames") as progress:
+            for frame in drive:
+                for form in forms:
+                    time.sleep(PAUSE_S)
+                    form.push(frame)
+                progress.update()
+    show(as_text({f"a frame, {args.rounds} rounds": time_rows(forms, peaks)}))
+    compared = [differences(form, forms[1]) for form in (forms[0], forms[2])]
+    print(as_text({"largest differences": compared}))
 
 
 if __name__ == "__main__":
