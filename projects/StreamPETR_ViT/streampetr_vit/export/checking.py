@@ -51,10 +51,10 @@ def _reasons(detector: StreamPETR, image_size: tuple[int, int]) -> Iterator[str]
     padded = detector.padded_size(image_size)
     if padded != tuple(image_size):
         yield (
-            f"dataloader.test.mapper.image_aug.final_size is {list(image_size)}, which the network "
-            f"pads to {list(padded)}, and a vehicle's program does not pad: give it pictures of "
-            f"sides that are multiples of {detector.size_divisibility}, such as "
-            f"dataloader.test.mapper.image_aug.final_size={list(padded)}"
+            f"dataloader.train.mapper.image_aug.final_size is {list(image_size)}, which the "
+            f"network pads to {list(padded)}, and a vehicle's program does not pad: give it "
+            f"pictures of sides that are multiples of {detector.size_divisibility}, such as "
+            f"dataloader.train.mapper.image_aug.final_size={list(padded)}"
         )
     for name, module in detector.named_modules():
         if isinstance(module, MultiHeadAttention) and module.kernel == "xformers":

@@ -62,7 +62,7 @@ def export_graphs(detector: StreamPETR, description: Description, folder: Path) 
             _write(module, ports, metadata, path)
         size = (folder / name).stat().st_size / 1e6
         seconds = time.perf_counter() - started
-        logger.info("wrote %s: %.1f MB in %.0f s", folder / name, size, seconds)
+        logger.info("%s: %.1f MB in %.0f s", name, size, seconds)
     return interface
 
 
