@@ -159,8 +159,8 @@ MUTATIONS = (
     ),
     Mutation(
         "modeling/decoder/decoder.py",
-        "[self.post_norm(output) for output in outputs]",
-        "list(outputs)",
+        "outputs.append(self.post_norm(content))",
+        "outputs.append(content)",
         MODEL,
     ),
     Mutation(

@@ -141,10 +141,8 @@ class Decoder(nn.Module):
                 content = checkpoint(layer, content, *shared, use_reentrant=False)
             else:
                 content = layer(content, *shared)
-            outputs.append(content)
-        if last_only:
-            outputs = outputs[-1:]
-        outputs = [self.post_norm(output) for output in outputs]
+            if layer is self.layers[-1] or not last_only:
+                outputs.append(self.post_norm(content))
         return torch.stack(outputs)  # L times (B, Q, E) -> (L, B, Q, E)
 
 
