@@ -29,7 +29,9 @@ def test_six_frames_with_a_wipe(export: Export) -> None:
     assert set(parity.largest) >= {"logits", "codes", "embedding", "egopose", "velo"}
 
 
-def test_other_weights_are_noticed(export: Export) -> None:
+def test_other_weights_are_noticed(exported: Callable[[str], Export]) -> None:
+    export = exported("lidar")
+    sessions = Sessions.open(export.folder)
     # Those of each graph: of the pictures, of the cameras, of the start of a stream and of the end.
     weights = ["backbone.net.blocks.0.attn.v_proj.weight", "head.start_points"]
     weights += ["head.token_modulation.reduce.weight", "head.class_branch.0.weight"]
@@ -38,7 +40,7 @@ def test_other_weights_are_noticed(export: Export) -> None:
             altered = copy.deepcopy(export.detector)
             altered.state_dict()[name].mul_(0.9)
             try:
-                largest = measure(altered, Sessions.open(export.folder)).largest
+                largest = measure(altered, sessions).largest
             except InputError as error:
                 assert "do not remember the same queries" in str(error)
             else:
