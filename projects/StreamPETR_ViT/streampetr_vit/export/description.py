@@ -96,6 +96,24 @@ class Description:
             ) from error
         return Description(**{name: _frozen(value) for name, value in values.items()})
 
+    @staticmethod
+    def of_model(model: Any, where: str) -> Description:
+        """That of an ONNX file which the package onnx has loaded; see `of_metadata`."""
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        return Description.of_metadata(metadata, where)
+
+    def difference(self, other: Description) -> tuple[str, Any, Any] | None:
+        """Name of the first attribute that differs, its value here and there; None if none does."""
+        for field in fields(self):
+            here, there = getattr(self, field.name), getattr(other, field.name)
+            if here != there:
+                return field.name, here, there
+        return None
+
+    def lidar_to_graph_matrix(self) -> np.ndarray:
+        """(4, 4) float64, from the lidar frame of the weights to the frame of the graphs."""
+        return np.eye(4) if self.frame == "lidar" else self.lidar_to_base_link_matrix()
+
     def lidar_to_base_link_matrix(self) -> np.ndarray:
         """(4, 4) float64."""
         return np.array(self.lidar_to_base_link, dtype=np.float64)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.export.frames import moved_codes, yaw_of
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.modeling.heads.box_coding import decode_padded
 from streampetr_vit.modeling.heads.outputs import HeadOutput
@@ -62,10 +63,8 @@ class OnnxDetector:
             torch.tensor(values).view(3, 1, 1) for values in (said.pixel_mean, said.pixel_std)
         )
         self._center_range = torch.tensor(said.center_range)
-        on_vehicle = torch.from_numpy(said.lidar_to_base_link_matrix())
-        if said.frame == "lidar":
-            on_vehicle = torch.eye(4, dtype=torch.float64)
-        self._lidar_to_graph, self._graph_to_lidar = on_vehicle, invert_rigid(on_vehicle)
+        self._lidar_to_graph = torch.from_numpy(said.lidar_to_graph_matrix())
+        self._graph_to_lidar = invert_rigid(self._lidar_to_graph)
         self._poses = {
             "data_ego_pose": _array(self._graph_to_lidar[None]),
             "data_ego_pose_inv": _array(self._lidar_to_graph[None]),
@@ -192,14 +191,10 @@ class OnnxDetector:
 
     def _codes_in_lidar(self, codes: Tensor) -> Tensor:
         """Codes (B, Q, 10) of boxes in the graphs' frame -> in the lidar frame."""
-        center, size, sin, cos, velocity = codes.split([3, 3, 1, 1, 2], dim=-1)
-        # Back by the yaw that the graphs have turned them by, see `Mounting.codes_to_outer`.
-        ahead = self._lidar_to_graph[:2, 0]
-        c, s = (ahead / ahead.norm()).float()
-        vx, vy = velocity.split([1, 1], dim=-1)
-        turned = (sin * c - cos * s, cos * c + sin * s, vx * c + vy * s, vy * c - vx * s)
-        center = transform_points(center, self._graph_to_lidar).float()
-        return torch.cat((center, size, *turned), dim=-1)
+        # Back by the yaw that the graphs have turned them by. It is not that of the inverse where
+        # the lidar is tilted.
+        cos, sin = (value.float() for value in yaw_of(self._lidar_to_graph))
+        return moved_codes(codes, self._graph_to_lidar, cos, -sin)
 
     def _output(self, found: Mapping[str, Tensor], codes: Tensor, lineage: Tensor) -> HeadOutput:
         """What the head says, as PyTorch's says it; the states stay in the graph.

@@ -87,7 +87,7 @@ class TemporalGraph(nn.Module):
         image = self.image(x, pos_embed, cone, points_m)
         output = head.predict(queries, image, points_m, aligned.lineage, last_only=True)
         after = head.remember(output, aligned, lidar_to_global, now)
-        codes = self.mounting.codes_to_outer(output.codes[-1])  # (1, Q, 10)
+        codes = self.mounting.codes_to_graph(output.codes[-1])  # (1, Q, 10)
         return (
             output.logits[-1].transpose(1, 2),  # (1, Q, K) -> (1, K, Q)
             codes.transpose(1, 2),  # (1, 10, Q)
