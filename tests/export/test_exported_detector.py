@@ -22,9 +22,10 @@ from tiny_car import DIRECTIONS, make_camera, make_moment
 
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.manifest import digest_of
+from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine import build_model, evaluate_exported, evaluate_only, load_config
-from streampetr_vit.engine.run_folder import config_text, save_config
+from streampetr_vit.engine.run_folder import save_config
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.export.describing import Origin, describe
 from streampetr_vit.export.interface import CONFIG, HEAD
