@@ -3,9 +3,9 @@
 Shape letters: B streams, N cameras, H W picture in pixels, M entries of the memory, K new entries
 of a frame, Q queries, E channels.
 
-Frames: "graph" is what the graphs call the lidar or the vehicle, see `Description.frame`. The
-graphs compute in float32. So they are never given a place on the map: what they call global is
-here the current lidar frame, and the way to the map and back is in float64 outside.
+Frames: the graph frame is the one that the graphs speak of, see `Description.frame`. The graphs
+compute in float32, which is too coarse for places on a map. So what they take for the global frame
+is here the lidar frame of the moment; the way to the map and back is computed outside, in float64.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from streampetr_vit.modeling.temporal.memory import (
 )
 from streampetr_vit.structures import CameraRig, Frame, PaddedDetections, invert_rigid
 
-# Metres and m/s, between a query and the entry that the memory has made of it.
+# Metres and m/s: farther than this from a query, an entry of the memory is another one.
 _SAME = 1e-3
 
 
@@ -126,7 +126,7 @@ class OnnxDetector:
                 gives a memory that is not of its own queries.
         """
         self._check(frame.images.shape[1], frame.image_size)
-        # All zeros where a stream starts: by that the head sees it, and puts its own start points.
+        # All zeros where a stream starts: by this the graph knows, and takes its own start points.
         aligned = align(
             memory,
             self.memory_length,
@@ -238,7 +238,7 @@ class OnnxDetector:
 
 
 def taken_queries(logits: Tensor, queries: Tensor, entries: Tensor) -> Tensor:
-    """(B, K) int64, the query that each new entry of a memory was: no graph says it.
+    """(B, K) int64, the query that each new entry of a memory was, which no output says.
 
     Args:
         logits: (B, Q, classes).
@@ -253,7 +253,7 @@ def taken_queries(logits: Tensor, queries: Tensor, entries: Tensor) -> Tensor:
     # the other way around: what an entry holds decides then.
     best = best_queries(logits.sigmoid().amax(-1), entries.shape[1])
     taken = queries.gather(1, best[..., None].expand(-1, -1, queries.shape[-1]))
-    # Comparisons with NaN are false: a network that computes none is the caller's to notice.
+    # NaN is not greater: a network that gives no numbers is for the caller to notice.
     for row, entry in ((taken - entries).abs().amax(-1) > _SAME).nonzero().tolist():
         far = (queries[row] - entries[row, entry]).abs().amax(-1)  # (Q,)
         if (nearest := far.min()) > _SAME:
