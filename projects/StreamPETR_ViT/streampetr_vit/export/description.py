@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.texts import shown
+from streampetr_vit.texts import name_list, shown
 
 FRAMES = ("lidar", "base_link")
 PRECISIONS = ("fp32", "fp16-backbone")
@@ -94,6 +94,12 @@ class Description:
                 f"{where} has a damaged description ({type(error).__name__}: {error}): export it "
                 "anew with tools/export_onnx.py"
             ) from error
+        for name, known in (("frame", FRAMES), ("precision", PRECISIONS)):
+            if values[name] not in known:
+                raise InputError(
+                    f"{where} says {shown(values[name])} as {name}, which is none of "
+                    f"{name_list(known)}: export it anew with tools/export_onnx.py"
+                )
         return Description(**{name: _frozen(value) for name, value in values.items()})
 
     @staticmethod
