@@ -27,7 +27,8 @@ from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.texts import name_list
 
 _PARTS = ("backbone", "neck", "head")  # the others are for training
-_IN_HALF = ("backbone", "neck")  # where a half-precision export rounds
+# What the features of pictures come from; a half-precision export rounds the weights of these.
+_OF_FEATURES = ("backbone", "neck")
 _PREFIX = re.compile(r"(graph\.)?(detector\.)?")  # of names in the graphs
 _TOLERANCE = 1e-5  # of what the exporter has computed from a weight, relative to the largest
 _SHOWN = 3
@@ -68,7 +69,7 @@ def check_held(folder: Path, detector: StreamPETR) -> None:
         for name, value in detector.state_dict().items()
         if name.split(".")[0] in _PARTS and value.is_floating_point()  # not counters of batches
     }
-    in_half = _IN_HALF if description.precision == "fp16-backbone" else ()
+    in_half = _OF_FEATURES if description.precision == "fp16-backbone" else ()
     missing, other = [], []
     for name, weight in state.items():
         if name in held.folded:
@@ -146,9 +147,9 @@ def _digest(value: np.ndarray) -> bytes:
 
 @torch.no_grad()
 def _matter(detector: StreamPETR, names: list[str], image_size: tuple[int, int]) -> bool:
-    """Whether what the heads read of a picture changes with any of these weights."""
+    """Whether the features of a picture change with any of these weights, or one is the head's."""
     weights = [detector.state_dict()[name] for name in names]
-    if not all(name.split(".")[0] in _IN_HALF for name in names):
+    if not all(name.split(".")[0] in _OF_FEATURES for name in names):
         return True
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, 1, 3, *image_size, generator=generator)

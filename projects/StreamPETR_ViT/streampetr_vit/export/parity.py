@@ -91,7 +91,7 @@ def measure(detector: StreamPETR, sessions: Sessions, seed: int = 0) -> Parity:
 
 
 def made_frames(cameras: int, image_size: tuple[int, int], seed: int) -> Iterator[Frame]:
-    """Six frames of a car that drives a bend, with cameras all around and coloured noise in them.
+    """Six frames of a car that goes straight on and turns, with coloured noise in all cameras.
 
     A stream starts with the first frame, and again after `WIPED_AFTER`.
     """

@@ -83,7 +83,7 @@ def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], 
         )
 
 
-def check_nothing_else(
+def refuse_pytorch_options(
     *,
     run: object,
     config: object,
@@ -92,10 +92,10 @@ def check_nothing_else(
     precision: str,
     cuda_graph: bool,
 ) -> None:
-    """Refuses what has no meaning for graphs, which were exported with their weights.
+    """Refuses options of the detector in PyTorch, which graphs cannot follow.
 
     Raises:
-        InputError: something of it is given; says what.
+        InputError: one of them is given; names it.
     """
     for name, value in (("run", run), ("config", config), ("weights", weights)):
         if value is not None:
