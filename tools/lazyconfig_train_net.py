@@ -41,7 +41,7 @@ examples:
     python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --eval-only \\
         train.init_checkpoint=output/quickstart/model_final.pth
   evaluate the graphs that tools/export_onnx.py has written, with onnxruntime:
-    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --eval-only \
+    python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --eval-only \\
         --onnx output/onnx
   on the CPU, with other settings:
     python tools/lazyconfig_train_net.py --config-file configs/quickstart.py --num-gpus 0 \\

@@ -105,9 +105,11 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--run", type=file_path, help="folder of a training: its last checkpoint")
     model.add_argument("--config-file", help="recipe, with --weights")
     model.add_argument(
-        "--onnx", type=file_path, metavar="DIR", help="folder of graphs that were exported with "
-        "tools/export_onnx.py; onnxruntime runs them"
-    )  # fmt: skip
+        "--onnx",
+        type=file_path,
+        metavar="DIR",
+        help="folder of exported graphs, which onnxruntime runs in place of PyTorch's detector",
+    )
     parser.add_argument("--weights", type=file_path, help="file of weights")
     add_trust(parser)
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights")

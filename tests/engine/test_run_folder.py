@@ -15,11 +15,11 @@ import pytest
 from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser
 
+from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.engine import evaluate_only, load_config, setup, train
 from streampetr_vit.engine.run_folder import (
     _RunLog,
     command,
-    config_text,
     end_last_line,
     save_config,
     set_aside,

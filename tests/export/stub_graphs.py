@@ -12,7 +12,7 @@ from nuscenes_export import described
 from onnx import TensorProto, helper, numpy_helper
 
 from streampetr_vit.export.description import Description
-from streampetr_vit.export.interface import BACKBONE, HEAD, POSITION, Interface, Ports
+from streampetr_vit.export.interface import Interface, Ports
 
 STUB = Interface(
     cameras=2,
@@ -47,11 +47,7 @@ def write_stubs(
     """Writes the three files; every output is zeros."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = (description or stub_description()).to_metadata()
-    for name, ports in (
-        (BACKBONE, interface.backbone),
-        (POSITION, interface.position_embedding),
-        (HEAD, interface.head),
-    ):
+    for name, ports in interface.graphs.items():
         write_stub(folder / name, ports, metadata)
     return folder
 

@@ -297,7 +297,7 @@ def test_without_a_package_of_the_extra(
         (["--run", "{run}", "model.head.num_layers=2"], "model.head.num_layers=2"),
         (
             ["--run", "{run}", "model.head.decoder.embed_dim=64"],
-            "model",
+            "tensors have another shape: head.",
         ),
         (
             ["--config-file", "{configs}/quickstart.py", "--weights", "{run}/model_final.pth"],

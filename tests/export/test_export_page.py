@@ -90,8 +90,8 @@ def test_the_tables_are_the_interface() -> None:
     backbone, position, head = re.split(
         r"Position embedding, once|Head, for", section("The interface")
     )
-    ports = (INTERFACE.backbone, INTERFACE.position_embedding, INTERFACE.head)
-    for text, graph in zip((backbone, position, head), ports, strict=True):
+    texts = (backbone, position, head)
+    for text, graph in zip(texts, INTERFACE.graphs.values(), strict=True):
         for kind, shapes in (("in", graph.inputs), ("out", graph.outputs)):
             table = {name: sizes_of(shape, LETTERS) for k, name, shape in rows(text) if k == kind}
             assert table == dict(shapes)

@@ -19,12 +19,12 @@ import torch
 from omegaconf import DictConfig
 from scipy.spatial.distance import cdist
 from tiny_car import DIRECTIONS, make_camera, make_moment
+from tiny_run import write_run
 
-from streampetr_vit.checkpoint.loading import SafeCheckpointer
 from streampetr_vit.checkpoint.manifest import digest_of
+from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-from streampetr_vit.engine import build_model, evaluate_exported, evaluate_only, load_config
-from streampetr_vit.engine.run_folder import config_text, save_config
+from streampetr_vit.engine import evaluate_exported, evaluate_only, load_config
 from streampetr_vit.errors import InputError, UserError
 from streampetr_vit.export.describing import Origin, describe
 from streampetr_vit.export.interface import CONFIG, HEAD
@@ -35,7 +35,6 @@ from streampetr_vit.inference.exported import load_exported
 from streampetr_vit.inference.loading import load_detector
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = [0.9, 0.0, 1.8, 0.6, 0.0, 0.0, -0.8]
 SIZE = (160, 90)
 RIG = Rig(
     [make_camera(name, angle, SIZE) for name, angle in DIRECTIONS.items()]
@@ -59,16 +58,7 @@ def recipe(*overrides: str) -> DictConfig:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder with random weights, read only."""
-    folder, cfg = tmp_path_factory.mktemp("runs") / "run", recipe()
-    folder.mkdir()
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    with torch.no_grad():
-        model.head.class_branch[-1].weight.mul_(5)
-    model.reference_to_vehicle, model.frame_period_s = REFERENCE, 0.4
-    SafeCheckpointer(model, str(folder)).save("model_final")
-    save_config(cfg, str(folder))
-    return folder
+    return write_run(tmp_path_factory.mktemp("runs") / "run", recipe())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from stub_graphs import STUB, stub_description, write_stub, write_stubs
 
 from streampetr_vit.errors import InputError, MissingFileError, UserError
-from streampetr_vit.export.interface import BACKBONE, GRAPHS, HEAD, POSITION, Ports
+from streampetr_vit.export.interface import BACKBONE, HEAD, POSITION, Ports
 from streampetr_vit.export.sessions import Sessions
 
 
@@ -60,8 +60,7 @@ def rewrite(name: str, shapes: dict[str, Any], types: dict[str, int] | None = No
     """Writes a graph with other shapes; None leaves a tensor out."""
 
     def act(folder: Path) -> None:
-        ports = dict(zip(GRAPHS, (STUB.backbone, STUB.position_embedding, STUB.head), strict=True))
-        wanted = ports[name]
+        wanted = STUB.graphs[name]
         changed = Ports(
             *(
                 {key: shape for key, shape in (part | shapes).items() if shape and key in part}
@@ -111,6 +110,10 @@ def everywhere(**changes: Any) -> Change:
             metadata(POSITION, frame='"base_link"'),
             f"{POSITION} is of another export than {BACKBONE}: its frame is 'base_link', not 'lid",
         ),
+        (metadata(HEAD, recipe="{"), f"{HEAD} has a damaged description .JSONDecodeError: .* anew"),
+        (metadata(HEAD, recipe=None), f"{HEAD} has a damaged description .KeyError: 'recipe'.: ex"),
+        (everywhere(frame="map"), "says 'map' as frame, which is none of lidar, base_link: export"),
+        (everywhere(precision="int8"), "says 'int8' as precision, which is none of fp32, fp16-ba"),
         (rewrite(BACKBONE, {"img": None}), "img has no shape, not one of 5 numbers: export"),
         (
             rewrite(BACKBONE, {"img": ("batch", 2, 3, 32, 64)}),

@@ -845,8 +845,8 @@ MUTATIONS = (
     ),
     Mutation("export/node.py", "- stamp", "+ stamp", EXPORT),
     # graphs in place of the detector
-    Mutation("export/runner.py", "sin * c - cos * s", "sin * c + cos * s", RUNNER),
-    Mutation("export/runner.py", "vx * c + vy * s", "vx * c - vy * s", RUNNER),
+    Mutation("export/runner.py", "cos, -sin)", "cos, sin)", RUNNER),
+    Mutation("export/frames.py", "vx * s + vy * c", "vx * s - vy * c", RUNNER),
     Mutation("export/runner.py", "images.flip(2)", "images.flip(1)", RUNNER),
     Mutation(
         "export/runner.py",
@@ -862,7 +862,7 @@ MUTATIONS = (
     ),
     Mutation("export/runner.py", "(learned, 0)", "(0, learned)", RUNNER),
     Mutation("export/runner.py", "best[row, entry] = far.argmin()", "pass", RUNNER),
-    Mutation("export/sessions.py", "if ours != other:", "if False:", SESSIONS),
+    Mutation("export/description.py", "if here != there:", "if False:", SESSIONS),
     Mutation("export/sessions.py", "threads or torch.get_num_threads()", "1", SESSIONS),
     Mutation("inference/exported.py", "memory=said.remembers", "memory=True", EXPORTED),
     Mutation("inference/exported.py", "said.frame_period_s,", "0.5,", EXPORTED),

@@ -26,6 +26,11 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\]{1,60}\.pth)")
 _NUMBERED = re.compile(r"model_\d{7,}\.pth")
 
 
+def recorded_digest(path: Path) -> str:
+    """SHA-256 of a file: that of the manifest beside it, or computed where there is none."""
+    return read_manifest(path.parent).get(path.name) or digest_of(path)
+
+
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, str]:
     """File name -> SHA-256 in hexadecimal, oldest first; empty where there is no manifest."""
     path = Path(folder, MANIFEST)

@@ -105,7 +105,7 @@ def _check_evaluators(cfg: DictConfig, model: nn.Module | OnnxDetector, tokens: 
         _check_memory_of_ids(cfg, model)
     for evaluator in evaluators:
         if hasattr(evaluator, "check"):
-            evaluator.check(tokens, getattr(getattr(model, "head", model), "max_detections", None))
+            evaluator.check(tokens, getattr(model, "max_detections", None))
 
 
 def _check_memory_of_ids(cfg: DictConfig, model: nn.Module | OnnxDetector) -> None:

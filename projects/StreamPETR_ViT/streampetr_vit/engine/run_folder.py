@@ -10,18 +10,16 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.registry import _convert_target_to_string
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from streampetr_vit.configuration.targets import trust_options
+from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.engine.settings import check_settings
 from streampetr_vit.files import cannot_write, replacing
 from streampetr_vit.logs import forget_logged
@@ -131,25 +129,6 @@ def save_config(cfg: DictConfig, folder: str) -> None:
         with replacing(path) as temporary:
             temporary.write_text(config_text(cfg))
         logger.info("full config saved to %s", path)
-
-
-def config_text(cfg: DictConfig) -> str:
-    """A configuration as YAML, with interpolations as they stand; what `LazyConfig.save` writes."""
-    # Not that function itself: on a full disk it writes half a file, and a pickle, and goes on.
-    plain = _with_names(OmegaConf.to_container(cfg, resolve=False))
-    return yaml.dump(plain, default_flow_style=None, allow_unicode=True, width=9999)
-
-
-def _with_names(value: Any) -> Any:
-    """The same with the names of what is to be called, in place of classes and functions."""
-    if isinstance(value, list):
-        return [_with_names(entry) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    named = {key: _with_names(entry) for key, entry in value.items()}
-    if callable(named.get("_target_")):
-        named["_target_"] = _convert_target_to_string(named["_target_"])
-    return named
 
 
 def evaluation_folder(cfg: DictConfig) -> str:

@@ -17,8 +17,8 @@ from streampetr_vit.structures.pose import affine, invert_rigid
 def invert_projection(image_to_lidar: Tensor) -> Tensor:
     """(..., 4, 4) lidar_to_image of affine matrices that map d (u, v, 1) to the point at depth d.
 
-    By cross products: its columns are the picture's axes, which stand nearly upright on each other,
-    so that float32 loses no digits.
+    By cross products of its columns. These are the picture's axes in space, which are nearly
+    perpendicular to each other, so that float32 loses no digits.
     """
     x, y, z = image_to_lidar[..., :3, :3].unbind(-1)  # columns, (..., 3) each
     rows = torch.stack((_cross(y, z), _cross(z, x), _cross(x, y)), dim=-2)  # (..., 3, 3)
@@ -28,7 +28,7 @@ def invert_projection(image_to_lidar: Tensor) -> Tensor:
 
 
 def lidar_to_camera(image_to_lidar: Tensor, intrinsics: Tensor) -> Tensor:
-    """(..., 4, 4) rigid poses: what remains of the projections without the camera matrices."""
+    """(..., 4, 4) rigid poses: the inverse of image_to_lidar times the camera matrices."""
     return invert_rigid(matrix_product(image_to_lidar, intrinsics))
 
 

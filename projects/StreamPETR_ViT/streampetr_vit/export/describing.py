@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from streampetr_vit.checkpoint.manifest import recorded_digest
 from streampetr_vit.export.description import Description
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import DatasetSpec, Pose
@@ -31,6 +32,18 @@ class Origin:
     weights: str
     weights_sha256: str
     ema: bool
+
+    @staticmethod
+    def of_files(config: Path, weights: Path, ema: bool) -> Origin:
+        """Of the files of a configuration and of weights, which loading has found whole."""
+        config = config.expanduser().resolve()
+        return Origin(
+            # A run's is always config.yaml: its folder says more.
+            recipe=config.parent.name if config.name == "config.yaml" else config.stem,
+            weights=weights.name,
+            weights_sha256=recorded_digest(weights),
+            ema=ema,
+        )
 
 
 def describe(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.texts import shown
+from streampetr_vit.texts import name_list, shown
 
 FRAMES = ("lidar", "base_link")
 PRECISIONS = ("fp32", "fp16-backbone")
@@ -94,7 +94,31 @@ class Description:
                 f"{where} has a damaged description ({type(error).__name__}: {error}): export it "
                 "anew with tools/export_onnx.py"
             ) from error
+        for name, known in (("frame", FRAMES), ("precision", PRECISIONS)):
+            if values[name] not in known:
+                raise InputError(
+                    f"{where} says {shown(values[name])} as {name}, which is none of "
+                    f"{name_list(known)}: export it anew with tools/export_onnx.py"
+                )
         return Description(**{name: _frozen(value) for name, value in values.items()})
+
+    @staticmethod
+    def of_model(model: Any, where: str) -> Description:
+        """That of an ONNX file which the package onnx has loaded; see `of_metadata`."""
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        return Description.of_metadata(metadata, where)
+
+    def difference(self, other: Description) -> tuple[str, Any, Any] | None:
+        """Name of the first attribute that differs, its value here and there; None if none does."""
+        for field in fields(self):
+            here, there = getattr(self, field.name), getattr(other, field.name)
+            if here != there:
+                return field.name, here, there
+        return None
+
+    def lidar_to_graph_matrix(self) -> np.ndarray:
+        """(4, 4) float64, from the lidar frame of the weights to the frame of the graphs."""
+        return np.eye(4) if self.frame == "lidar" else self.lidar_to_base_link_matrix()
 
     def lidar_to_base_link_matrix(self) -> np.ndarray:
         """(4, 4) float64."""

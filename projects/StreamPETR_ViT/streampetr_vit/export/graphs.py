@@ -9,11 +9,12 @@ from torch import nn
 
 from streampetr_vit.export import repdetr3d_graphs, streampetr_graphs
 from streampetr_vit.export.frames import Mounting
-from streampetr_vit.export.interface import Interface
+from streampetr_vit.export.interface import Interface, Shapes
 from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.heads.temporal_head import Features
 
 
 @dataclass(frozen=True)
@@ -44,43 +45,70 @@ def make_graphs(
         if isinstance(module, ViT) and not module.plain:
             # As constants of the graph, instead of the operators that make it.
             module.remember_plan(cameras, image_size, detector.device)
-    # Shows the shapes.
     features = detector.image_features(torch.zeros(1, cameras, 3, *image_size))
-    head, dim = detector.head, detector.head.embed_dim
-    backbone: nn.Module
-    position: nn.Module
-    head_graph: nn.Module
+    head = detector.head
     if isinstance(head, StreamPETRHead):
-        assert isinstance(features, torch.Tensor)
-        cells = features.shape[-2:]
-        tokens = cameras * cells.numel()
-        shapes = {
-            "features": (1, cameras, dim, *cells),
-            "position": (1, tokens, dim),
-            "cone": (1, tokens, 8),
-        }
-        backbone = streampetr_graphs.BackboneGraph(detector)
-        position = streampetr_graphs.PositionGraph(head, image_size, mounting)
-        head_graph = streampetr_graphs.HeadGraph(head, cameras, image_size, mounting)
+        modules, shapes = _of_streampetr(detector, head, features, image_size, mounting)
     else:
-        assert isinstance(head, RepDETR3DHead) and not isinstance(features, torch.Tensor)
-        sizes = [(int(level.shape[-2]), int(level.shape[-1])) for level in features]
-        shapes = {
-            "features": (1, cameras, dim, sum(height * width for height, width in sizes)),
-            "position": (1, cameras, 2 * dim),
-            "cone": (1, cameras, 12),
-        }
-        backbone = repdetr3d_graphs.BackboneGraph(detector)
-        position = repdetr3d_graphs.PositionGraph(head, image_size, mounting)
-        head_graph = repdetr3d_graphs.HeadGraph(head, image_size, sizes, mounting)
+        assert isinstance(head, RepDETR3DHead)
+        modules, shapes = _of_repdetr3d(detector, head, features, image_size, mounting)
     interface = Interface(
         cameras=cameras,
         image_size=image_size,
         **shapes,
-        embed_dim=dim,
+        embed_dim=head.embed_dim,
         memory_in=head.memory_length,
         memory_out=head.memory_length + head.num_remembered,
         queries=head.num_frame_queries,
         classes=head.num_classes,
     )
-    return Graphs(backbone.eval(), position.eval(), head_graph.eval(), interface)
+    return Graphs(*(module.eval() for module in modules), interface)
+
+
+def _of_streampetr(
+    detector: StreamPETR,
+    head: StreamPETRHead,
+    features: Features,
+    image_size: tuple[int, int],
+    mounting: Mounting,
+) -> tuple[tuple[nn.Module, ...], Shapes]:
+    """The modules, and the shapes of an `Interface` that features (1, N, C, h, w) lead to."""
+    assert isinstance(features, torch.Tensor)
+    cameras, cells = features.shape[1], features.shape[-2:]
+    tokens = cameras * cells.numel()
+    shapes = {
+        "features": (1, cameras, head.embed_dim, *cells),
+        "position": (1, tokens, head.embed_dim),
+        "cone": (1, tokens, 8),
+    }
+    modules = (
+        streampetr_graphs.BackboneGraph(detector),
+        streampetr_graphs.PositionGraph(head, image_size, mounting),
+        streampetr_graphs.HeadGraph(head, cameras, image_size, mounting),
+    )
+    return modules, shapes
+
+
+def _of_repdetr3d(
+    detector: StreamPETR,
+    head: RepDETR3DHead,
+    features: Features,
+    image_size: tuple[int, int],
+    mounting: Mounting,
+) -> tuple[tuple[nn.Module, ...], Shapes]:
+    """The same for levels (1, N, C, h, w)."""
+    assert not isinstance(features, torch.Tensor)
+    cameras = features[0].shape[1]
+    sizes = [(int(level.shape[-2]), int(level.shape[-1])) for level in features]
+    cells = sum(height * width for height, width in sizes)
+    shapes = {
+        "features": (1, cameras, head.embed_dim, cells),
+        "position": (1, cameras, 2 * head.embed_dim),
+        "cone": (1, cameras, 12),
+    }
+    modules = (
+        repdetr3d_graphs.BackboneGraph(detector),
+        repdetr3d_graphs.PositionGraph(head, image_size, mounting),
+        repdetr3d_graphs.HeadGraph(head, image_size, sizes, mounting),
+    )
+    return modules, shapes

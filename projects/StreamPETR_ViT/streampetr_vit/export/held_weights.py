@@ -1,8 +1,8 @@
 """Whether the graphs of an export hold every weight of the detector.
 
 An exporter may drop a weight that it takes for unused, or fold it away, and the graph still runs.
-So weights are looked for by name, and by content where the exporter has renamed them: it turns the
-matrices of linear layers round, and keeps one of several that are equal.
+So weights are looked for by name, and by content where the exporter has renamed them: it transposes
+the matrices of linear layers, and keeps one of several constants that are equal.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +21,14 @@ from torch import Tensor
 from streampetr_vit.errors import CheckpointError
 from streampetr_vit.export.description import Description
 from streampetr_vit.export.folded_weights import Folded, folded_weights
-from streampetr_vit.export.interface import GRAPHS
+from streampetr_vit.export.interface import GRAPHS, POSITION
 from streampetr_vit.export.optional import onnx
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.texts import name_list
 
 _PARTS = ("backbone", "neck", "head")  # the others are for training
-_IN_HALF = ("backbone", "neck")  # where a half-precision export rounds
+# What the features of pictures come from; a half-precision export rounds the weights of these.
+_OF_FEATURES = ("backbone", "neck")
 _PREFIX = re.compile(r"(graph\.)?(detector\.)?")  # of names in the graphs
 _TOLERANCE = 1e-5  # of what the exporter has computed from a weight, relative to the largest
 _SHOWN = 3
@@ -37,9 +39,9 @@ class _Held:
     """What the constants of the graphs are.
 
     Attributes:
-        named: name -> digests of the constants of that name.
+        named: name -> digests of the constants of that name, in all graphs.
         all: digests of all constants.
-        folded: weights whose `Folded` value a constant has.
+        folded: names of weights whose `Folded` value begins a constant.
     """
 
     named: dict[str, set[bytes]] = field(default_factory=dict)
@@ -60,21 +62,14 @@ def check_held(folder: Path, detector: StreamPETR) -> None:
     Raises:
         CheckpointError: weights are missing or have other values; names the first.
     """
+    description = Description.of_model(onnx().load(folder / POSITION), str(folder / POSITION))
+    held = _constants_of(folder, folded_weights(detector, description.image_size))
     state = {
         name: value
         for name, value in detector.state_dict().items()
         if name.split(".")[0] in _PARTS and value.is_floating_point()  # not counters of batches
     }
-    description, held = None, _Held()
-    for path in (folder / name for name in GRAPHS):
-        model = onnx().load(path)
-        found = {entry.key: entry.value for entry in model.metadata_props}
-        description = Description.of_metadata(found, str(path))
-        folded = folded_weights(detector, description.image_size)
-        for name, value in _constants(model):
-            _note(held, _PREFIX.sub("", name, count=1), value, folded)
-    assert description is not None
-    in_half = _IN_HALF if description.precision == "fp16-backbone" else ()
+    in_half = _OF_FEATURES if description.precision == "fp16-backbone" else ()
     missing, other = [], []
     for name, weight in state.items():
         if name in held.folded:
@@ -85,8 +80,8 @@ def check_held(folder: Path, detector: StreamPETR) -> None:
                 other.append(name)
         elif not digests & held.all:
             missing.append(name)
-    if missing and not other and not _matter(detector, missing, description.image_size):
-        return
+    if missing and not _matter(detector, missing, description.image_size):
+        missing = []
     if other or missing:
         parts = [
             f"{word} {len(names)} ({name_list(names, _SHOWN)})"
@@ -99,7 +94,22 @@ def check_held(folder: Path, detector: StreamPETR) -> None:
         )
 
 
-def _constants(model: object) -> Iterator[tuple[str, np.ndarray]]:
+def _constants_of(folder: Path, folded: Sequence[Folded]) -> _Held:
+    """What the constants of the three graphs of a folder are."""
+    held = _Held()
+    for file in GRAPHS:  # one after the other: of a large detector they are gigabytes
+        for name, value in _constants(onnx().load(folder / file)):
+            digest = _digest(value)
+            held.named.setdefault(_PREFIX.sub("", name, count=1), set()).add(digest)
+            held.all.add(digest)
+            if value.dtype in (np.float32, np.float16):
+                for entry in folded:
+                    if _begins_with(value, entry.value):
+                        held.folded |= entry.names
+    return held
+
+
+def _constants(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Name and value of every constant of a graph; those of nodes too, by the node's output."""
     to_array = onnx().numpy_helper.to_array
     for tensor in model.graph.initializer:
@@ -111,28 +121,19 @@ def _constants(model: object) -> Iterator[tuple[str, np.ndarray]]:
                     yield node.output[0], to_array(attribute.t)
 
 
-def _note(held: _Held, name: str, value: np.ndarray, folded: Sequence[Folded]) -> None:
-    digest = _digest(value)
-    held.named.setdefault(name, set()).add(digest)
-    held.all.add(digest)
-    if value.dtype in (np.float32, np.float16):
-        for entry in folded:
-            if _begins_with(value, entry.value):
-                held.folded |= entry.names
-
-
 def _begins_with(value: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether the first numbers of a constant are the expected ones, as rounding allows."""
     # A half-precision graph has them in half.
-    places = 1e-3 if value.dtype == np.float16 else _TOLERANCE
+    allowed = 1e-3 if value.dtype == np.float16 else _TOLERANCE
     start = value.reshape(-1)[: expected.size].astype(np.float32)
     if start.size < expected.size:
         return False
-    close = np.abs(start - expected.reshape(-1)) <= places * np.abs(expected).max()
+    close = np.abs(start - expected.reshape(-1)) <= allowed * np.abs(expected).max()
     return bool(close.all())
 
 
 def _digests(weight: np.ndarray, half: bool) -> set[bytes]:
-    """Of the forms that a graph may hold a weight in."""
+    """Those of all forms that a graph may hold a weight in."""
     forms = [weight, weight.T] if weight.ndim == 2 else [weight]
     if half:
         forms += [form.astype(np.float16) for form in forms]
@@ -140,15 +141,15 @@ def _digests(weight: np.ndarray, half: bool) -> set[bytes]:
 
 
 def _digest(value: np.ndarray) -> bytes:
-    # By the bytes alone: a shape with further ones is the same weight.
+    # Of the bytes alone: with another shape, such as (1, 8) for (8,), it is the same weight.
     return hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=16).digest()
 
 
 @torch.no_grad()
 def _matter(detector: StreamPETR, names: list[str], image_size: tuple[int, int]) -> bool:
-    """Whether what the heads read of a picture changes with any of these weights."""
+    """Whether the features of a picture change with any of these weights, or one is the head's."""
     weights = [detector.state_dict()[name] for name in names]
-    if not all(name.split(".")[0] in _IN_HALF for name in names):
+    if not all(name.split(".")[0] in _OF_FEATURES for name in names):
         return True
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, 1, 3, *image_size, generator=generator)

@@ -95,6 +95,12 @@ class Interface:
             },
         )
 
+    @property
+    def graphs(self) -> Mapping[str, Ports]:
+        """File name -> ports of each graph, in the order of `GRAPHS`."""
+        ports = (self.backbone, self.position_embedding, self.head)
+        return dict(zip(GRAPHS, ports, strict=True))
+
     def _memory(self, prefix: str, entries: int) -> dict[str, tuple[int, ...]]:
         widths = ((self.embed_dim,), (3,), (1,), (4, 4), (2,))
         return {

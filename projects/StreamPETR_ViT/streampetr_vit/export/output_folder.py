@@ -12,7 +12,6 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 from streampetr_vit.errors import InputError, UserError
@@ -40,10 +39,9 @@ def check_output(folder: Path, description: Description, overwrite: bool) -> Non
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give --out a new or an empty folder")
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    there = [
-        name for name in there if not name.startswith(".")
-    ]  # .gitkeep, or left by a killed one
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    # .gitkeep may stay, and what a program left that was killed.
+    there = [name for name in names if not name.startswith(".")]
     if not set(there) & set(GRAPHS):
         if there:
             raise InputError(
@@ -127,9 +125,7 @@ def _description_in(folder: Path) -> Description | None:
     """What the graphs say of themselves; None if this project has not written them."""
     path = folder / POSITION  # the smallest; all three say the same
     try:
-        model = onnx().load(path, load_external_data=False)
-        found = {entry.key: entry.value for entry in model.metadata_props}
-        return Description.of_metadata(found, str(path))
+        return Description.of_model(onnx().load(path, load_external_data=False), str(path))
     # Whatever a strange file makes the parser raise.
     except Exception:
         return None
@@ -138,8 +134,7 @@ def _description_in(folder: Path) -> Description | None:
 def _what_it_is(earlier: Description | None, new: Description) -> str:
     if earlier is None:
         return "graphs that tools/export_onnx.py has not written, or not whole"
-    for field in fields(Description):
-        old, now = getattr(earlier, field.name), getattr(new, field.name)
-        if old != now:
-            return f"another export ({field.name} is {shown(old)} there, {shown(now)} now)"
+    if difference := earlier.difference(new):
+        field, old, now = difference
+        return f"another export ({field} is {shown(old)} there, {shown(now)} now)"
     return "half of this export"

@@ -1,15 +1,16 @@
-"""How far exported graphs are from the detector, over a stream of made frames.
+"""How far exported graphs are from the detector, over a stream of made-up frames.
 
 The graphs run as Autoware's node runs them, and the detector beside them as in training.
 
-Shape letters: N cameras, H W picture in pixels, Q queries, M memory entries.
+Shape letters: N cameras, H W picture in pixels, Q queries, M R entries of the memory before and
+after a frame, K new ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,11 +24,11 @@ from streampetr_vit.export.runner import taken_queries
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.outputs import HeadOutput
-from streampetr_vit.modeling.ops.geometry import transform_points
+from streampetr_vit.modeling.ops.geometry import matrix_product, transform_points
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.structures import CameraRig, Frame
 
-FRAMES, WIPED_AFTER = 6, 3
+NUM_FRAMES, WIPED_AFTER = 6, 3
 TOLERANCE = 1e-4  # of float32, in metres, seconds, m/s and logits
 _PERIOD_S, _SPEED_MPS, _TURN_RAD = 0.5, 8.0, 0.06
 _START_M, _START_S = (1200.0, 640.0, 0.0), 1.5e9  # on the map, and since the epoch
@@ -39,7 +40,8 @@ class Parity:
 
     Attributes:
         by_frame: of each frame, name -> difference: "logits", "codes" and the five memories.
-        swaps: places of the memory that two queries of nearly equal score have exchanged.
+        swaps: new entries of the memory that stand in each other's place, because the scores of
+            their queries are equal but for rounding.
     """
 
     by_frame: tuple[Mapping[str, float], ...]
@@ -63,38 +65,39 @@ def measure(detector: StreamPETR, sessions: Sessions, seed: int = 0) -> Parity:
         InputError: the two do not remember the same queries.
     """
     said, interface = sessions.description, sessions.interface
-    outer = np.eye(4) if said.frame == "lidar" else said.lidar_to_base_link_matrix()
-    mounting, node = Mounting(outer), Node(sessions)
+    lidar_to_graph = said.lidar_to_graph_matrix()
+    mounting, node = Mounting(lidar_to_graph), Node(sessions)
     memory, by_frame, swaps = detector.empty_memory(1), [], 0
-    # The detector's entry at each place of the node's memory: two may have changed places.
+    # The detector's entry for each entry of the node's memory, the same but for swaps. Queries that
+    # come of the memory are swapped with it in the next frame.
     entries = torch.arange(interface.memory_out)
     learned = torch.arange(said.num_queries)
     for number, frame in enumerate(made_frames(interface.cameras, interface.image_size, seed)):
         if number == WIPED_AFTER:
             node.wipe()
-        goes_on = number not in (0, WIPED_AFTER)
-        places = (entries if goes_on else torch.arange(len(entries)))[: interface.memory_in]
-        propagated = places[: interface.queries - len(learned)]
+        if not frame.continues_stream:
+            entries = torch.arange(len(entries))
+        before = entries[: interface.memory_in]
+        propagated = before[: interface.queries - len(learned)]
         queries = torch.cat((learned, len(learned) + propagated))
         memory = memory.map(lambda value: value[:, : interface.memory_in])
-        frame = replace(frame, continues_stream=torch.tensor([goes_on]))
         output, memory = detector.step(frame, memory)
-        found = _run(node, frame, outer)
-        map_to_outer = np.linalg.inv(_ego_pose(frame, outer))
-        entries, moved = _entries(found, output, queries, places, map_to_outer)
+        found = _run(node, frame, lidar_to_graph)
+        map_to_graph = np.linalg.inv(_ego_pose(frame, lidar_to_graph))
+        entries, moved = _entries(found, output, queries, before, map_to_graph)
         by_frame.append(_differences(found, output, memory, frame, mounting, queries, entries))
         swaps += moved
     return Parity(tuple(by_frame), swaps)
 
 
 def made_frames(cameras: int, image_size: tuple[int, int], seed: int) -> Iterator[Frame]:
-    """Six frames of a car that drives a bend, with cameras all around and coloured noise in them.
+    """Six frames of a car that goes straight on and turns, with coloured noise in all cameras.
 
-    Their `continues_stream` is to be set.
+    A stream starts with the first frame, and again after `WIPED_AFTER`.
     """
     generator = torch.Generator().manual_seed(seed)
     rig = _made_rig(cameras, image_size)
-    for number in range(FRAMES):
+    for number in range(NUM_FRAMES):
         # Noise of several sizes: white noise is the same grey to every token.
         images = torch.zeros(cameras, 3, *image_size)
         for cell in (4, 16, 64):
@@ -115,7 +118,7 @@ def made_frames(cameras: int, image_size: tuple[int, int], seed: int) -> Iterato
             lidar_to_global=lidar_to_global[None],
             global_to_lidar=torch.linalg.inv(lidar_to_global)[None],
             timestamp_s=torch.tensor([_START_S + _PERIOD_S * number], dtype=torch.float64),
-            continues_stream=torch.tensor([False]),
+            continues_stream=torch.tensor([number not in (0, WIPED_AFTER)]),
         )
 
 
@@ -134,26 +137,26 @@ def _made_rig(cameras: int, image_size: tuple[int, int]) -> CameraRig:
         rotation = torch.stack((right, down, ahead))  # lidar to camera
         poses[index, :3, :3] = rotation
         poses[index, :3, 3] = -(rotation * (ahead + 0.3 * down)).sum(-1)
-    projections = (intrinsics[..., None] * poses[:, None]).sum(-2)  # (N, 4, 4)
+    projections = matrix_product(intrinsics, poses)  # (N, 4, 4)
     return CameraRig(*(value.float()[None] for value in (projections, intrinsics, poses)))
 
 
-def _ego_pose(frame: Frame, lidar_to_outer: np.ndarray) -> np.ndarray:
-    """(4, 4) pose of the outer frame on a map that begins where the first frame is."""
+def _ego_pose(frame: Frame, lidar_to_graph: np.ndarray) -> np.ndarray:
+    """(4, 4) pose of the graphs' frame on a map that begins where the first lidar frame is."""
     lidar_to_map = frame.lidar_to_global[0].numpy().copy()
     lidar_to_map[:3, 3] -= _START_M
-    return lidar_to_map @ np.linalg.inv(lidar_to_outer)
+    return lidar_to_map @ np.linalg.inv(lidar_to_graph)
 
 
-def _run(node: Node, frame: Frame, lidar_to_outer: np.ndarray) -> dict[str, Tensor]:
-    """A frame through the node, in the outer frame, which the graphs speak of."""
+def _run(node: Node, frame: Frame, lidar_to_graph: np.ndarray) -> dict[str, Tensor]:
+    """What the node finds in a frame, in the frame that the graphs speak of."""
     lidar_to_image = frame.rig.lidar_to_image[0].double().numpy()  # (N, 4, 4)
-    image_to_outer = np.stack([lidar_to_outer @ np.linalg.inv(p) for p in lidar_to_image])
+    image_to_graph = np.stack([lidar_to_graph @ np.linalg.inv(p) for p in lidar_to_image])
     found = node(
         frame.images.numpy(),
         frame.rig.intrinsics.numpy(),
-        image_to_outer[None].astype(np.float32),
-        _ego_pose(frame, lidar_to_outer),
+        image_to_graph[None].astype(np.float32),
+        _ego_pose(frame, lidar_to_graph),
         float(frame.timestamp_s[0]) - _START_S,
     )
     return {name: torch.from_numpy(value) for name, value in found.items()}
@@ -163,23 +166,24 @@ def _entries(
     found: Mapping[str, Tensor],
     output: HeadOutput,
     queries: Tensor,
-    places: Tensor,
-    map_to_outer: np.ndarray,
+    before: Tensor,
+    map_to_graph: np.ndarray,
 ) -> tuple[Tensor, int]:
-    """(R,) the detector's entry at each place of the node's memory, and how many have moved.
+    """(R,) the detector's entry for each of the node's memory, and how many new ones are swapped.
 
     Args:
         found: of the node.
         output: of the detector.
         queries: (Q,) the detector's query for each query of the node.
-        places: (M,) as the result, before the frame.
+        before: (M,) the same for the entries that the frame has seen.
+        map_to_graph: (4, 4) from the node's map to the frame that the graphs speak of.
     """
     remembered = output.remembered[0]  # (K,)
     points = found["post_memory_reference_point"][:, : len(remembered)].double()
     taken = taken_queries(
         found["all_cls_scores"].mT,
         found["all_bbox_preds"].mT[..., :3].double(),
-        transform_points(points, torch.from_numpy(map_to_outer)),
+        transform_points(points, torch.from_numpy(map_to_graph)),
     )
     same = queries[taken[0], None] == remembered  # (K, K)
     if not same.any(1).all():
@@ -190,7 +194,7 @@ def _entries(
         )
     newest = same.int().argmax(1)
     moved = int((newest != torch.arange(len(newest))).sum())
-    return torch.cat((newest, len(newest) + places)), moved
+    return torch.cat((newest, len(newest) + before)), moved
 
 
 def _differences(
@@ -202,7 +206,14 @@ def _differences(
     queries: Tensor,
     entries: Tensor,
 ) -> dict[str, float]:
-    """Largest difference of each kind; arguments as in `_entries`, whose result `entries` are."""
+    """Largest difference of each kind.
+
+    Args:
+        found: of the node.
+        output, memory: of the detector.
+        queries: (Q,) the detector's query for each query of the node.
+        entries: (R,) the detector's entry for each of the node's memory.
+    """
     start = torch.tensor(_START_M, dtype=torch.float64)
     pose = memory.pose.clone()
     pose[..., :3, 3] -= start * pose[..., 3:, 3]  # entries that were never filled are zeros
@@ -210,10 +221,10 @@ def _differences(
         "logits": (found["all_cls_scores"].mT, output.logits[-1][:, queries]),
         "codes": (
             found["all_bbox_preds"].mT,
-            mounting.codes_to_outer(output.codes[-1])[:, queries],
+            mounting.codes_to_graph(output.codes[-1])[:, queries],
         ),
     }
-    # In the order of `MEMORY`; the node's ages are counted from the frame.
+    # In the order of `MEMORY`, as the node has them: ages, and places on its map.
     wanted = (
         memory.embedding,
         memory.center_m - start,

@@ -1,8 +1,8 @@
 """RepDETR3D as the three graphs of Autoware's node.
 
-The node copies the tensors between the graphs as they are, so that they may hold what this head
-needs: all levels of features one after the other, one gain and offset for each camera, and the
-projections.
+The node passes tensors from graph to graph without a look at them. So under StreamPETR's names they
+hold what this head needs: all levels of features one after the other, one gain and offset for each
+camera, and the projections.
 
 Shape letters: N cameras, H W picture in pixels, E channels, L levels, h w feature map of a level, S
 the cells of all levels of one camera.
@@ -65,7 +65,8 @@ class PositionGraph(nn.Module):
         rig = CameraRig(projections, intrinsics, lidar_to_camera(image_to_lidar, intrinsics))
         code = self.head.encode_rig(rig, self.image_size)
         both = torch.cat((code.gain, code.offset), dim=2)[..., 0, 0]  # (1, N, 2 E, 1, 1)
-        # The factors are 1 for this size. Autoware's node gives it, and must find the input.
+        # Always 1, but the size must be used: the node looks for this input, and an exporter drops
+        # inputs that nothing depends on.
         height, width = self.image_size
         one = torch.ones_like(img_metas_pad[:1])
         scale = torch.cat((width / img_metas_pad[1:2], height / img_metas_pad[:1], one))
@@ -102,4 +103,4 @@ class HeadGraph(TemporalGraph):
         gain, offset = pos_embed[..., None, None].chunk(2, dim=2)  # (1, N, E, 1, 1) each
         projections = cone.unflatten(2, (3, 4))
         projections = affine(projections[..., :3], projections[..., 3])
-        return self.head.look(levels, RigCode(gain, offset), projections, self.image_size)
+        return self.head.camera_maps(levels, RigCode(gain, offset), projections, self.image_size)

@@ -3,9 +3,9 @@
 Shape letters: B streams, N cameras, H W picture in pixels, M entries of the memory, K new entries
 of a frame, Q queries, E channels.
 
-Frames: "graph" is what the graphs call the lidar or the vehicle, see `Description.frame`. The
-graphs compute in float32. So they are never given a place on the map: what they call global is
-here the current lidar frame, and the way to the map and back is in float64 outside.
+Frames: the graph frame is the one that the graphs speak of, see `Description.frame`. The graphs
+compute in float32, which is too coarse for places on a map. So what they take for the global frame
+is here the lidar frame of the moment; the way to the map and back is computed outside, in float64.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.export.frames import moved_codes, yaw_of
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.modeling.heads.box_coding import decode_padded
 from streampetr_vit.modeling.heads.outputs import HeadOutput
@@ -31,7 +32,7 @@ from streampetr_vit.modeling.temporal.memory import (
 )
 from streampetr_vit.structures import CameraRig, Frame, PaddedDetections, invert_rigid
 
-# Metres and m/s, between a query and the entry that the memory has made of it.
+# Metres and m/s: farther than this from a query, an entry of the memory is another one.
 _SAME = 1e-3
 
 
@@ -62,10 +63,8 @@ class OnnxDetector:
             torch.tensor(values).view(3, 1, 1) for values in (said.pixel_mean, said.pixel_std)
         )
         self._center_range = torch.tensor(said.center_range)
-        on_vehicle = torch.from_numpy(said.lidar_to_base_link_matrix())
-        if said.frame == "lidar":
-            on_vehicle = torch.eye(4, dtype=torch.float64)
-        self._lidar_to_graph, self._graph_to_lidar = on_vehicle, invert_rigid(on_vehicle)
+        self._lidar_to_graph = torch.from_numpy(said.lidar_to_graph_matrix())
+        self._graph_to_lidar = invert_rigid(self._lidar_to_graph)
         self._poses = {
             "data_ego_pose": _array(self._graph_to_lidar[None]),
             "data_ego_pose_inv": _array(self._lidar_to_graph[None]),
@@ -127,7 +126,7 @@ class OnnxDetector:
                 gives a memory that is not of its own queries.
         """
         self._check(frame.images.shape[1], frame.image_size)
-        # All zeros where a stream starts: by that the head sees it, and puts its own start points.
+        # All zeros where a stream starts: by this the graph knows, and takes its own start points.
         aligned = align(
             memory,
             self.memory_length,
@@ -192,14 +191,10 @@ class OnnxDetector:
 
     def _codes_in_lidar(self, codes: Tensor) -> Tensor:
         """Codes (B, Q, 10) of boxes in the graphs' frame -> in the lidar frame."""
-        center, size, sin, cos, velocity = codes.split([3, 3, 1, 1, 2], dim=-1)
-        # Back by the yaw that the graphs have turned them by, see `Mounting.codes_to_outer`.
-        ahead = self._lidar_to_graph[:2, 0]
-        c, s = (ahead / ahead.norm()).float()
-        vx, vy = velocity.split([1, 1], dim=-1)
-        turned = (sin * c - cos * s, cos * c + sin * s, vx * c + vy * s, vy * c - vx * s)
-        center = transform_points(center, self._graph_to_lidar).float()
-        return torch.cat((center, size, *turned), dim=-1)
+        # Back by the yaw that the graphs have turned them by. It is not that of the inverse where
+        # the lidar is tilted.
+        cos, sin = (value.float() for value in yaw_of(self._lidar_to_graph))
+        return moved_codes(codes, self._graph_to_lidar, cos, -sin)
 
     def _output(self, found: Mapping[str, Tensor], codes: Tensor, lineage: Tensor) -> HeadOutput:
         """What the head says, as PyTorch's says it; the states stay in the graph.
@@ -243,7 +238,7 @@ class OnnxDetector:
 
 
 def taken_queries(logits: Tensor, queries: Tensor, entries: Tensor) -> Tensor:
-    """(B, K) int64, the query that each new entry of a memory was: no graph says it.
+    """(B, K) int64, the query that each new entry of a memory was, which no output says.
 
     Args:
         logits: (B, Q, classes).
@@ -258,7 +253,7 @@ def taken_queries(logits: Tensor, queries: Tensor, entries: Tensor) -> Tensor:
     # the other way around: what an entry holds decides then.
     best = best_queries(logits.sigmoid().amax(-1), entries.shape[1])
     taken = queries.gather(1, best[..., None].expand(-1, -1, queries.shape[-1]))
-    # Comparisons with NaN are false: a network that computes none is the caller's to notice.
+    # NaN is not greater: a network that gives no numbers is for the caller to notice.
     for row, entry in ((taken - entries).abs().amax(-1) > _SAME).nonzero().tolist():
         far = (queries[row] - entries[row, entry]).abs().amax(-1)  # (Q,)
         if (nearest := far.min()) > _SAME:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -141,13 +141,12 @@ def _common_description(opened: Mapping[str, Any], paths: Mapping[str, Path]) ->
     }
     first = found[BACKBONE]
     for name in (POSITION, HEAD):
-        for field in fields(Description):
-            ours, other = getattr(first, field.name), getattr(found[name], field.name)
-            if ours != other:
-                raise InputError(
-                    f"{paths[name]} is of another export than {BACKBONE}: its {field.name} is "
-                    f"{shown(other)}, not {shown(ours)}; {_ANEW}"
-                )
+        if difference := first.difference(found[name]):
+            field, ours, other = difference
+            raise InputError(
+                f"{paths[name]} is of another export than {BACKBONE}: its {field} is "
+                f"{shown(other)}, not {shown(ours)}; {_ANEW}"
+            )
     return first
 
 
@@ -180,8 +179,7 @@ def _interface(opened: Mapping[str, Any], paths: Mapping[str, Path]) -> Interfac
         queries=queries,
         classes=classes,
     )
-    of_graph = (interface.backbone, interface.position_embedding, interface.head)
-    for name, wanted in zip(GRAPHS, of_graph, strict=True):
+    for name, wanted in interface.graphs.items():
         _check_ports(ports[name], wanted, paths[name])
     return interface
 

@@ -19,7 +19,7 @@ from streampetr_vit.modeling.ops.geometry import token_centers
 
 
 class BackboneGraph(nn.Module):
-    """Pictures to tokens, which are embedded here: a quarter of the numbers go to the head.
+    """Pictures to tokens, already embedded for the head: E channels are fewer than the backbone's.
 
     Args:
         detector: with a `StreamPETRHead`.
@@ -62,7 +62,8 @@ class PositionGraph(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Picture size (3,), matrices (1, N, 4, 4) to (1, T, E) positions and (1, T, 8) cones."""
         height, width = self.image_size
-        # The factors are 1 for this size. Autoware's node gives it, and must find the input.
+        # Always 1, but the size must be used: the node looks for this input, and an exporter drops
+        # inputs that nothing depends on.
         scale = torch.stack((img_metas_pad[1] / width, img_metas_pad[0] / height))
         image_to_lidar = self.mounting.to_lidar(img2lidar)
         return self.head.position_encoder.embed(image_to_lidar, intrinsics, self.pixels * scale)
@@ -99,7 +100,7 @@ class HeadGraph(TemporalGraph):
         if self.head.prior_sigma_cells:
             projections = invert_projection(self.cone_cameras(cone, self.num_cameras))
             prior = self.head.prior(points_m, projections, self.pixels)
-        return self.head.look(as_tokens(x), self.head.code_of(pos_embed, cone), prior)
+        return self.head.image_tokens(as_tokens(x), self.head.code_of(pos_embed, cone), prior)
 
 
 def _pixels(head: StreamPETRHead, image_size: tuple[int, int]) -> Tensor:

@@ -15,14 +15,15 @@ from streampetr_vit.modeling.heads.temporal_head import TemporalHead
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range
 from streampetr_vit.modeling.temporal.memory import NO_LINEAGE, TemporalMemory, align
 
-_BEFORE_ANY_S = -60.0  # no clock that runs on is so wrong
+# An age below this is of a clock that was set back: a clock that merely jitters is never so wrong.
+_CLOCK_SET_BACK_S = -60.0
 
 
 class TemporalGraph(nn.Module):
     """Features, pose and memory to boxes and memory. A subclass makes the `image`.
 
-    It is the detector's step, with three differences: ages are float32 and come as such, poses are
-    of the frame that the mounting tells, and the graph itself decides where a stream starts.
+    It is the detector's step with three differences: the caller gives ages, in float32; poses are
+    those of the mounting's frame; and the graph itself decides where a stream starts.
 
     Args:
         mounting: of the frame that `data_ego_pose` is the pose of.
@@ -60,7 +61,7 @@ class TemporalGraph(nn.Module):
         # Entry 0 is a real one after any frame; before the first frame and after a wipe all are 0.
         # The node counts its seconds anew every ten minutes: then all ages are about -600.
         continues_stream = (pre_memory_egopose[:, 0, 3, 3] > 0.5) & (
-            pre_memory_timestamp[:, 0, 0] > _BEFORE_ANY_S
+            pre_memory_timestamp[:, 0, 0] > _CLOCK_SET_BACK_S
         )
         lineage = torch.full(pre_memory_embedding.shape[:2], NO_LINEAGE)
         memory = TemporalMemory(
@@ -71,7 +72,7 @@ class TemporalGraph(nn.Module):
             pre_memory_velo,
             lineage,
         )
-        # The node counts time: what comes in are ages, and what goes out is counted from now.
+        # The caller keeps the time: ages come in, and ages go out.
         now = pre_memory_timestamp.new_zeros(1)
         head = self.head
         aligned = align(
@@ -87,7 +88,7 @@ class TemporalGraph(nn.Module):
         image = self.image(x, pos_embed, cone, points_m)
         output = head.predict(queries, image, points_m, aligned.lineage, last_only=True)
         after = head.remember(output, aligned, lidar_to_global, now)
-        codes = self.mounting.codes_to_outer(output.codes[-1])  # (1, Q, 10)
+        codes = self.mounting.codes_to_graph(output.codes[-1])  # (1, Q, 10)
         return (
             output.logits[-1].transpose(1, 2),  # (1, Q, K) -> (1, K, Q)
             codes.transpose(1, 2),  # (1, 10, Q)

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from streampetr_vit.export.description import Description
 from streampetr_vit.export.frames import Mounting
 from streampetr_vit.export.graphs import make_graphs
-from streampetr_vit.export.interface import BACKBONE, HEAD, POSITION, Interface, Ports
+from streampetr_vit.export.interface import BACKBONE, Interface, Ports
 from streampetr_vit.export.optional import need_exporter
 from streampetr_vit.files import replacing
 from streampetr_vit.modeling.detector import StreamPETR
@@ -40,9 +39,7 @@ def export_graphs(detector: StreamPETR, description: Description, folder: Path) 
         OutputError: a file cannot be written.
     """
     need_exporter()
-    mounting = Mounting(
-        np.eye(4) if description.frame == "lidar" else description.lidar_to_base_link_matrix()
-    )
+    mounting = Mounting(description.lidar_to_graph_matrix())
     # A copy: what the modules remember of an export is not to stay in the caller's detector.
     detector = copy.deepcopy(detector)
     graphs = make_graphs(detector, len(description.cameras), description.image_size, mounting)
@@ -50,11 +47,8 @@ def export_graphs(detector: StreamPETR, description: Description, folder: Path) 
     half = description.precision == "fp16-backbone"
     if half:
         _to_half(detector.backbone)
-    for name, module, ports in (
-        (BACKBONE, graphs.backbone, interface.backbone),
-        (POSITION, graphs.position, interface.position_embedding),
-        (HEAD, graphs.head, interface.head),
-    ):
+    modules = (graphs.backbone, graphs.position, graphs.head)
+    for (name, ports), module in zip(interface.graphs.items(), modules, strict=True):
         started = time.perf_counter()
         # Autocast writes its casts into the graph, so that no runtime has to guess.
         precision = torch.autocast("cpu", torch.float16, enabled=half and name == BACKBONE)

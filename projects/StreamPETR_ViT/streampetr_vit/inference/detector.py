@@ -14,7 +14,7 @@ from streampetr_vit.structures import CameraRig, Frame, PaddedDetections
 
 
 class Detector(Protocol):
-    """A function (frame, memory) -> (detections, memory), and what its callers ask of it.
+    """A function (frame, memory) -> (detections, memory), and what its callers ask it for.
 
     `modeling.StreamPETR` is one, `export.OnnxDetector` another.
     """
@@ -34,6 +34,10 @@ class Detector(Protocol):
     @property
     def num_frame_queries(self) -> int:
         """Queries of a frame, learned and propagated."""
+
+    @property
+    def max_detections(self) -> int:
+        """Detections of a frame at most."""
 
     def empty_memory(self, batch: int) -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""

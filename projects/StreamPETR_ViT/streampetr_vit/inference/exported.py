@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.checkpoint.manifest import digest_of
@@ -17,7 +14,7 @@ from streampetr_vit.export.interface import CONFIG, GRAPHS
 from streampetr_vit.export.runner import OnnxDetector
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.inference.loading import LoadedDetector
-from streampetr_vit.inference.recipe_parts import IMAGE_AUG, image_aug_of, spec_of
+from streampetr_vit.inference.recipe_parts import identity_of, image_aug_of, spec_of
 from streampetr_vit.inference.run_files import StrPath
 from streampetr_vit.structures import Pose
 from streampetr_vit.texts import name_list, shown
@@ -56,7 +53,8 @@ def load_exported(
         image_aug, spec = image_aug_of(cfg), spec_of(cfg)
         check_same("classes", said.classes, spec.class_names, where)
         check_same("image_size", said.image_size, tuple(image_aug.final_size), where)
-        identity = _identity(folder, cfg)
+        digests = {name: digest_of(folder / name) for name in GRAPHS}
+        identity = identity_of(cfg, {"graphs": digests})
     except OmegaConfBaseException as error:
         raise InputError(f"{where} cannot be used: {one_line(error)}") from error
     return LoadedDetector(
@@ -85,7 +83,7 @@ def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], 
         )
 
 
-def check_nothing_else(
+def refuse_pytorch_options(
     *,
     run: object,
     config: object,
@@ -94,10 +92,10 @@ def check_nothing_else(
     precision: str,
     cuda_graph: bool,
 ) -> None:
-    """Refuses what has no meaning for graphs, which were exported with their weights.
+    """Refuses options of the detector in PyTorch, which graphs cannot follow.
 
     Raises:
-        InputError: something of it is given; says what.
+        InputError: one of them is given; names it.
     """
     for name, value in (("run", run), ("config", config), ("weights", weights)):
         if value is not None:
@@ -117,14 +115,3 @@ def check_nothing_else(
         )
     if cuda_graph:
         raise InputError("onnx with cuda_graph=True: that is of PyTorch; leave one of them out")
-
-
-def _identity(folder: Path, cfg: DictConfig) -> str:
-    """A checksum of all that decides about results, see `LoadedDetector`."""
-    parts = {
-        "graphs": {name: digest_of(folder / name) for name in GRAPHS},
-        "dataset_spec": OmegaConf.to_container(cfg.dataset_spec, resolve=True),
-        "image_aug": OmegaConf.to_container(OmegaConf.select(cfg, IMAGE_AUG), resolve=True),
-    }
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.checkpoint.formats import AVERAGE
 from streampetr_vit.checkpoint.loading import SafeCheckpointer
-from streampetr_vit.checkpoint.manifest import digest_of, read_manifest
+from streampetr_vit.checkpoint.manifest import recorded_digest
 from streampetr_vit.checkpoint.settings import FRAME_PERIOD, REFERENCE_TO_VEHICLE
 from streampetr_vit.configuration.reading import read_config
 from streampetr_vit.data.nuscenes.spec import (
@@ -31,8 +27,8 @@ from streampetr_vit.errors import InputError, one_line
 from streampetr_vit.inference.detector import Detector
 from streampetr_vit.inference.device import device_of, precision_of
 from streampetr_vit.inference.recipe_parts import (
-    IMAGE_AUG,
     detector_of,
+    identity_of,
     image_aug_of,
     leave_out_training,
     spec_of,
@@ -171,18 +167,11 @@ def _of_training_set(model: StreamPETR, spec: DatasetSpec, path: Path) -> tuple[
 
 
 def _identity(path: Path, ema: bool, precision: str, cfg: DictConfig) -> str:
+    model = OmegaConf.to_container(cfg.model, resolve=True)
     parts = {
-        "weights": read_manifest(path.parent).get(path.name) or digest_of(path),
+        "weights": recorded_digest(path),
         "ema": ema,
         "precision": precision,
-        "model": OmegaConf.to_container(cfg.model, resolve=True),
-        "dataset_spec": OmegaConf.to_container(cfg.dataset_spec, resolve=True),
-        "image_aug": OmegaConf.to_container(OmegaConf.select(cfg, IMAGE_AUG), resolve=True),
+        "model": model,
     }
-    text = json.dumps(parts, sort_keys=True, default=_name_of)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _name_of(value: Any) -> str:
-    """A class or function by its name, as a config.yaml has it."""
-    return _convert_target_to_string(value) if callable(value) else repr(value)
+    return identity_of(cfg, parts)

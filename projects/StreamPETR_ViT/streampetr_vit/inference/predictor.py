@@ -19,7 +19,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.inference.batching import alike, joined, naming_car, parted
 from streampetr_vit.inference.continuity import MAX_GAP_S, Drive, Step, follow, tell
-from streampetr_vit.inference.exported import check_nothing_else, load_exported
+from streampetr_vit.inference.exported import load_exported, refuse_pytorch_options
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.pictures import PictureMaker
@@ -140,7 +140,7 @@ class Predictor:
         """
         check_names(cls, options)  # now: to load a large detector takes a while
         if onnx is not None:
-            check_nothing_else(
+            refuse_pytorch_options(
                 run=run,
                 config=config,
                 weights=weights,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
+from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.configuration.described import call, instantiate_model
+from streampetr_vit.configuration.yaml_file import read_yaml
+from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.data.transforms import ImageAugmentation
 from streampetr_vit.errors import InputError
+from streampetr_vit.files import replacing
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.structures import DatasetSpec
 from streampetr_vit.texts import shown
@@ -26,6 +36,34 @@ def leave_out_training(cfg: DictConfig) -> None:
     for name in (*_FOR_TRAINING, *(() if needs_image_head else ("image_head",))):
         if name in model:
             model[name] = None
+
+
+def write_recipe(cfg: DictConfig, path: Path) -> None:
+    """Writes what inference needs of a configuration, as a configuration.
+
+    Args:
+        cfg: a whole recipe; `leave_out_training` changes it.
+
+    Raises:
+        ConfigError: it holds more than plain data.
+        OutputError: the file cannot be written.
+    """
+    leave_out_training(cfg)
+
+    def plain(where: str) -> Any:
+        # References lead to parts that are not written.
+        return OmegaConf.to_container(OmegaConf.select(cfg, where), resolve=True)
+
+    image_aug: Any = plain(IMAGE_AUG)
+    for key in reversed(IMAGE_AUG.split(".")):
+        image_aug = {key: image_aug}
+    # Nothing is trained with it, but a configuration has these sections.
+    training: dict[str, Any] = {name: {} for name in ("optimizer", "schedule", "train")}
+    parts = {"model": plain("model"), "dataset_spec": plain("dataset_spec"), **image_aug}
+    kept = OmegaConf.create(parts | training, flags={"allow_objects": True})
+    with replacing(path) as temporary:
+        temporary.write_text(f"# What inference needs of a recipe.\n{config_text(kept)}", "utf-8")
+    read_yaml(str(path))  # as it will be read
 
 
 def image_aug_of(cfg: DictConfig) -> ImageAugmentation:
@@ -62,6 +100,26 @@ def detector_of(cfg: DictConfig) -> StreamPETR:
             "of one, such as configs/quickstart.py"
         )
     return model
+
+
+def identity_of(cfg: DictConfig, parts: Mapping[str, Any]) -> str:
+    """A checksum of all that decides about results.
+
+    Args:
+        cfg: a recipe, for its classes and pictures.
+        parts: what else decides, by name: weights and how they are run.
+    """
+    both = {
+        "dataset_spec": OmegaConf.to_container(cfg.dataset_spec, resolve=True),
+        "image_aug": OmegaConf.to_container(OmegaConf.select(cfg, IMAGE_AUG), resolve=True),
+    }
+    text = json.dumps({**parts, **both}, sort_keys=True, default=_name_of)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name_of(value: Any) -> str:
+    """A class or function by its name, as a config.yaml has it."""
+    return _convert_target_to_string(value) if callable(value) else repr(value)
 
 
 def _described(cfg: DictConfig, where: str, what: str) -> DictConfig:

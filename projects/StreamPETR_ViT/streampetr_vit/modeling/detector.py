@@ -126,6 +126,11 @@ class StreamPETR(nn.Module):
         """Queries of a frame, learned and propagated."""
         return self.head.num_frame_queries
 
+    @property
+    def max_detections(self) -> int:
+        """Detections of a frame at most."""
+        return self.head.max_detections
+
     def empty_memory(self, batch: int) -> TemporalMemory:
         """The memory before the first frame of `batch` streams."""
         return self.head.empty_memory(batch, self.device)

@@ -68,9 +68,9 @@ class RepDETR3DHead(TemporalHead):
                 "model.backbone.out_channels to model.head.decoder.embed_dim"
             )
         code = rig_code or self.encode_rig(frame.rig, image_size)
-        return self.look(features, code, frame.rig.lidar_to_image, image_size)
+        return self.camera_maps(features, code, frame.rig.lidar_to_image, image_size)
 
-    def look(
+    def camera_maps(
         self,
         levels: Sequence[Tensor],
         code: RigCode,

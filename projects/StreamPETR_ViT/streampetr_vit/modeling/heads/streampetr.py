@@ -106,7 +106,7 @@ class StreamPETRHead(TemporalHead):
         if prior is not None:
             # (B, Q, T) -> (B, T, Q) -> (B, K, Q) -> (B, Q, K)
             prior = gather_tokens(prior.transpose(1, 2), token_indexes).transpose(1, 2)
-        return self.look(tokens, code, prior)
+        return self.image_tokens(tokens, code, prior)
 
     def prior(self, points_m: Tensor, lidar_to_image: Tensor, pixels: Tensor) -> Tensor | None:
         """The geometric prior (B, Q, T) of all tokens, or None where it is off."""
@@ -116,7 +116,7 @@ class StreamPETRHead(TemporalHead):
             points_m, lidar_to_image, pixels, self.prior_sigma_cells * self.stride
         )
 
-    def look(self, tokens: Tensor, code: RigCode, prior: Tensor | None) -> ImageTokens:
+    def image_tokens(self, tokens: Tensor, code: RigCode, prior: Tensor | None) -> ImageTokens:
         """What queries attend to.
 
         Args:
