@@ -24,8 +24,14 @@ from tiny_run import write_run
 from streampetr_vit.checkpoint.manifest import digest_of
 from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.data.nuscenes.spec import NUSCENES
+<<<<<<< HEAD
 from streampetr_vit.engine import evaluate_exported, evaluate_only, load_config
 from streampetr_vit.errors import InputError, UserError
+=======
+from streampetr_vit.engine import build_model, evaluate_exported, evaluate_only, load_config
+from streampetr_vit.engine.run_folder import config_text, save_config
+from streampetr_vit.errors import InputError, MissingFileError, UserError
+>>>>>>> h-hostile
 from streampetr_vit.export.describing import Origin, describe
 from streampetr_vit.export.interface import CONFIG, HEAD
 from streampetr_vit.export.sessions import Sessions
@@ -143,8 +149,11 @@ def test_a_predictor_of_graphs_goes_on_from_its_state(
 def test_a_car_that_lost_a_camera(graphs: Path) -> None:
     predictor = Predictor.load(onnx=graphs)
     moment = make_moment(0.0, RIG)
-    with pytest.raises(InputError, match="are 5 of 64x160 pixels, and .* 6 of 64x160, which is fi"):
+    with pytest.raises(InputError, match=r"of 5 cameras \(none of left\), and .* need 6, which"):
         predictor.predict_batch([make_moment(0, RIG, pictures=moment.pictures | {"left": None})])
+    few = make_moment(0, Rig(RIG.cameras[:4]))
+    with pytest.raises(InputError, match="^scene 7: there are pictures of 4 cameras, and the exp"):
+        predictor.prepare(replace(few, scene="scene", name="7"))
     assert_alike(play(predictor, TIMES[:1]), play(Predictor.load(onnx=graphs), TIMES[:1]))
 
 
@@ -188,6 +197,10 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
             "have the image_size 64, 160, and .*config.yaml has 64, 1",
         ),
         (
+            edit("cameras: [CAM_FRONT, ", "cameras: ["),
+            "have the cameras CAM_FRONT, CAM_FRONT_RIGHT, .*, and .*yaml has CAM_FRONT_RIGHT, CAM",
+        ),
+        (
             edit("name: car\n", "name: cab\n"),
             "have the classes car, truck.*, and .*yaml has cab, tru",
         ),
@@ -200,6 +213,13 @@ def test_a_folder_that_is_no_export(
     change(copied)
     with pytest.raises(UserError, match=message) as error:
         load_exported(copied)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("folder", ["", 3, None, ["a"], b"a", "no\nfolder"])
+def test_what_is_no_folder(folder: Any) -> None:
+    with pytest.raises(MissingFileError, match="^onnx=.* is no folder: give one that") as error:
+        load_exported(folder)
     assert "\n" not in str(error.value)
 
 
@@ -325,6 +345,10 @@ def other_classes(cfg: DictConfig) -> None:
     cfg.dataset_spec.classes[0].name = "cab"
 
 
+def other_detector(cfg: DictConfig) -> None:
+    cfg.model.head["_target_"] = "streampetr_vit.modeling.heads.repdetr3d.RepDETR3DHead"
+
+
 def other_pictures(cfg: DictConfig) -> None:
     cfg.dataloader.train.mapper.image_aug.final_size = [64, 192]
 
@@ -337,6 +361,7 @@ def other_pictures(cfg: DictConfig) -> None:
             "have the cameras CAM_FRONT, .*, and the configuration has CAM_BACK_RIGHT,",
         ),
         (other_classes, "have the classes car, truck.* has cab, truck.*: take the recipe that was"),
+        (other_detector, "have the detector StreamPETRHead, and .* has RepDETR3DHead: take the re"),
         (other_pictures, "have the image_size 64, 160, and the configuration has 64, 192: take"),
     ],
 )
@@ -363,6 +388,10 @@ def test_the_command_evaluates_graphs(
     final = "dataloader.train.mapper.image_aug.final_size=[64,160]"
     words = [*overrides, final, "report=null", f"train.output_dir='{tmp_path}'"]
     start(monkeypatch, "--num-gpus=0", "--eval-only", "--onnx", str(graphs), *words)
+    # The recipe's number: the graphs have 40.
+    said = (tmp_path / "log.txt").read_text()
+    assert "model.head.max_detections=300 has no effect: the graphs were exported with 40" in said
+    assert "model.head.num_queries=" not in said
     assert_equal_results(tmp_path / "inference", results)
 
 

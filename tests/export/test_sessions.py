@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,6 +144,25 @@ def everywhere(**changes: Any) -> Change:
         (everywhere(cameras=("front",)), "say 1 as cameras, and have 2"),
         (everywhere(image_size=(32, 96)), r"say \(32, 96\) as image_size, and have \(32, 64\)"),
         (everywhere(num_remembered=3), "say 3 as num_remembered, and have 2"),
+        (everywhere(num_queries=6), "say 6 as num_queries, and have 5 with those of a memory of 4"),
+        (everywhere(num_queries=0), f"{BACKBONE} has a damaged .* num_queries is 0, not a whole"),
+        (everywhere(num_remembered=True), "its num_remembered is True, not a whole number above"),
+        (everywhere(max_detections=-3), "its max_detections is -3, not a whole number above 0; ex"),
+        (everywhere(classes=None), "its classes is None, not a list of names"),
+        (everywhere(cameras="abc"), "its cameras is 'abc', not a list of names"),
+        (everywhere(image_size=(32,)), r"its image_size is \(32,\), not a height and a width"),
+        (everywhere(pixel_mean=(1, 2, math.nan)), r"pixel_mean is \(1, 2, nan\), not 3 numbers"),
+        (everywhere(pixel_std=(1, 0, 1)), r"its pixel_std is \(1, 0, 1\), not 3 numbers above 0"),
+        (everywhere(input_format="HSV"), "its input_format is 'HSV', not RGB or BGR"),
+        (everywhere(frame="map"), "its frame is 'map', not lidar or base_link"),
+        (everywhere(precision="int8"), "its precision is 'int8', not fp32 or fp16-backbone"),
+        (everywhere(lidar_to_base_link=((1, 0), (0, 1))), r"_link is of shape \(2, 2\): give a 4x"),
+        (everywhere(lidar_to_base_link=((0,) * 4,) * 4), "_link has the last row 0 0 0 0, not 0"),
+        (everywhere(center_range=(0, 0, 0, 1, 1, 0)), "center_range is .*, not 3 numbers and 3 la"),
+        (everywhere(score_threshold="high"), "score_threshold is 'high', not a number or null"),
+        (everywhere(frame_period_s=-1), "frame_period_s is -1, not seconds from 0 on"),
+        (everywhere(remembers="yes"), "its remembers is 'yes', not true or false"),
+        (everywhere(weights_sha256=None), "its weights_sha256 is None, not a text"),
     ],
 )
 def test_files_that_are_no_export(change: Change, message: str, tmp_path: Path) -> None:

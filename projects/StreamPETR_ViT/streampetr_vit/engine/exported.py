@@ -46,6 +46,7 @@ def evaluate_exported(cfg: DictConfig, folder: str, trusted: Sequence[str] = ())
         check_same("classes", said.classes, spec.class_names, _RECIPE)
         check_same("cameras", said.cameras, spec.cameras, _RECIPE)
         check_same("image_size", said.image_size, image_aug_of(cfg).final_size, _RECIPE)
+        _check_head(cfg, detector)
         logger.info(
             "evaluating the graphs of %s: %s, %s, weights %s with SHA-256 %s",
             folder,
@@ -59,6 +60,28 @@ def evaluate_exported(cfg: DictConfig, folder: str, trusted: Sequence[str] = ())
         check_evaluation(cfg, detector)
         on_rank_0(lambda: save_config(cfg, cfg.train.output_dir))
         return evaluate_and_report(cfg, detector)
+
+
+def _check_head(cfg: DictConfig, detector: OnnxDetector) -> None:
+    """Refuses the recipe of another detector, and names settings of it that the graphs fix."""
+    head, said = cfg.model.get("head"), detector.description
+    if not isinstance(head, DictConfig) or "_target_" not in head:
+        return  # what stands for the detector in the configuration does not say it
+    target = head["_target_"]
+    name = target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+    check_same("detector", [said.detector], [name], _RECIPE)
+    fixed = {"memory_length": detector.memory_length} | {
+        key: getattr(said, key)
+        for key in ("max_detections", "num_queries", "num_remembered", "score_threshold")
+    }
+    for key, exported in fixed.items():
+        if key in head and head[key] != exported:
+            logger.warning(
+                "model.head.%s=%s has no effect: the graphs were exported with %s",
+                key,
+                head[key],
+                exported,
+            )
 
 
 def _device(cfg: DictConfig) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.texts import name_list, shown
+from streampetr_vit.structures.rigid import as_pose
+from streampetr_vit.texts import shown
 
 FRAMES = ("lidar", "base_link")
 PRECISIONS = ("fp32", "fp16-backbone")
@@ -94,13 +96,9 @@ class Description:
                 f"{where} has a damaged description ({type(error).__name__}: {error}): export it "
                 "anew with tools/export_onnx.py"
             ) from error
-        for name, known in (("frame", FRAMES), ("precision", PRECISIONS)):
-            if values[name] not in known:
-                raise InputError(
-                    f"{where} says {shown(values[name])} as {name}, which is none of "
-                    f"{name_list(known)}: export it anew with tools/export_onnx.py"
-                )
-        return Description(**{name: _frozen(value) for name, value in values.items()})
+        said = {name: _frozen(value) for name, value in values.items()}
+        _check(said, where)
+        return Description(**said)
 
     @staticmethod
     def of_model(model: Any, where: str) -> Description:
@@ -128,3 +126,70 @@ class Description:
 def _frozen(value: Any) -> Any:
     """Lists as tuples."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    # True is an int to Python.
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(map(_is_text, value))
+
+
+def _are_numbers(value: Any, length: int) -> bool:
+    return isinstance(value, tuple) and len(value) == length and all(map(_is_number, value))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_range(value: Any) -> bool:
+    return _are_numbers(value, 6) and all(a < b for a, b in zip(value[:3], value[3:], strict=True))
+
+
+_COUNT = (_is_count, "a whole number above 0")
+_NAMES = (_are_names, "a list of names")
+_ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("recipe", "weights", "weights_sha256", "detector"), (_is_text, "a text")),
+    "program": (_is_text, "a text"),
+    "classes": _NAMES,
+    "cameras": _NAMES,
+    "image_size": (_is_size, "a height and a width"),
+    "pixel_mean": (lambda value: _are_numbers(value, 3), "3 numbers"),
+    "pixel_std": (lambda v: _are_numbers(v, 3) and min(v) > 0, "3 numbers above 0"),
+    "input_format": (lambda value: value in ("RGB", "BGR"), "RGB or BGR"),
+    "frame": (lambda value: value in FRAMES, " or ".join(FRAMES)),
+    "precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
+    "center_range": (_is_range, "3 numbers and 3 larger ones"),
+    "max_detections": _COUNT,
+    "num_queries": _COUNT,
+    "num_remembered": _COUNT,
+    "score_threshold": (lambda value: value is None or _is_number(value), "a number or null"),
+    "frame_period_s": (lambda value: _is_number(value) and value >= 0, "seconds from 0 on"),
+    "remembers": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+
+def _check(said: Mapping[str, Any], where: str) -> None:
+    """Raises InputError where a value cannot be: a file may have been altered."""
+    anew = "export it anew with tools/export_onnx.py"
+    for name, (allows, wanted) in _ALLOWED.items():
+        if not allows(said[name]):
+            raise InputError(
+                f"{where} has a damaged description: its {name} is {shown(said[name])}, not "
+                f"{wanted}; {anew}"
+            )
+    try:
+        as_pose(said["lidar_to_base_link"], "its lidar_to_base_link")
+    except InputError as error:
+        raise InputError(f"{where} has a damaged description: {error}; {anew}") from error

@@ -222,3 +222,9 @@ def _check_description(description: Description, interface: Interface, folder: P
             raise InputError(
                 f"the graphs in {folder} say {said} as {name}, and have {found}: {_ANEW}"
             )
+    learned, queries = description.num_queries, interface.queries
+    if not learned <= queries <= learned + interface.memory_in:
+        raise InputError(
+            f"the graphs in {folder} say {learned} as num_queries, and have {queries} with those "
+            f"of a memory of {interface.memory_in}: {_ANEW}"
+        )

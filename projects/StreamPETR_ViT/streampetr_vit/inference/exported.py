@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import hashlib
+import json
+import os
+>>>>>>> h-hostile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +19,7 @@ from streampetr_vit.errors import InputError, MissingFileError, one_line
 from streampetr_vit.export.interface import CONFIG, GRAPHS
 from streampetr_vit.export.runner import OnnxDetector
 from streampetr_vit.export.sessions import Sessions
+from streampetr_vit.inference.detector import Detector
 from streampetr_vit.inference.loading import LoadedDetector
 from streampetr_vit.inference.recipe_parts import identity_of, image_aug_of, spec_of
 from streampetr_vit.inference.run_files import StrPath
@@ -39,12 +46,7 @@ def load_exported(
             configuration cannot be read.
         InputError: its files are not of one export; see also `Sessions.open`.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise MissingFileError(
-            f"onnx={shown(str(folder), limit=300)} is no folder: give one that "
-            "tools/export_onnx.py has written"
-        )
+    folder = _folder(folder)
     detector = OnnxDetector(Sessions.open(folder, device))
     said = detector.description
     where = str(folder / CONFIG)
@@ -52,6 +54,7 @@ def load_exported(
     try:
         image_aug, spec = image_aug_of(cfg), spec_of(cfg)
         check_same("classes", said.classes, spec.class_names, where)
+        check_same("cameras", said.cameras, spec.cameras, where)
         check_same("image_size", said.image_size, tuple(image_aug.final_size), where)
         digests = {name: digest_of(folder / name) for name in GRAPHS}
         identity = identity_of(cfg, {"graphs": digests})
@@ -70,6 +73,18 @@ def load_exported(
     )
 
 
+def _folder(given: StrPath) -> Path:
+    # An empty text would be the present folder.
+    is_path = isinstance(given, (str, os.PathLike)) and str(given) != ""
+    folder = Path(given).expanduser() if is_path else None
+    if folder is None or not folder.is_dir():
+        what = shown(given if folder is None else str(folder), limit=300)
+        raise MissingFileError(
+            f"onnx={what} is no folder: give one that tools/export_onnx.py has written"
+        )
+    return folder
+
+
 def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], where: str) -> None:
     """Compares what graphs were exported with to what a recipe says.
 
@@ -83,7 +98,18 @@ def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], 
         )
 
 
+<<<<<<< HEAD
 def refuse_pytorch_options(
+=======
+def fixed_cameras(detector: Detector) -> int | None:
+    """How many cameras a moment must have; None where any number will do."""
+    if isinstance(detector, OnnxDetector):
+        return detector.sessions.interface.cameras
+    return None
+
+
+def check_nothing_else(
+>>>>>>> h-hostile
     *,
     run: object,
     config: object,

@@ -106,8 +106,8 @@ def read_state(
                 )
     if written_by != identity:
         raise InputError(
-            f"{os.fspath(path)} was written with other weights or another precision: remove it and "
-            "begin anew"
+            f"{os.fspath(path)} was written with other weights or another precision (PyTorch and "
+            "each export count as others): remove it and begin anew"
         )
     for row, table in enumerate(tables):
         if table.timestamp_s is None:  # no tracker was at work: ids of an earlier one mean nothing

@@ -79,12 +79,14 @@ class Preparation:
         allow_missing_cameras: leave out cameras that a moment does not name; otherwise only those
             whose picture is None.
         on_bad_image: "raise", or "count", which leaves the camera out of the moment.
+        cameras: that a moment must have, as exported graphs do; None for any number.
     """
 
     pictures: PictureMaker
     reference_to_vehicle: Pose
     allow_missing_cameras: bool = False
     on_bad_image: str = "raise"
+    cameras: int | None = None
 
     def __post_init__(self) -> None:
         if self.on_bad_image not in ("raise", "count"):
@@ -122,6 +124,7 @@ class Preparation:
         reference = moment.rig.reference_to_vehicle or self.reference_to_vehicle
         moved = _moved(moment, vehicle_to_world)
         images, cameras, bad = self._images(self._with_pictures(moment))
+        self._check_number(cameras, moment.rig)
         to_vehicle = [moved.get(c.name, np.eye(4)) @ c.camera_to_vehicle.matrix() for c in cameras]
         geometry = FrameGeometry.of(
             reference,
@@ -139,6 +142,17 @@ class Preparation:
         )
         names = tuple(camera.name for camera in cameras)
         return Prepared(sample, names, reference, vehicle_to_world, bad)
+
+    def _check_number(self, cameras: Sequence[Camera], rig: Rig) -> None:
+        if self.cameras is None or len(cameras) == self.cameras:
+            return
+        without = [name for name in rig.names if name not in {camera.name for camera in cameras}]
+        which = f" (none of {name_list(without)})" if without else ""
+        raise InputError(
+            f"there are pictures of {len(cameras)} cameras{which}, and the exported graphs need "
+            f"{self.cameras}, which is fixed: give a picture of each; a moment without one of its "
+            "cameras needs the detector in PyTorch (run, or config and weights)"
+        )
 
     def _with_pictures(self, moment: Moment) -> list[tuple[Camera, Picture]]:
         """The cameras that have a picture, in the order of the rig."""
