@@ -24,14 +24,8 @@ from tiny_run import write_run
 from streampetr_vit.checkpoint.manifest import digest_of
 from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.data.nuscenes.spec import NUSCENES
-<<<<<<< HEAD
 from streampetr_vit.engine import evaluate_exported, evaluate_only, load_config
-from streampetr_vit.errors import InputError, UserError
-=======
-from streampetr_vit.engine import build_model, evaluate_exported, evaluate_only, load_config
-from streampetr_vit.engine.run_folder import config_text, save_config
 from streampetr_vit.errors import InputError, MissingFileError, UserError
->>>>>>> h-hostile
 from streampetr_vit.export.describing import Origin, describe
 from streampetr_vit.export.interface import CONFIG, HEAD
 from streampetr_vit.export.sessions import Sessions

@@ -113,8 +113,6 @@ def everywhere(**changes: Any) -> Change:
         ),
         (metadata(HEAD, recipe="{"), f"{HEAD} has a damaged description .JSONDecodeError: .* anew"),
         (metadata(HEAD, recipe=None), f"{HEAD} has a damaged description .KeyError: 'recipe'.: ex"),
-        (everywhere(frame="map"), "says 'map' as frame, which is none of lidar, base_link: export"),
-        (everywhere(precision="int8"), "says 'int8' as precision, which is none of fp32, fp16-ba"),
         (rewrite(BACKBONE, {"img": None}), "img has no shape, not one of 5 numbers: export"),
         (
             rewrite(BACKBONE, {"img": ("batch", 2, 3, 32, 64)}),

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
-import hashlib
-import json
 import os
->>>>>>> h-hostile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,9 +93,6 @@ def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], 
         )
 
 
-<<<<<<< HEAD
-def refuse_pytorch_options(
-=======
 def fixed_cameras(detector: Detector) -> int | None:
     """How many cameras a moment must have; None where any number will do."""
     if isinstance(detector, OnnxDetector):
@@ -108,8 +100,7 @@ def fixed_cameras(detector: Detector) -> int | None:
     return None
 
 
-def check_nothing_else(
->>>>>>> h-hostile
+def refuse_pytorch_options(
     *,
     run: object,
     config: object,

@@ -19,11 +19,11 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.inference.batching import alike, joined, naming_car, parted
 from streampetr_vit.inference.continuity import MAX_GAP_S, Drive, Step, follow, tell
-<<<<<<< HEAD
-from streampetr_vit.inference.exported import load_exported, refuse_pytorch_options
-=======
-from streampetr_vit.inference.exported import check_nothing_else, fixed_cameras, load_exported
->>>>>>> h-hostile
+from streampetr_vit.inference.exported import (
+    fixed_cameras,
+    load_exported,
+    refuse_pytorch_options,
+)
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.pictures import PictureMaker
