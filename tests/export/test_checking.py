@@ -34,6 +34,12 @@ def with_xformers() -> StreamPETR:
     return detector
 
 
+def with_backbone_kernel(kernel: str) -> StreamPETR:
+    detector = make_detector()
+    detector.backbone.net.kernel = kernel
+    return detector
+
+
 @pytest.mark.parametrize("make", [make_detector, make_repdetr3d])
 def test_a_detector_of_either_kind_passes(make: Callable[[], StreamPETR]) -> None:
     check_exportable(make().eval(), SIZE)
@@ -46,6 +52,11 @@ def test_a_detector_of_either_kind_passes(make: Callable[[], StreamPETR]) -> Non
         (forgetful, "model.head.num_remembered is 0"),
         (choosing, "model.token_ratio is 0.5: .* set model.token_ratio=1"),
         (with_xformers, "'xformers', .* set model.head.decoder.kernel=sdpa"),
+        (
+            lambda: with_backbone_kernel("flash-attn"),
+            "kernel of backbone.net is 'flash-attn', .* set model.backbone.net.xattn=true",
+        ),
+        (lambda: with_backbone_kernel("xformers"), "kernel of backbone.net is 'xformers'"),
         (
             lambda: make_repdetr3d(sampling_kernel="gather"),
             "'gather', .* set model.head.decoder.sampling_kernel=grid_sample",

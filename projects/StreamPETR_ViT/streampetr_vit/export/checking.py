@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streampetr_vit.errors import InputError
+from streampetr_vit.modeling.backbone import ViT
 from streampetr_vit.modeling.decoder.attention import MultiHeadAttention
 from streampetr_vit.modeling.decoder.camera_sampling import CameraSampling
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.repdetr3d import RepDETR3DHead
 from streampetr_vit.modeling.heads.streampetr import StreamPETRHead
+from streampetr_vit.modeling.ops.ragged_attention import RAGGED_KERNELS
 
 
 def check_exportable(detector: StreamPETR, image_size: tuple[int, int]) -> None:
@@ -57,6 +59,11 @@ def _reasons(detector: StreamPETR, image_size: tuple[int, int]) -> Iterator[str]
             f"dataloader.train.mapper.image_aug.final_size={list(padded)}"
         )
     for name, module in detector.named_modules():
+        if isinstance(module, ViT) and module.kernel in ("xformers", *RAGGED_KERNELS):
+            yield (
+                f"the attention kernel of {name} is {module.kernel!r}, which only GPUs have: set "
+                "model.backbone.net.xattn=true, which computes the same"
+            )
         if isinstance(module, MultiHeadAttention) and module.kernel == "xformers":
             yield (
                 f"the attention kernel of {name} is 'xformers', which only PyTorch has: set "
