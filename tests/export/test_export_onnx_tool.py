@@ -130,6 +130,7 @@ def test_a_whole_export(run: Path, whole: tuple[Path, str]) -> None:
         assert 0 <= max(of_frames) == record["largest"][name] <= 1e-4
     assert max(record["largest"].values()) > 0
     assert set(record["versions"]) == {"torch", "onnx", "onnxscript", "onnxruntime"}
+    assert record["sha256"] == {name: digest_of(out / name) for name in GRAPHS}
     assert record["machine"]["date"] and record["seconds"]["export"] > 0
     assert record["sizes_mb"][HEAD] == pytest.approx((out / HEAD).stat().st_size / 1e6, abs=1e-3)
     assert record["description"]["classes"][0] == "car"

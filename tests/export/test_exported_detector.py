@@ -27,7 +27,7 @@ from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine import evaluate_exported, evaluate_only, load_config
 from streampetr_vit.errors import InputError, MissingFileError, UserError
 from streampetr_vit.export.describing import Origin, describe
-from streampetr_vit.export.interface import CONFIG, HEAD
+from streampetr_vit.export.interface import CONFIG, GRAPHS, HEAD, PARITY
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.export.writing import export_graphs
 from streampetr_vit.inference import Objects, Predictor, Rig
@@ -218,6 +218,22 @@ def test_a_folder_that_is_no_export(
     with pytest.raises(UserError, match=message) as error:
         load_exported(copied)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_with_other_numbers(name: str, copied: Path) -> None:
+    said = {name: digest_of(copied / name) for name in GRAPHS}
+    (copied / PARITY).write_text(json.dumps({"sha256": said}))
+    load_exported(copied)
+    data = bytearray((copied / name).read_bytes())
+    middle = len(data) // 2  # in the weights, which are most of the file
+    data[middle] ^= 1
+    (copied / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"{name} is damaged, or of another export: its SHA-256"):
+        load_exported(copied)
+    for content in ("{}", "[]", '{"sha256": 3}'):  # of an older version, or of somebody else
+        (copied / PARITY).write_text(content)
+        load_exported(copied)
 
 
 @pytest.mark.parametrize("folder", ["", 3, None, ["a"], b"a", "no\nfolder"])

@@ -21,6 +21,7 @@ from streampetr_vit.data.nuscenes.spec import NUSCENES_LIDAR_TO_VEHICLE
 from streampetr_vit.engine import build_model, load_config
 from streampetr_vit.engine.run_folder import save_config
 from streampetr_vit.errors import CheckpointError, InputError, MissingFileError, UserError
+from streampetr_vit.export.interface import HEAD
 from streampetr_vit.inference import Stream
 from streampetr_vit.inference.device import device_of, precision_of
 from streampetr_vit.inference.loading import load_detector
@@ -249,6 +250,11 @@ def no_weights(run: Path) -> None:
         path.unlink()
 
 
+def exported(run: Path) -> None:
+    none_listed(run)
+    (run / HEAD).write_bytes(b"graph")
+
+
 def none_listed(run: Path) -> None:
     for name in (MANIFEST, "last_checkpoint"):
         (run / name).unlink()
@@ -268,6 +274,7 @@ def none_listed(run: Path) -> None:
         (changed("last_checkpoint", "x" * 5000), "names 'xxxx.*which is not in"),
         (changed("last_checkpoint", "a\0b"), r"names 'a\\x00b', which is not in"),
         (none_listed, "has no last_checkpoint.*name a checkpoint as weights .*model_final.pth"),
+        (exported, r"holds exported graphs, and no training: give it as onnx \(--onnx\), or"),
         (no_weights, r"has no last_checkpoint.*\(there is none in "),
         (last_bit, r"model_final.pth is damaged: its SHA-256.*\(model_best.pth in .*on purpose"),
         (changed("model_final.pth", "no pickle"), "model_final.pth is damaged"),

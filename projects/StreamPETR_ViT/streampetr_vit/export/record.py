@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from streampetr_vit.checkpoint.manifest import digest_of
 from streampetr_vit.errors import InputError
 from streampetr_vit.export import parity
 from streampetr_vit.export.description import Description
@@ -48,6 +49,7 @@ def write_record(
         "largest": _for_json(found.largest),
         "by_frame": [_for_json(frame) for frame in found.by_frame],
         "swapped_entries": found.swaps,
+        "sha256": {name: digest_of(folder / name) for name in interface.graphs},
         "sizes_mb": {name: round(_megabytes(folder / name), 3) for name in interface.graphs},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

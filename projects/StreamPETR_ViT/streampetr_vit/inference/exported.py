@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf.errors import OmegaConfBaseException
@@ -11,13 +11,14 @@ from omegaconf.errors import OmegaConfBaseException
 from streampetr_vit.checkpoint.manifest import digest_of
 from streampetr_vit.configuration.reading import read_config
 from streampetr_vit.errors import InputError, MissingFileError, one_line
-from streampetr_vit.export.interface import CONFIG, GRAPHS
+from streampetr_vit.export.interface import CONFIG, GRAPHS, PARITY
 from streampetr_vit.export.runner import OnnxDetector
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.inference.detector import Detector
 from streampetr_vit.inference.loading import LoadedDetector
 from streampetr_vit.inference.recipe_parts import identity_of, image_aug_of, spec_of
 from streampetr_vit.inference.run_files import StrPath
+from streampetr_vit.json_files import read_json
 from streampetr_vit.structures import Pose
 from streampetr_vit.texts import name_list, shown
 
@@ -52,6 +53,7 @@ def load_exported(
         check_same("cameras", said.cameras, spec.cameras, where)
         check_same("image_size", said.image_size, tuple(image_aug.final_size), where)
         digests = {name: digest_of(folder / name) for name in GRAPHS}
+        _check_unaltered(folder, digests)
         identity = identity_of(cfg, {"graphs": digests})
     except OmegaConfBaseException as error:
         raise InputError(f"{where} cannot be used: {one_line(error)}") from error
@@ -132,3 +134,17 @@ def refuse_pytorch_options(
         )
     if cuda_graph:
         raise InputError("onnx with cuda_graph=True: that is of PyTorch; leave one of them out")
+
+
+def _check_unaltered(folder: Path, digests: Mapping[str, str]) -> None:
+    """Compares the graphs with the checksums in parity.json, where there are some."""
+    record = read_json(folder / PARITY) if (folder / PARITY).is_file() else None
+    written = record.get("sha256") if isinstance(record, dict) else None
+    for name, digest in digests.items():
+        if isinstance(written, dict) and written.get(name) != digest:
+            raise InputError(
+                f"{folder / name} is damaged, or of another export: its SHA-256 begins with "
+                f"{digest[:12]}, and in {PARITY} with {shown(str(written.get(name))[:12])}; copy "
+                "the folder again, or export anew with tools/export_onnx.py. (If you have changed "
+                f"the graph on purpose, remove {PARITY}, which does not speak of it.)"
+            )

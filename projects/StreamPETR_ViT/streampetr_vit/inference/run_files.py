@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streampetr_vit.checkpoint.manifest import ON_PURPOSE, damage, in_order, read_manifest
 from streampetr_vit.errors import CheckpointError, InputError, MissingFileError
+from streampetr_vit.export.interface import HEAD
 from streampetr_vit.texts import name_list, nearest, shown
 
 CONFIG, LAST = "config.yaml", "last_checkpoint"
@@ -68,6 +69,11 @@ def weights_of_run(run: StrPath) -> Path:
     # A run that was killed when its first checkpoint was complete has a manifest already.
     if read_manifest(folder) and (listed := in_order(folder)):
         return listed[-1]
+    if (folder / HEAD).is_file():
+        raise CheckpointError(
+            f"{folder} holds exported graphs, and no training: give it as onnx (--onnx), or give "
+            "the run that was exported"
+        )
     raise CheckpointError(f"{folder} has no {LAST}, which names its newest checkpoint; {others}")
 
 
