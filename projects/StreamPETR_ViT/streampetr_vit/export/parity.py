@@ -30,6 +30,7 @@ from streampetr_vit.structures import CameraRig, Frame
 
 NUM_FRAMES, WIPED_AFTER = 6, 3
 TOLERANCE = 1e-4  # of float32, in metres, seconds, m/s and logits
+WRONG = 1e-2  # no rounding of float32 leads so far
 _PERIOD_S, _SPEED_MPS, _TURN_RAD = 0.5, 8.0, 0.06
 _START_M, _START_S = (1200.0, 640.0, 0.0), 1.5e9  # on the map, and since the epoch
 
