@@ -109,8 +109,8 @@ def check_parity(description: Description, found: Parity) -> None:
             f"more than {parity.WRONG:g}; export with the versions of constraints.txt"
         )
     logger.warning(
-        "%s is %.1e away from PyTorch, more than the usual %g: weights with large numbers round so; "
-        "evaluate the graphs with --eval-only --onnx before you use them",
+        "%s is %.1e away from PyTorch, more than the usual %g: large numbers round so; evaluate "
+        "the graphs with --eval-only --onnx before you use them",
         worst,
         largest[worst],
         usual,
