@@ -100,6 +100,8 @@ def test_scene_draws() -> None:
     ("values", "message"),
     [
         ({"final_size": (320,)}, "final_size must be two numbers"),
+        ({"final_size": 320}, "final_size must be two numbers, not 320"),
+        ({"final_size": "12"}, "final_size must be two numbers, not 12"),
         ({"final_size": (0, 800)}, "final_size must be .H, W."),
         ({"resize_range": (0.6, 0.4)}, "resize_range must be 0 < low <= high"),
         ({"flip_probability": 2}, "flip_probability"),

@@ -211,5 +211,6 @@ def _require(holds: bool, rule: str, value: object) -> None:
 
 
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
-    _require(len(values) == 2, f"{name} must be two numbers", list(values))
+    is_pair = np.ndim(values) == 1 and len(values) == 2  # a text has no dimension
+    _require(is_pair, f"{name} must be two numbers", values)
     return values[0], values[1]  # a config file yields lists
