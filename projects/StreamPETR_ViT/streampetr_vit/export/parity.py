@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.errors import InputError
-from streampetr_vit.export.frames import Mounting
 from streampetr_vit.export.interface import MEMORY
 from streampetr_vit.export.node import Node
 from streampetr_vit.export.runner import taken_queries
@@ -67,8 +66,8 @@ def measure(detector: StreamPETR, sessions: Sessions, seed: int = 0) -> Parity:
     """
     said, interface = sessions.description, sessions.interface
     lidar_to_graph = said.lidar_to_graph_matrix()
-    mounting, node = Mounting(lidar_to_graph), Node(sessions)
-    memory, by_frame, swaps = detector.empty_memory(1), [], 0
+    node, memory = Node(sessions), detector.empty_memory(1)
+    by_frame, swaps = [], 0
     # The detector's entry for each entry of the node's memory, the same but for swaps. Queries that
     # come of the memory are swapped with it in the next frame.
     entries = torch.arange(interface.memory_out)
@@ -86,7 +85,9 @@ def measure(detector: StreamPETR, sessions: Sessions, seed: int = 0) -> Parity:
         found = _run(node, frame, lidar_to_graph)
         map_to_graph = np.linalg.inv(_ego_pose(frame, lidar_to_graph))
         entries, moved = _entries(found, output, queries, before, map_to_graph)
-        by_frame.append(_differences(found, output, memory, frame, mounting, queries, entries))
+        by_frame.append(
+            _differences(found, output, memory, frame, lidar_to_graph, queries, entries)
+        )
         swaps += moved
     return Parity(tuple(by_frame), swaps)
 
@@ -198,12 +199,27 @@ def _entries(
     return torch.cat((newest, len(newest) + before)), moved
 
 
+def _moved(codes: Tensor, lidar_to_graph: np.ndarray) -> Tensor:
+    """Box codes (1, Q, 10) of the lidar frame in the graphs' frame.
+
+    In another way than the graphs do it, so that a fault there shows: by complex numbers.
+    """
+    matrix = torch.from_numpy(lidar_to_graph)
+    turn = torch.complex(matrix[0, 0], matrix[1, 0])
+    turn = turn / turn.abs()
+    heading = torch.complex(codes[..., 7].double(), codes[..., 6].double()) * turn
+    velocity = torch.view_as_complex(codes[..., 8:].double().contiguous()) * turn
+    center = codes[..., :3].double() @ matrix[:3, :3].T + matrix[:3, 3]
+    yaw = torch.stack((heading.imag, heading.real), dim=-1)
+    return torch.cat((center, codes[..., 3:6], yaw, torch.view_as_real(velocity)), dim=-1)
+
+
 def _differences(
     found: Mapping[str, Tensor],
     output: HeadOutput,
     memory: TemporalMemory,
     frame: Frame,
-    mounting: Mounting,
+    lidar_to_graph: np.ndarray,
     queries: Tensor,
     entries: Tensor,
 ) -> dict[str, float]:
@@ -222,7 +238,7 @@ def _differences(
         "logits": (found["all_cls_scores"].mT, output.logits[-1][:, queries]),
         "codes": (
             found["all_bbox_preds"].mT,
-            mounting.codes_to_graph(output.codes[-1])[:, queries],
+            _moved(output.codes[-1], lidar_to_graph)[:, queries],
         ),
     }
     # In the order of `MEMORY`, as the node has them: ages, and places on its map.
