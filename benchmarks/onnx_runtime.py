@@ -207,11 +207,13 @@ def time_rows(forms: Sequence[Form], peaks: Sequence[float | None]) -> list[Row]
     return rows
 
 
-def differences(form: Form, other: Form) -> Row:
+def differences(form: Form, other: Form, learned: int) -> Row:
     """How far two forms are apart, over all frames.
 
-    Boxes are compared where both have found a class in a query. Their yaw is left out: of random
-    weights, sine and cosine may both be nearly 0.
+    Boxes are compared where both have found a class in one of the `learned` queries, which come
+    first: the others stand in the order of the memory, where entries whose scores are equal but for
+    rounding change places. Their yaw is left out: of random weights, sine and cosine may both be
+    nearly 0.
 
     Raises:
         InputError: by more than the tolerance, or too few boxes have a partner.
@@ -223,8 +225,9 @@ def differences(form: Form, other: Form) -> Row:
             raise InputError(f"{form.name} finds {len(ours)} boxes, {other.name} {len(theirs)}")
         scores = max(scores, float((ours.scores - theirs.scores).abs().max()))
         same = (ours.queries[:, None] == theirs.queries) & (ours.labels[:, None] == theirs.labels)
+        same &= (ours.queries < learned)[:, None]
         rows, partners = same.nonzero(as_tuple=True)
-        shares.append(len(rows) / len(ours))
+        shares.append(len(rows) / max(int((ours.queries < learned).sum()), 1))
         apart_m = (ours.boxes[rows] - theirs.boxes[partners])[:, [0, 1, 2, 3, 4, 5, 7, 8]]
         boxes = max(boxes, float(apart_m.abs().amax()) if len(rows) else 0.0)
     row = {"form": form.name, "against": other.name, "scores": scores, "boxes": boxes}
@@ -269,7 +272,8 @@ def main() -> None:
                     form.push(frame)
                 progress.update()
     show(as_text({f"a frame, {args.rounds} rounds": time_rows(forms, peaks)}))
-    compared = [differences(form, forms[1]) for form in (forms[0], forms[2])]
+    learned = forms[1].detector.head.num_queries
+    compared = [differences(form, forms[1], learned) for form in (forms[0], forms[2])]
     print(as_text({"largest differences": compared}))
 
 

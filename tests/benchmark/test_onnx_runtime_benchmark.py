@@ -72,7 +72,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[onnx_runtime.Form]:
 
 
 def test_forms_that_agree(two: list[onnx_runtime.Form]) -> None:
-    row = onnx_runtime.differences(*two)
+    row = onnx_runtime.differences(*two, two[0].detector.head.num_queries)
     assert (row["scores"], row["boxes"], row["fewest common boxes"]) == (0, 0, 1)
 
 
@@ -89,7 +89,7 @@ def test_forms_that_do_not_agree(two: list[onnx_runtime.Form], name: str) -> Non
     }[name]()
     other.found = [*earlier, replace(last, **{name: changed})]
     with pytest.raises(InputError, match="do not find the same|finds 300 boxes, .* 299"):
-        onnx_runtime.differences(form, other)
+        onnx_runtime.differences(form, other, form.detector.head.num_queries)
 
 
 def test_the_drive_is_one_stream_that_moves() -> None:
