@@ -29,7 +29,7 @@ from streampetr_vit.errors import one_line_errors
 from streampetr_vit.export import optional, parity
 from streampetr_vit.export.autoware import check_for_node, write_parameters
 from streampetr_vit.export.checking import check_exportable
-from streampetr_vit.export.describing import Origin, describe
+from streampetr_vit.export.describing import Origin
 from streampetr_vit.export.description import FRAMES, PRECISIONS, Description
 from streampetr_vit.export.held_weights import check_held
 from streampetr_vit.export.interface import CONFIG, PARAMETERS, Interface
@@ -38,6 +38,7 @@ from streampetr_vit.export.parity import Parity
 from streampetr_vit.export.record import check_parity, summary, write_record
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.export.writing import export_graphs
+from streampetr_vit.inference.exported import description_of
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.recipe_parts import write_recipe
 from streampetr_vit.inference.run_files import chosen_weights, config_of_run, weights_of_run
@@ -165,17 +166,9 @@ def recipe(config: Path, args: argparse.Namespace) -> DictConfig:
 
 def described(args: argparse.Namespace, config: Path, loaded: LoadedDetector) -> Description:
     """What the graphs shall say of themselves."""
-    return describe(
-        loaded.detector,
-        loaded.spec,
-        loaded.image_aug.final_size,
-        loaded.reference_to_vehicle,
-        loaded.frame_period_s,
-        loaded.memory,
-        Origin.of_files(config, Path(loaded.weights), args.ema),
-        frame=args.frame or ("base_link" if args.autoware else "lidar"),
-        precision=args.precision,
-    )
+    origin = Origin.of_files(config, Path(loaded.weights), args.ema)
+    frame = args.frame or ("base_link" if args.autoware else "lidar")
+    return description_of(loaded, origin, frame, args.precision)
 
 
 def next_commands(out: Path, trust: Sequence[str]) -> str:

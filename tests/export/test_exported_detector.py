@@ -26,12 +26,12 @@ from streampetr_vit.configuration.yaml_text import config_text
 from streampetr_vit.data.nuscenes.spec import NUSCENES
 from streampetr_vit.engine import evaluate_exported, evaluate_only, load_config
 from streampetr_vit.errors import InputError, MissingFileError, UserError
-from streampetr_vit.export.describing import Origin, describe
+from streampetr_vit.export.describing import Origin
 from streampetr_vit.export.interface import CONFIG, GRAPHS, HEAD, PARITY
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.export.writing import export_graphs
 from streampetr_vit.inference import Objects, Predictor, Rig
-from streampetr_vit.inference.exported import load_exported
+from streampetr_vit.inference.exported import description_of, load_exported
 from streampetr_vit.inference.loading import load_detector
 from streampetr_vit.structures import Detections
 
@@ -66,17 +66,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graphs(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What was exported of it for a vehicle, read only."""
     folder, loaded = tmp_path_factory.mktemp("graphs"), load_detector(run, device="cpu")
-    said = describe(
-        loaded.detector,
-        loaded.spec,
-        loaded.image_aug.final_size,
-        loaded.reference_to_vehicle,
-        loaded.frame_period_s,
-        loaded.memory,
-        Origin("quickstart", "model_final.pth", digest_of(Path(loaded.weights)), False),
-        frame="base_link",
-        precision="fp32",
-    )
+    origin = Origin("quickstart", "model_final.pth", digest_of(Path(loaded.weights)), False)
+    said = description_of(loaded, origin, "base_link", "fp32")
     export_graphs(loaded.detector, said, folder)
     (folder / CONFIG).write_text(config_text(recipe()))
     return folder

@@ -105,7 +105,7 @@ MEMORY = ("modeling/test_temporal_memory.py", "modeling/test_detector.py")
 
 MUTATIONS = (
     # modeling: the detector and its head
-    Mutation("modeling/detector.py", "images.flip(1)", "images.flip(2)", MODEL),
+    Mutation("modeling/image/normalization.py", "images.flip(-3)", "images.flip(-2)", MODEL),
     Mutation("modeling/detector.py", "code = rig_code or self.head", "code = self.head", MODEL),
     Mutation(
         "modeling/detector.py",
@@ -320,7 +320,7 @@ MUTATIONS = (
         ("modeling/test_exact_geometry.py",),
     ),
     Mutation(
-        "modeling/image/position_encoder.py",
+        "modeling/ops/geometry.py",
         "inv_ex(lidar_to_image.double())",
         "inv_ex(lidar_to_image)",
         ("modeling/test_exact_geometry.py",),
@@ -847,7 +847,7 @@ MUTATIONS = (
     # graphs in place of the detector
     Mutation("export/runner.py", "cos, -sin)", "cos, sin)", RUNNER),
     Mutation("export/frames.py", "vx * s + vy * c", "vx * s - vy * c", RUNNER),
-    Mutation("export/runner.py", "images.flip(2)", "images.flip(1)", RUNNER),
+    Mutation("modeling/image/normalization.py", "images.flip(-3)", "images.flip(-2)", RUNNER),
     Mutation(
         "export/runner.py",
         "matrix_product(self._lidar_to_graph, image_to_lidar)",
@@ -866,7 +866,7 @@ MUTATIONS = (
     Mutation("export/sessions.py", "threads or torch.get_num_threads()", "1", SESSIONS),
     Mutation("inference/exported.py", "memory=said.remembers", "memory=True", EXPORTED),
     Mutation("inference/exported.py", "said.frame_period_s,", "0.5,", EXPORTED),
-    Mutation("engine/exported.py", "said.cameras, spec", "spec.cameras, spec", EXPORTED),
+    Mutation("inference/exported.py", "said.cameras, spec", "spec.cameras, spec", EXPORTED),
     Mutation("modeling/ops/geometry.py", "    x = x.clamp(0, 1)\n", "", MEMORY),
     Mutation(
         "modeling/ops/geometry.py",

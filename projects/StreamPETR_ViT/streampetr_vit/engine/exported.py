@@ -14,7 +14,7 @@ from streampetr_vit.engine.preflight import check_evaluation
 from streampetr_vit.engine.run_folder import evaluation_folder, save_config, with_output_dir
 from streampetr_vit.engine.signals import SignalWatch
 from streampetr_vit.export.runner import OnnxDetector
-from streampetr_vit.inference.exported import check_same, load_exported
+from streampetr_vit.inference.exported import check_recipe, check_same, load_exported
 from streampetr_vit.inference.recipe_parts import image_aug_of, spec_of
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,8 @@ def evaluate_exported(cfg: DictConfig, folder: str, trusted: Sequence[str] = ())
         opened = on_all_ranks(lambda: load_exported(folder, device=device, trusted=trusted))
         detector = opened.detector
         assert isinstance(detector, OnnxDetector)
-        said, spec = detector.description, spec_of(cfg)
-        check_same("classes", said.classes, spec.class_names, _RECIPE)
-        check_same("cameras", said.cameras, spec.cameras, _RECIPE)
-        check_same("image_size", said.image_size, image_aug_of(cfg).final_size, _RECIPE)
+        said = detector.description
+        check_recipe(said, spec_of(cfg), image_aug_of(cfg), _RECIPE)
         _check_head(cfg, detector)
         logger.info(
             "evaluating the graphs of %s: %s, %s, weights %s with SHA-256 %s",

@@ -107,10 +107,8 @@ def becoming(folder: Path) -> Iterator[Path]:
 
 def _move(temporary: Path, folder: Path) -> None:
     (folder / HEAD).unlink(missing_ok=True)
+    # Each was written by `files.replacing`, so that its content is on the disk already.
     for path in sorted(temporary.iterdir(), key=lambda path: path.name == HEAD):
-        # Without it a power cut may leave the name with none of the content.
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
         os.replace(path, folder / path.name)
     engines = [path.name for path in sorted(folder.glob("*.engine"))]
     if engines:

@@ -23,7 +23,12 @@ from streampetr_vit.export.frames import moved_codes, yaw_of
 from streampetr_vit.export.sessions import Sessions
 from streampetr_vit.modeling.heads.box_coding import decode_padded
 from streampetr_vit.modeling.heads.outputs import HeadOutput
-from streampetr_vit.modeling.ops.geometry import matrix_product, transform_points
+from streampetr_vit.modeling.image.normalization import normalized
+from streampetr_vit.modeling.ops.geometry import (
+    image_to_lidar_of,
+    matrix_product,
+    transform_points,
+)
 from streampetr_vit.modeling.temporal.memory import (
     NO_LINEAGE,
     TemporalMemory,
@@ -32,6 +37,9 @@ from streampetr_vit.modeling.temporal.memory import (
 )
 from streampetr_vit.structures import CameraRig, Frame, PaddedDetections, invert_rigid
 
+WITHOUT_A_CAMERA = (
+    "a moment without one of its cameras needs the detector in PyTorch (run, or config and weights)"
+)
 # Metres and m/s: farther than this from a query, an entry of the memory is another one.
 _SAME = 1e-3
 
@@ -65,6 +73,7 @@ class OnnxDetector:
         self._center_range = torch.tensor(said.center_range)
         self._lidar_to_graph = torch.from_numpy(said.lidar_to_graph_matrix())
         self._graph_to_lidar = invert_rigid(self._lidar_to_graph)
+        self._yaw = [value.float() for value in yaw_of(self._lidar_to_graph)]
         self._poses = {
             "data_ego_pose": _array(self._graph_to_lidar[None]),
             "data_ego_pose_inv": _array(self._lidar_to_graph[None]),
@@ -74,6 +83,11 @@ class OnnxDetector:
     def memory_length(self) -> int:
         """Entries M that a frame sees."""
         return self.sessions.interface.memory_in
+
+    @property
+    def fixed_cameras(self) -> int:
+        """Cameras that every frame must have."""
+        return self.sessions.interface.cameras
 
     @property
     def num_frame_queries(self) -> int:
@@ -100,7 +114,7 @@ class OnnxDetector:
             InputError: the graphs are for another number of cameras, or other pictures.
         """
         self._check(rig.intrinsics.shape[1], image_size)
-        image_to_lidar, _ = torch.linalg.inv_ex(rig.lidar_to_image.double())  # (B, N, 4, 4)
+        image_to_lidar = image_to_lidar_of(rig.lidar_to_image)  # (B, N, 4, 4)
         image_to_graph = _array(matrix_product(self._lidar_to_graph, image_to_lidar))
         size, intrinsics = np.array([*image_size, 3], np.float32), _array(rig.intrinsics)
         codes = [
@@ -155,8 +169,7 @@ class OnnxDetector:
         wanted = f"{interface.cameras} of {interface.image_size[0]}x{interface.image_size[1]}"
         raise InputError(
             f"the pictures of this moment are {given}, and those of the exported graphs {wanted}, "
-            "which is fixed: give a picture of each camera in that size; a moment without one of "
-            "its cameras needs the detector in PyTorch (run, or config and weights)"
+            f"which is fixed: give a picture of each camera in that size; {WITHOUT_A_CAMERA}"
         )
 
     def _run(
@@ -167,7 +180,10 @@ class OnnxDetector:
         def of_row(value: Tensor) -> np.ndarray:
             return _array(value[row : row + 1])
 
-        features = self.sessions.backbone(_array(self._normalised(images[row : row + 1])))
+        pictures = normalized(
+            images[row : row + 1], self._mean, self._std, self.description.input_format
+        )
+        features = self.sessions.backbone(_array(pictures))
         found = self.sessions.head(
             x=features,
             pos_embed=rig_code.pos_embed[row],
@@ -181,19 +197,11 @@ class OnnxDetector:
         )
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        """(1, N, 3, H, W), uint8 RGB or normalised float32 -> normalised float32."""
-        if images.dtype != torch.uint8:
-            return images
-        if self.description.input_format == "BGR":
-            images = images.flip(2)  # pictures are RGB
-        return images.float().sub_(self._mean).div_(self._std)
-
     def _codes_in_lidar(self, codes: Tensor) -> Tensor:
         """Codes (B, Q, 10) of boxes in the graphs' frame -> in the lidar frame."""
         # Back by the yaw that the graphs have turned them by. It is not that of the inverse where
         # the lidar is tilted.
-        cos, sin = (value.float() for value in yaw_of(self._lidar_to_graph))
+        cos, sin = self._yaw
         return moved_codes(codes, self._graph_to_lidar, cos, -sin)
 
     def _output(self, found: Mapping[str, Tensor], codes: Tensor, lineage: Tensor) -> HeadOutput:

@@ -32,6 +32,10 @@ class Detector(Protocol):
         """Entries M of the memory that a frame sees."""
 
     @property
+    def fixed_cameras(self) -> int | None:
+        """Cameras that every frame must have; None where any number will do."""
+
+    @property
     def num_frame_queries(self) -> int:
         """Queries of a frame, learned and propagated."""
 

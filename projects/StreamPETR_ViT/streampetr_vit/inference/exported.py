@@ -10,16 +10,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from streampetr_vit.checkpoint.manifest import digest_of
 from streampetr_vit.configuration.reading import read_config
+from streampetr_vit.data.transforms import ImageAugmentation
 from streampetr_vit.errors import InputError, MissingFileError, one_line
+from streampetr_vit.export.describing import Origin, describe
+from streampetr_vit.export.description import Description
 from streampetr_vit.export.interface import CONFIG, GRAPHS, PARITY
 from streampetr_vit.export.runner import OnnxDetector
 from streampetr_vit.export.sessions import Sessions
-from streampetr_vit.inference.detector import Detector
 from streampetr_vit.inference.loading import LoadedDetector
 from streampetr_vit.inference.recipe_parts import identity_of, image_aug_of, spec_of
 from streampetr_vit.inference.run_files import StrPath
 from streampetr_vit.json_files import read_json
-from streampetr_vit.structures import Pose
+from streampetr_vit.structures import DatasetSpec, Pose
 from streampetr_vit.texts import name_list, shown
 
 
@@ -49,9 +51,7 @@ def load_exported(
     cfg = read_config(where, trusted)
     try:
         image_aug, spec = image_aug_of(cfg), spec_of(cfg)
-        check_same("classes", said.classes, spec.class_names, where)
-        check_same("cameras", said.cameras, spec.cameras, where)
-        check_same("image_size", said.image_size, tuple(image_aug.final_size), where)
+        check_recipe(said, spec, image_aug, where)
         digests = {name: digest_of(folder / name) for name in GRAPHS}
         _check_unaltered(folder, digests)
         identity = identity_of(cfg, {"graphs": digests})
@@ -70,6 +70,23 @@ def load_exported(
     )
 
 
+def description_of(
+    loaded: LoadedDetector, origin: Origin, frame: str, precision: str
+) -> Description:
+    """What the graphs of a detector shall say of themselves; see `Description`."""
+    return describe(
+        loaded.detector,
+        loaded.spec,
+        loaded.image_aug.final_size,
+        loaded.reference_to_vehicle,
+        loaded.frame_period_s,
+        loaded.memory,
+        origin,
+        frame=frame,
+        precision=precision,
+    )
+
+
 def _folder(given: StrPath) -> Path:
     # An empty text would be the present folder.
     is_path = isinstance(given, (str, os.PathLike)) and str(given) != ""
@@ -80,6 +97,19 @@ def _folder(given: StrPath) -> Path:
             f"onnx={what} is no folder: give one that tools/export_onnx.py has written"
         )
     return folder
+
+
+def check_recipe(
+    said: Description, spec: DatasetSpec, image_aug: ImageAugmentation, where: str
+) -> None:
+    """Compares what graphs say of themselves with the classes, cameras and pictures of a recipe.
+
+    Raises:
+        InputError: they differ.
+    """
+    check_same("classes", said.classes, spec.class_names, where)
+    check_same("cameras", said.cameras, spec.cameras, where)
+    check_same("image_size", said.image_size, image_aug.final_size, where)
 
 
 def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], where: str) -> None:
@@ -93,13 +123,6 @@ def check_same(name: str, exported: Sequence[object], recipe: Sequence[object], 
             f"the exported graphs have the {name} {name_list(exported)}, and {where} has "
             f"{name_list(recipe)}: take the recipe that was exported, or export this one"
         )
-
-
-def fixed_cameras(detector: Detector) -> int | None:
-    """How many cameras a moment must have; None where any number will do."""
-    if isinstance(detector, OnnxDetector):
-        return detector.sessions.interface.cameras
-    return None
 
 
 def refuse_pytorch_options(

@@ -19,11 +19,7 @@ from streampetr_vit.errors import InputError
 from streampetr_vit.evaluation.sound_boxes import sound_boxes
 from streampetr_vit.inference.batching import alike, joined, naming_car, parted
 from streampetr_vit.inference.continuity import MAX_GAP_S, Drive, Step, follow, tell
-from streampetr_vit.inference.exported import (
-    fixed_cameras,
-    load_exported,
-    refuse_pytorch_options,
-)
+from streampetr_vit.inference.exported import load_exported, refuse_pytorch_options
 from streampetr_vit.inference.frame_step import FrameStep
 from streampetr_vit.inference.loading import LoadedDetector, load_detector
 from streampetr_vit.inference.pictures import PictureMaker
@@ -108,7 +104,7 @@ class Predictor:
             loaded.reference_to_vehicle,
             allow_missing_cameras,
             on_bad_image,
-            fixed_cameras(loaded.detector),
+            loaded.detector.fixed_cameras,
         )
         self.reset()
 

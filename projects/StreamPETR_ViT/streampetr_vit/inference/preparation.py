@@ -18,6 +18,7 @@ import torch
 from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.image_io import BadImageError
 from streampetr_vit.errors import InputError
+from streampetr_vit.export.runner import WITHOUT_A_CAMERA
 from streampetr_vit.inference.pictures import PictureMaker, check_array
 from streampetr_vit.structures import Camera, Moment, Pose, Rig, Sample
 from streampetr_vit.structures.moment import Picture
@@ -150,8 +151,7 @@ class Preparation:
         which = f" (none of {name_list(without)})" if without else ""
         raise InputError(
             f"there are pictures of {len(cameras)} cameras{which}, and the exported graphs need "
-            f"{self.cameras}, which is fixed: give a picture of each; a moment without one of its "
-            "cameras needs the detector in PyTorch (run, or config and weights)"
+            f"{self.cameras}, which is fixed: give a picture of each; {WITHOUT_A_CAMERA}"
         )
 
     def _with_pictures(self, moment: Moment) -> list[tuple[Camera, Picture]]:

@@ -25,6 +25,7 @@ from streampetr_vit.modeling.heads.outputs import HeadOutput, ImageOutput, YOLOX
 from streampetr_vit.modeling.heads.temporal_head import Features, TemporalHead
 from streampetr_vit.modeling.heads.yolox import YOLOXHead
 from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
+from streampetr_vit.modeling.image.normalization import normalized
 from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.loading_warning import warn_of_partial_loading
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
@@ -122,6 +123,11 @@ class StreamPETR(nn.Module):
         return self.head.memory_length
 
     @property
+    def fixed_cameras(self) -> None:
+        """Cameras that every frame must have: any number will do."""
+        return None
+
+    @property
     def num_frame_queries(self) -> int:
         """Queries of a frame, learned and propagated."""
         return self.head.num_frame_queries
@@ -184,10 +190,7 @@ class StreamPETR(nn.Module):
         """
         batch, cameras = images.shape[:2]
         images = images.flatten(0, 1)  # (B, N, 3, H, W) -> (B * N, 3, H, W), camera fastest
-        if images.dtype == torch.uint8:  # the mapper's; bytes travel to the device, not floats
-            if self.input_format == "BGR":
-                images = images.flip(1)  # samples are RGB
-            images = (images.float() - self.pixel_mean) / self.pixel_std
+        images = normalized(images, self.pixel_mean, self.pixel_std, self.input_format)
         # Zeros after the normalisation, that is mean grey, as the released weights were trained.
         size = self.padded_size((images.shape[-2], images.shape[-1]))
         images = F.pad(images, (0, size[1] - images.shape[-1], 0, size[0] - images.shape[-2]))

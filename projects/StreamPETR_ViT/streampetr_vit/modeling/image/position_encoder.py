@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from streampetr_vit.modeling.ops.geometry import (
     gather_tokens,
+    image_to_lidar_of,
     inverse_sigmoid,
     normalize_to_range,
     transform_vectors,
@@ -81,7 +82,7 @@ class ImagePositionEncoder(nn.Module):
         Returns:
             (B, N * T, 3 * D), xyz innermost; not clamped.
         """
-        return self._points(_inverse(lidar_to_image), pixels)
+        return self._points(image_to_lidar_of(lidar_to_image).float(), pixels)
 
     def _points(self, image_to_lidar: Tensor, pixels: Tensor) -> Tensor:
         homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
@@ -133,7 +134,9 @@ class ImagePositionEncoder(nn.Module):
         Returns:
             position (B, K, E) and cone (B, K, 8).
         """
-        return self.embed(_inverse(lidar_to_image), intrinsics, pixels, token_indexes)
+        return self.embed(
+            image_to_lidar_of(lidar_to_image).float(), intrinsics, pixels, token_indexes
+        )
 
     def embed(
         self,
@@ -148,10 +151,3 @@ class ImagePositionEncoder(nn.Module):
         cone = gather_tokens(self.cone(points, intrinsics), token_indexes)
         position = self.mlp(inverse_sigmoid(gather_tokens(points, token_indexes)))
         return position, cone
-
-
-def _inverse(lidar_to_image: Tensor) -> Tensor:
-    # Not torch.inverse, which waits for the device to check. A singular matrix shows in codes that
-    # are not finite. In float64, because a library may invert by rounded products.
-    inverse, _ = torch.linalg.inv_ex(lidar_to_image.double())
-    return inverse.float()

@@ -40,6 +40,14 @@ def transform_points(points: Tensor, a_to_b: Tensor) -> Tensor:
     return transform_vectors(points, a_to_b) + a_to_b[..., None, :3, 3]
 
 
+def image_to_lidar_of(lidar_to_image: Tensor) -> Tensor:
+    """The inverses, float64, of (..., 4, 4): they map (u d, v d, d, 1) to the point at depth d."""
+    # Not torch.inverse, which waits for the device to check. A singular matrix shows in numbers
+    # that are not finite. In float64, because a library may invert by rounded products.
+    inverse, _ = torch.linalg.inv_ex(lidar_to_image.double())
+    return inverse
+
+
 def normalize_to_range(points: Tensor, limits: Tensor) -> Tensor:
     """Points (..., 3) in metres as fractions of a box, not clamped.
 
