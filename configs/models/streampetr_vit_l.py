@@ -12,6 +12,7 @@ from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.focal import FocalHead
@@ -99,6 +100,18 @@ model = L(BareStreamPETR)(
         scale=1.0,
         translation_m=0.0,
         max_positive_distance=MAX_POSITIVE_DISTANCE,
+        # RayDN: groups=1 adds queries along camera rays. Training only, the same weights.
+        ray=L(RayDenoising)(
+            groups=0,
+            points=5,
+            alpha=8.0,
+            beta=2.0,
+            radius=3.0,  # half sizes of the box
+            max_positive_step=MAX_POSITIVE_DISTANCE,
+            keep_sign=False,
+            drop_unseen=False,
+            min_depth_m=None,
+        ),
     ),
     grid_mask=L(GridMask)(probability=0.7, ratio=0.5),
     input_format="RGB",  # "BGR" for backbones that were trained so (released V2-99 weights)

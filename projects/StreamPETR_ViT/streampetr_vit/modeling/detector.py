@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
+from streampetr_vit.modeling.criterion.ray_denoising import Views
 from streampetr_vit.modeling.criterion.training_loss import FrameResult, TrainingLoss
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.focal import FocalHead
@@ -263,25 +264,41 @@ class StreamPETR(nn.Module):
                 f"the memory is of {len(memory.embedding)} stream(s), the batch of {len(samples)}: "
                 "give None to start all streams anew"
             )
-        draws = self.draw(frames[0].image_size, targets)
+        draws = self.draw(frames, targets)
         results, memory = self.play(frames, memory, draws)
         # Of the frames that the heads see in training mode, only the last may have losses.
         return self.criterion(results, targets[-len(results) :]), memory
 
-    def draw(self, image_size: tuple[int, int], targets: Sequence[FrameTargets]) -> TrainingDraws:
-        """Draws for one step: `targets` are those of the frames that the heads train on."""
-        height, _ = self.padded_size(image_size)
-        # The mask by torch's CPU generator, then the noise by the device's: the order is part of
-        # what makes a training repeatable.
-        grid = None if self.grid_mask is None else self.grid_mask.draw(height)
-        noise, head = self.denoising, self.head
+    def draw(self, frames: Sequence[Frame], targets: Sequence[FrameTargets]) -> TrainingDraws:
+        """Draws for one step.
+
+        Args:
+            frames: of the window, in temporal order.
+            targets: of those that the heads train on, the last ones.
+        """
+        size = self.padded_size(frames[0].image_size)
+        # The mask by torch's CPU generator, then the noise by the device's, and that along rays by
+        # the CPU's: the order is part of what makes a training repeatable.
+        grid = None if self.grid_mask is None else self.grid_mask.draw(size[0])
+        trained = frames[len(frames) - len(targets) :]
         denoising = [
-            None
-            if noise is None
-            else noise.make(true.boxes, true.labels, head.point_cloud_range, head.num_classes)
-            for true in targets
+            self._draw_denoising(frame, true, size)
+            for frame, true in zip(trained, targets, strict=True)
         ]
         return TrainingDraws(grid, denoising)
+
+    def _draw_denoising(
+        self, frame: Frame, true: FrameTargets, image_size: tuple[int, int]
+    ) -> DenoisingQueries | None:
+        if self.denoising is None:
+            return None
+        return self.denoising.make(
+            true.boxes,
+            true.labels,
+            self.head.point_cloud_range,
+            self.head.num_classes,
+            views=Views(frame.rig.lidar_to_image, image_size),
+        )
 
     def play(
         self, frames: Sequence[Frame], memory: TemporalMemory, draws: TrainingDraws

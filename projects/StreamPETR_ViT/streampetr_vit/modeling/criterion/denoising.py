@@ -1,20 +1,26 @@
 """Query denoising: noised true boxes as extra queries that learn to find their way back.
 
-Shape letters: B streams, G groups, n true boxes of a batch, S slots of one group, E channels.
+Shape letters: B streams, n true boxes of a batch, S slots of one copy of them, G groups of one copy
+each, g ray groups of R copies each, T = G + g R copies.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising, RayDraws, Views
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.ops.geometry import normalize_to_range
 from streampetr_vit.structures import packed_to
+
+
+_CROWDED = 100  # true boxes of a crowded frame
+_MOST_MASK_GIB = 1.0  # that the attention mask of such a frame may take
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,35 @@ class DenoisingNoise:
         translation_m: added to half the box size before scaling.
         max_positive_distance: copies whose uniform draw in [-1, 1]^3 is longer are labelled
             background; above sqrt(3) none is.
+        ray: further copies along camera rays.
     """
 
     groups: int = 10
     scale: float = 1.0
     translation_m: float = 0.0
     max_positive_distance: float = 0.75
+    ray: RayDenoising = field(default_factory=RayDenoising)
+
+    def __post_init__(self) -> None:
+        if self.copies < 1 or self.groups < 0:
+            raise ValueError(
+                f"groups ({self.groups}) must be at least 1, or 0 beside ray.groups "
+                f"({self.ray.groups}) of at least 1; model.denoising=None switches denoising off"
+            )
+        gib = (self.copies * _CROWDED) ** 2 / 2**30
+        if gib > _MOST_MASK_GIB:
+            most = int((_MOST_MASK_GIB * 2**30) ** 0.5 / _CROWDED)
+            raise ValueError(
+                f"groups ({self.groups}) + ray.groups ({self.ray.groups}) x ray.points "
+                f"({self.ray.points}) are {self.copies} copies of every box: with {_CROWDED} boxes "
+                f"in a frame the attention mask alone takes {gib:.1f} GiB of at most "
+                f"{_MOST_MASK_GIB:g} GiB; use {most} copies or fewer"
+            )
+
+    @property
+    def copies(self) -> int:
+        """Copies T of every box."""
+        return self.groups + self.ray.copies
 
     def make(
         self,
@@ -41,6 +70,8 @@ class DenoisingNoise:
         point_cloud_range: Tensor,
         num_classes: int,
         uniform: Tensor | None = None,
+        views: Views | None = None,
+        ray_draws: RayDraws | None = None,
     ) -> DenoisingQueries:
         """Draws the noised queries of one frame.
 
@@ -49,37 +80,57 @@ class DenoisingNoise:
             point_cloud_range: (6,) metres.
             num_classes: also the background label.
             uniform: (G * n, 3) in [0, 1), the random draw; drawn here if None.
+            views: of the frame; rays need them.
+            ray_draws: drawn here if None, after `uniform`.
         """
         counts = [len(b) for b in boxes]
-        slots = max(counts, default=0)
+        slots, total = max(counts, default=0), sum(counts)
         all_boxes, all_labels = torch.cat(list(boxes)), torch.cat(list(labels))
         device = all_boxes.device
         if uniform is None:
-            uniform = torch.rand(self.groups * len(all_boxes), 3, device=device)
-        noise = uniform * 2 - 1  # in [-1, 1)
-        # (n, ...) -> (G * n, ...), group by group
-        all_boxes, all_labels = all_boxes.repeat(self.groups, 1), all_labels.repeat(self.groups)
-        reach = (all_boxes[:, 3:6] / 2 + self.translation_m) * self.scale
-        centers = normalize_to_range(all_boxes[:, :3] + noise * reach, point_cloud_range)
-        too_far = noise.norm(dim=1) > self.max_positive_distance
-
-        # Streams have different numbers of boxes: box k of a stream takes slot k of each group, and
+            uniform = torch.rand(self.groups * total, 3, device=device)
+        # Streams have different numbers of boxes: box k of a stream takes slot k of each copy, and
         # the slots of the streams with fewer boxes stay empty.
         stream = torch.repeat_interleave(torch.tensor(counts))
         within = torch.cat([torch.arange(count) for count in counts])
         stream, within = packed_to((stream, within), device)  # (n,) each
-        stream = stream.repeat(self.groups)
-        group = torch.arange(self.groups, device=device).repeat_interleave(len(within))
-        slot = within.repeat(self.groups) + group * slots  # (G * n,), below G * S
-        reference_points = centers.new_zeros(len(counts), self.groups * slots, 3)
-        reference_points[stream, slot] = centers.clamp(0, 1)
+
+        noise = uniform * 2 - 1  # in [-1, 1)
+        # (n, ...) -> (G * n, ...), group by group
+        repeated = all_boxes.repeat(self.groups, 1)
+        reach = (repeated[:, 3:6] / 2 + self.translation_m) * self.scale
+        points_m = repeated[:, :3] + noise * reach
+        background = noise.norm(dim=1) > self.max_positive_distance
+        # The copies beside each other: (T * n,), one copy of all boxes after the other.
+        copy = torch.arange(self.copies, device=device).repeat_interleave(total)
+        box = torch.arange(total, device=device).repeat(self.copies)
+        if self.ray.groups:
+            if views is None:
+                raise ValueError("denoising along rays needs the views of the frame's cameras")
+            steps = self.ray.steps(ray_draws or self.ray.draw(total))
+            step, positive = packed_to((steps.step, steps.positive), device)
+            on_rays_m, seen = self.ray.place(step, all_boxes, stream, views)
+            # (g, R, n, 3) -> (g * R * n, 3): r-major in each group
+            points_m = torch.cat((points_m, on_rays_m.flatten(0, 2)))
+            background = torch.cat((background, ~positive.flatten()))
+            if self.ray.drop_unseen:
+                kept = (copy < self.groups) | seen[box]
+                copy, box = copy[kept], box[kept]
+                points_m, background = points_m[kept], background[kept]
+
+        slot = within[box] + copy * slots  # below T * S
+        centers = normalize_to_range(points_m, point_cloud_range)
+        reference_points = centers.new_zeros(len(counts), self.copies * slots, 3)
+        reference_points[stream[box], slot] = centers.clamp(0, 1)
         return DenoisingQueries(
             reference_points=reference_points,
-            labels=all_labels.masked_fill(too_far, num_classes),
-            boxes=all_boxes,
-            stream=stream,
+            labels=all_labels[box].masked_fill(background, num_classes),
+            boxes=all_boxes[box],
+            stream=stream[box],
             slot=slot,
             groups=self.groups,
+            rays=self.ray.groups,
+            ray_points=self.ray.points,
         )
 
 

@@ -1,6 +1,7 @@
 """The queries of denoising: what a head is given beside the image in training.
 
-Shape letters: B streams, G groups, S slots of one group, n true boxes of a batch.
+Shape letters: B streams, S slots of one copy of the true boxes, G groups of one copy each, g ray
+groups of R copies each, T = G + g R copies, K noised boxes of a batch.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Noised queries of one frame. Slot g * S + k of a stream is its object k in group g.
+    """Noised queries of one frame. Slot t * S + k of a stream is its object k in copy t.
 
     Attributes:
-        reference_points: (B, G * S, 3), fractions of the point cloud range; 0 in unused slots.
-        labels: (G * n,) int64, the background label where the noise was too large.
-        boxes: (G * n, 9), the boxes to find, gravity centre.
-        stream, slot: (G * n,) int64, where each of them is.
-        groups: G.
+        reference_points: (B, T * S, 3), fractions of the point cloud range; 0 in unused slots.
+        labels: (K,) int64, the background label where a copy is too far from its box.
+        boxes: (K, 9), the boxes to find, gravity centre.
+        stream, slot: (K,) int64, where each of them is.
+        groups: G; the first copies.
+        rays, ray_points: g and R; after those, group by group.
     """
 
     reference_points: Tensor
@@ -29,6 +31,8 @@ class DenoisingQueries:
     stream: Tensor
     slot: Tensor
     groups: int
+    rays: int = 0
+    ray_points: int = 1
 
     @property
     def num_slots(self) -> int:
@@ -39,13 +43,17 @@ class DenoisingQueries:
         """Self-attention mask: groups see neither each other nor are they seen by real queries.
 
         Returns:
-            (G * S + num_queries, G * S + num_keys) bool, the denoising ones first; True = may not
+            (T * S + num_queries, T * S + num_keys) bool, the denoising ones first; True = may not
             attend. Quirk: unused slots are not masked inside their group.
         """
         slots = self.num_slots
         device = self.reference_points.device
-        # S slots of a group; without any box S is 0.
-        group = torch.arange(slots, device=device) // max(slots // self.groups, 1)
+        copies = self.groups + self.rays * self.ray_points
+        # Slots of a copy are S; without any box S is 0.
+        copy = torch.arange(slots, device=device) // max(slots // copies, 1)
+        # The points of a ray compete, as the detections along it will: they are one group.
+        ray = (copy - self.groups).div(self.ray_points, rounding_mode="floor")
+        group = torch.where(copy < self.groups, copy, self.groups + ray)
         blocked = torch.zeros(
             slots + num_queries, slots + num_keys, dtype=torch.bool, device=device
         )
