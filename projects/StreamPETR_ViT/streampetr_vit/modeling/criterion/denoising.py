@@ -18,7 +18,6 @@ from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.ops.geometry import normalize_to_range
 from streampetr_vit.structures import packed_to
 
-
 _CROWDED = 100  # true boxes of a crowded frame
 _MOST_MASK_GIB = 1.0  # that the attention mask of such a frame may take
 
