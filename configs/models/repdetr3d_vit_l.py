@@ -23,6 +23,8 @@ SHARED = (
     "point_cloud_range",
     "center_range",
     "max_detections",
+    "with_quality",
+    "remember_by_quality",
 )
 
 model.backbone = pyramid_backbone

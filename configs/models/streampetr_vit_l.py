@@ -13,6 +13,7 @@ from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
 from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising
+from streampetr_vit.modeling.criterion.quality_loss import QualityLoss
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.focal import FocalHead
@@ -54,6 +55,8 @@ head = L(StreamPETRHead)(
     point_cloud_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],  # metres; reference points
     center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0],  # metres; detections outside are dropped
     max_detections=300,
+    with_quality=False,  # True: learn how good each box is, and rank by it too; see docs/train.md
+    remember_by_quality=False,  # True: choose what enters the memory by it too
     stride=16,
     prior_sigma_cells=0.0,  # 0: the published model. More: an aid for small models, see docs
 )
@@ -74,6 +77,13 @@ criterion = L(TrainingLoss)(
         code_weights=CODE_WEIGHTS,
         max_positive_distance=MAX_POSITIVE_DISTANCE,
         reduce_mean=L(loss_reduction)(),
+        soft_class_target=False,  # True: sure of the class only where the box is near the object
+        quality=L(QualityLoss)(  # of head.with_quality
+            centerness_weight=1.0,
+            yawness_weight=1.0,
+            # Classes whose heading nuScenes scores modulo half a turn.
+            symmetric_labels="${labels:${dataset_spec.classes},barrier}",
+        ),
     ),
     image=L(ImageLoss)(
         matcher=L(ImageMatcher)(

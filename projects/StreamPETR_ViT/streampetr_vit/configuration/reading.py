@@ -16,6 +16,7 @@ from detectron2.config import LazyCall, LazyConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from streampetr_vit.configuration.arguments import keys_of
+from streampetr_vit.configuration.labels import labels_of
 from streampetr_vit.configuration.moved import rename_targets, where_now
 from streampetr_vit.configuration.targets import check_targets, missing_package
 from streampetr_vit.configuration.yaml_file import read_yaml
@@ -26,6 +27,7 @@ from streampetr_vit.texts import nearest
 
 # "${count:${dataset_spec.classes}}" gives heads as many class channels as there are classes.
 OmegaConf.register_new_resolver("count", len, replace=True)
+OmegaConf.register_new_resolver("labels", labels_of, replace=True)
 
 REQUIRED_SECTIONS = ("model", "optimizer", "schedule", "train", "dataloader")
 

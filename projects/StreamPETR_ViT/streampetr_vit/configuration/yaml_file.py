@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.errors import ConfigError, one_line
 
-# References to other values, such as ${..lr}, and the one resolver that recipes use.
+# References to other values, such as ${..lr}, and the two resolvers that recipes use.
 _REFERENCE = r"\$\{[\w.\[\]]+\}"
-_PLAIN_TEXT = re.compile(rf"{_REFERENCE}|\$\{{count:{_REFERENCE}\}}")
+_PLAIN_TEXT = re.compile(
+    rf"{_REFERENCE}|\$\{{count:{_REFERENCE}\}}|\$\{{labels:{_REFERENCE}(,[\w-]+)+\}}"
+)
 # A file of a recipe has 600 values and is 8 deep. Aliases can make a short file explode.
 _MAX_VALUES, _MAX_DEPTH = 100_000, 50
 
@@ -109,8 +111,8 @@ def _check_text(path: str, where: str, text: str) -> None:
     if "${" in _PLAIN_TEXT.sub("", text):
         raise ConfigError(
             f"{path}: {where} is {text!r}; a YAML configuration may refer to other values, as "
-            "${train.seed}, and count lists, as ${count:${dataset_spec.classes}}. Write the value "
-            "in its place"
+            "${train.seed}, count lists, as ${count:${dataset_spec.classes}}, and number classes, "
+            "as ${labels:${dataset_spec.classes},barrier}. Write the value in its place"
         )
     if text == "???":  # OmegaConf's sign for a value that is still to come
         raise ConfigError(f"{path}: {where} is '???', no value: write one")

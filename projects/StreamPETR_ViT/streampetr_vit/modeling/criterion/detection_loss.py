@@ -15,12 +15,15 @@ from streampetr_vit.modeling.criterion.assignment import joined_pairs
 from streampetr_vit.modeling.criterion.denoising import expected_positives
 from streampetr_vit.modeling.criterion.losses import (
     DIVISOR_EPS,
+    closeness,
     constant,
     l1_loss_sum,
     one_process_mean,
     sigmoid_focal_loss_sum,
+    soft_focal_loss_sum,
 )
 from streampetr_vit.modeling.criterion.matcher import CODE_WEIGHTS, HungarianMatcher
+from streampetr_vit.modeling.criterion.quality_loss import QualityLoss
 from streampetr_vit.modeling.heads.box_coding import encode_boxes
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.outputs import HeadOutput
@@ -30,11 +33,16 @@ from streampetr_vit.modeling.heads.outputs import HeadOutput
 class DetectionLoss:
     """Focal and L1 losses of every decoder layer, for matched and for denoising queries.
 
+    Of a head that says how good its boxes are, the losses of that too, for matched queries.
+
     Attributes:
         class_weight, box_weight, denoising_weight: factors of the losses.
         code_weights: 10 factors on the box codes.
         max_positive_distance: of the denoising noise, see `DenoisingNoise`.
         reduce_mean: averages a tensor over ranks, once per frame; identity for one process.
+        quality: losses of `HeadOutput.quality`, where the head gives it.
+        soft_class_target: a query shall be the surer of its class the nearer its box is to the
+            object, see `closeness`; False asks for 1 wherever the box is.
     """
 
     matcher: HungarianMatcher = field(default_factory=HungarianMatcher)
@@ -44,6 +52,8 @@ class DetectionLoss:
     code_weights: tuple[float, ...] = CODE_WEIGHTS
     max_positive_distance: float = 0.75
     reduce_mean: Callable[[Tensor], Tensor] = one_process_mean
+    quality: QualityLoss = field(default_factory=QualityLoss)
+    soft_class_target: bool = False
 
     def __post_init__(self) -> None:
         # A configuration passes its own list type; plain floats are quick to read each step.
@@ -72,7 +82,8 @@ class DetectionLoss:
 
         Returns:
             Scalars `loss_cls`, `loss_bbox` of the last layer, `d{i}.loss_*` of the others, and the
-            same with `dn_` before `loss` when there is denoising.
+            same with `dn_` before `loss` when there is denoising. With a quality, `loss_centerness`
+            and `loss_yawness` likewise, without `dn_`.
         """
         num_matched = sum(pair.shape[1] for pair in pairs)
         num_noised = 0 if denoising is None else len(denoising.labels)
@@ -80,8 +91,12 @@ class DetectionLoss:
         counts = torch.stack([output.codes.new_full((), n) for n in (num_matched, num_noised)])
         mean_matched, mean_noised = self.reduce_mean(counts).clamp(min=1.0)
 
-        matched = self._matched_losses(output, boxes, labels, pairs, num_matched, mean_matched)
+        paired = _Paired.join(pairs, boxes, labels, output.codes)
+        matched = self._matched_losses(output, paired, num_matched, mean_matched)
         losses = _named(matched, "")
+        if output.quality is not None:
+            parts = self._quality_losses(output.quality, output.codes, paired, mean_matched)
+            losses |= _named(parts, "", ("centerness", "yawness"))
         if denoising is None:
             return losses
         if output.denoising_logits is None or output.denoising_codes is None:
@@ -90,32 +105,49 @@ class DetectionLoss:
         return losses | _named(self._denoising_losses(output, denoising, mean_noised), "dn_")
 
     def _matched_losses(
-        self,
-        output: HeadOutput,
-        boxes: Sequence[Tensor],
-        labels: Sequence[Tensor],
-        pairs: Sequence[Tensor],
-        count: int,
-        mean_count: Tensor,
+        self, output: HeadOutput, paired: _Paired, count: int, mean_count: Tensor
     ) -> list[Tensor]:
-        logits, codes = output.logits, output.codes
-        layers, _, queries, num_classes = logits.shape
-        layer = torch.arange(layers, device=logits.device)[:, None]
-        # Pairs of all streams side by side, as indexes into the flattened (B * Q) queries and into
-        # the boxes of the batch: two of (L, K).
-        query, box = joined_pairs(pairs, [len(b) for b in boxes], queries)
-
-        # Background but for the pairs: (L, B, Q) -> (L, B * Q)
-        target_labels = logits.new_full(logits.shape[:3], num_classes, dtype=torch.long).flatten(1)
-        target_labels[layer, query] = torch.cat(list(labels))[box]
-        class_sum = sigmoid_focal_loss_sum(logits.flatten(1, 2), target_labels)  # (L,)
+        logits, codes = output.logits.flatten(1, 2), output.codes.flatten(1, 2)  # (L, B * Q, ...)
+        # Background but for the pairs.
+        target_labels = logits.new_full(logits.shape[:2], logits.shape[-1], dtype=torch.long)
+        target_labels[paired.rows] = paired.labels[paired.box]
+        centers_m = None
+        if self.soft_class_target:
+            # Quirk, as published: a query without an object looks for one at the origin.
+            centers_m = codes.new_zeros(*codes.shape[:2], 2)
+            centers_m[paired.rows] = paired.boxes[paired.box][..., :2]
+        class_sum = self._class_sum(logits, target_labels, codes, centers_m)
         box_sum = l1_loss_sum(
-            codes.flatten(1, 2)[layer, query],  # (L, K, 10)
-            encode_boxes(torch.cat(list(boxes)))[box],
+            codes[paired.rows],  # (L, K, 10)
+            encode_boxes(paired.boxes)[paired.box],
             constant(self.code_weights, codes),
         )
         # Quirk, as published: classes by this rank's positives, boxes by the mean over ranks.
         return self._scaled(class_sum, max(count, 1), box_sum, mean_count)
+
+    def _quality_losses(
+        self, quality: Tensor, codes: Tensor, paired: _Paired, mean_count: Tensor
+    ) -> list[Tensor]:
+        sums = self.quality.sums(
+            quality.flatten(1, 2)[paired.rows],  # (L, K, 2)
+            codes.flatten(1, 2)[paired.rows],
+            paired.boxes[paired.box],
+            paired.labels[paired.box],
+        )
+        return [total / (mean_count + DIVISOR_EPS) for total in sums]
+
+    def _class_sum(
+        self, logits: Tensor, labels: Tensor, codes: Tensor, centers_m: Tensor | None
+    ) -> Tensor:
+        """(L,) sums over rows (L, R, ...).
+
+        Args:
+            centers_m: (..., R, 2), where the objects of the rows are; for `soft_class_target`.
+        """
+        if not self.soft_class_target:
+            return sigmoid_focal_loss_sum(logits, labels)
+        assert centers_m is not None
+        return soft_focal_loss_sum(logits, labels, closeness(codes[..., :2], centers_m))
 
     def _denoising_losses(
         self, output: HeadOutput, denoising: DenoisingQueries, mean_count: Tensor
@@ -125,7 +157,9 @@ class DetectionLoss:
         codes = output.denoising_codes[:, denoising.stream, denoising.slot]
         # Quirk: by the expected number of positives, not by that of this draw.
         positives = expected_positives(len(denoising.labels), self.max_positive_distance)
-        class_sum = sigmoid_focal_loss_sum(logits, denoising.labels.expand(len(logits), -1))
+        class_sum = self._class_sum(
+            logits, denoising.labels.expand(len(logits), -1), codes, denoising.boxes[:, :2]
+        )
         # Quirk: boxes labelled background are regressed too.
         targets = encode_boxes(denoising.boxes).expand_as(codes)
         box_sum = l1_loss_sum(codes, targets, constant(self.code_weights, codes))
@@ -144,12 +178,40 @@ class DetectionLoss:
         ]
 
 
-def _named(parts: list[Tensor], prefix: str) -> dict[str, Tensor]:
-    """Names the (L,) class and box losses: the last layer plainly, the others by their number."""
-    class_loss, box_loss = parts
+@dataclass(frozen=True)
+class _Paired:
+    """Queries and true boxes of all streams, paired in each layer.
+
+    Attributes:
+        rows: (L, 1) layer and (L, K) query of each pair, indexes into (L, B * Q, ...).
+        box: (L, K) int64, box of each pair.
+        boxes, labels: (n, 9) and (n,) of the batch.
+    """
+
+    rows: tuple[Tensor, Tensor]
+    box: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+    @staticmethod
+    def join(
+        pairs: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor], codes: Tensor
+    ) -> _Paired:
+        """Puts the streams side by side; (L, B, Q, 10) codes, the others as for the losses."""
+        layers, _, queries, _ = codes.shape
+        layer = torch.arange(layers, device=codes.device)[:, None]
+        query, box = joined_pairs(pairs, [len(b) for b in boxes], queries)
+        return _Paired((layer, query), box, torch.cat(list(boxes)), torch.cat(list(labels)))
+
+
+def _named(
+    parts: list[Tensor], prefix: str, names: tuple[str, str] = ("cls", "bbox")
+) -> dict[str, Tensor]:
+    """Names two (L,) losses: the last layer's plainly, the others by their number."""
     losses = {}
-    for layer in range(len(class_loss)):
-        name = prefix if layer == len(class_loss) - 1 else f"d{layer}.{prefix}"
-        losses[f"{name}loss_cls"] = class_loss[layer]
-        losses[f"{name}loss_bbox"] = box_loss[layer]
+    last = len(parts[0]) - 1
+    for layer in range(last + 1):
+        start = prefix if layer == last else f"d{layer}.{prefix}"
+        for name, part in zip(names, parts, strict=True):
+            losses[f"{start}loss_{name}"] = part[layer]
     return losses

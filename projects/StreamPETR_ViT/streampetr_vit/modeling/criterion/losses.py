@@ -58,6 +58,44 @@ def sigmoid_focal_loss_sum(
     return loss.sum(dim=(-1, -2))
 
 
+def soft_focal_loss_sum(
+    logits: Tensor, labels: Tensor, quality: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """`sigmoid_focal_loss_sum` whose target at the class of a row is a quality instead of 1.
+
+    Args:
+        quality: (..., Q) in [0, 1], without gradient; not read in rows of the background.
+        logits, labels, alpha, gamma: see there.
+
+    Source: OPEN's class loss.
+    """
+    num_classes = logits.shape[-1]
+    # (..., Q) -> (..., Q, classes); background is a row of zeros
+    target = F.one_hot(labels, num_classes + 1)[..., :num_classes] * quality[..., None]
+    weight = (1 - alpha) + (2 * alpha - 1) * target  # alpha at a target of 1, 1 - alpha at 0
+    weight = weight * (target - logits.sigmoid()).abs().pow(gamma)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
+    return loss.sum(dim=(-1, -2))
+
+
+@torch.no_grad()
+def closeness(predicted_m: Tensor, centers_m: Tensor) -> Tensor:
+    """How near rows are to their objects, seen from above: exp(-metres), the nearest row's as 1.
+
+    Args:
+        predicted_m: (..., R, 2) centres of predicted boxes.
+        centers_m: likewise of the objects. A row whose object is nowhere (NaN) counts as near.
+
+    Returns:
+        (..., R) in [0, 1].
+
+    Source: OPEN's class loss.
+    """
+    error_m = torch.where(centers_m.isfinite(), predicted_m - centers_m, 0).norm(dim=-1)
+    # exp(-error) over its maximum; all the exponentials may be 0, this one's is never.
+    return (error_m.amin(-1, keepdim=True) - error_m).exp()
+
+
 def l1_loss_sum(codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Sums (...) of weighted L1 distances of codes (..., n, 10), weights (10,).
 
@@ -97,14 +135,21 @@ def quality_focal_loss_sum(logits: Tensor, quality: Tensor, beta: float = 2.0) -
 def gaussian_focal_loss_sum(
     probability: Tensor, heatmap: Tensor, alpha: float = 2.0, gamma: float = 4.0
 ) -> Tensor:
-    """Scalar sum of the focal loss of a heatmap (Source: CornerNet, arXiv 1808.01244).
+    """Scalar sum of `gaussian_focal_loss`."""
+    return gaussian_focal_loss(probability, heatmap, alpha, gamma).sum()
+
+
+def gaussian_focal_loss(
+    probability: Tensor, heatmap: Tensor, alpha: float = 2.0, gamma: float = 4.0
+) -> Tensor:
+    """The focal loss of each cell of a heatmap (Source: CornerNet, arXiv 1808.01244).
 
     The heatmap is in [0, 1], positive where it is exactly 1.
     """
     peak = -(probability + _LOG_EPS).log() * (1 - probability).pow(alpha)
     elsewhere = -(1 - probability + _LOG_EPS).log() * probability.pow(alpha)
     # Cells near a peak count less.
-    return torch.where(heatmap == 1, peak, elsewhere * (1 - heatmap).pow(gamma)).sum()
+    return torch.where(heatmap == 1, peak, elsewhere * (1 - heatmap).pow(gamma))
 
 
 def square_iou_loss_sum(overlap: Tensor) -> Tensor:

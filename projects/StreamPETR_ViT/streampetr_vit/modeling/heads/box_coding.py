@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.heads.outputs import HeadOutput
+from streampetr_vit.modeling.heads.quality import centerness_of
 from streampetr_vit.modeling.ops.geometry import gather_tokens
 from streampetr_vit.structures import PaddedDetections
 
@@ -37,24 +38,33 @@ def decode_padded(
 ) -> PaddedDetections:
     """The best K (query, class) pairs of each stream, best first, without NMS.
 
+    Where the head says how good its boxes are, the scores of these K are multiplied by the
+    centerness, and sorted by the product.
+
     Args:
         output: of the head; its last layer decides.
         max_detections: K, or all pairs if there are fewer.
         center_range: (6,) metres; boxes whose centre lies outside (inclusive limits) are invalid.
-        score_threshold: pairs below are invalid; None or 0 keeps all.
+        score_threshold: pairs whose class score is below are invalid; None or 0 keeps all.
     """
     logits, codes = output.logits[-1], output.codes[-1]  # (B, Q, classes), (B, Q, 10)
     num_classes = logits.shape[-1]
     # A query may appear with several classes: (B, Q, classes) -> (B, Q * classes)
     scores = logits.sigmoid().flatten(1)
     scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)  # (B, K)
+    class_scores = scores
+    if output.quality is not None:
+        centerness = centerness_of(output.quality[-1]).gather(1, indexes // num_classes)
+        # Stable: where all are equally good, the order is that of the classes' scores.
+        scores, order = (scores * centerness).sort(dim=1, descending=True, stable=True)
+        indexes, class_scores = indexes.gather(1, order), class_scores.gather(1, order)
     queries = indexes // num_classes
     boxes = decode_boxes(gather_tokens(codes, queries))  # (B, K, 9)
     center = boxes[..., :3]
     # Marked, not left out: how many there are would have to be read back from the device.
     valid = (center >= center_range[:3]).all(-1) & (center <= center_range[3:]).all(-1)
     if score_threshold:
-        valid &= scores >= score_threshold
+        valid &= class_scores >= score_threshold
     lineages = output.lineage.gather(1, queries)
     labels = indexes % num_classes
     return PaddedDetections(boxes, scores, labels, valid, queries, lineages, output.remembered)

@@ -27,6 +27,7 @@ class HeadOutput:
         remembered: (B, K) int64, queries that enter the memory, best first.
         denoising_logits, denoising_codes: (L, B, G * S, ...) of the denoising queries; None
             without any.
+        quality: (L, B, Q + P, 2) logits, see `QualityBranch`; None of a head without.
     """
 
     logits: Tensor
@@ -36,6 +37,7 @@ class HeadOutput:
     remembered: Tensor
     denoising_logits: Tensor | None = None
     denoising_codes: Tensor | None = None
+    quality: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from streampetr_vit.modeling.heads.box_coding import CODE_SIZE, decode_padded
 from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.heads.outputs import HeadOutput
 from streampetr_vit.modeling.heads.prior_bias import set_prior_bias
+from streampetr_vit.modeling.heads.quality import QualityBranch, centerness_of
 from streampetr_vit.modeling.image.rig_code import RigCode
 from streampetr_vit.modeling.ops.geometry import denormalize_from_range, inverse_sigmoid
 from streampetr_vit.modeling.ops.linear import Linear
@@ -50,6 +51,9 @@ class TemporalHead(nn.Module):
         center_range, max_detections, score_threshold: see `decode_padded`.
         with_ego_pose: see `TemporalAlignment`.
         num_branch_layers: hidden layers of the class and the box branch.
+        with_quality: learn how good each box is, and rank detections by it too; see
+            `QualityBranch` and `decode_padded`.
+        remember_by_quality: choose what enters the memory by it too.
     """
 
     reads_levels: ClassVar[bool]  # whether the features are a list of levels, or one map
@@ -71,6 +75,8 @@ class TemporalHead(nn.Module):
         score_threshold: float | None = None,
         with_ego_pose: bool = True,
         num_branch_layers: int = 2,
+        with_quality: bool = False,
+        remember_by_quality: bool = False,
     ) -> None:
         super().__init__()
         if num_propagated > memory_length or num_remembered > num_queries + num_propagated:
@@ -79,11 +85,17 @@ class TemporalHead(nn.Module):
                 f"({memory_length}), nor num_remembered ({num_remembered}) the number of queries "
                 f"({num_queries} + {num_propagated})"
             )
+        if remember_by_quality and not with_quality:
+            raise ValueError(
+                "remember_by_quality is True, but the head has no quality: set with_quality=True "
+                "too, or remember_by_quality=False"
+            )
         dim = decoder.embed_dim
         self.num_classes, self.num_queries = num_classes, num_queries
         self.num_propagated, self.num_remembered = num_propagated, num_remembered
         self.memory_length, self.embed_dim = memory_length, dim
         self.max_detections, self.score_threshold = max_detections, score_threshold
+        self.remember_by_quality = remember_by_quality
         self.register_buffer("point_cloud_range", torch.tensor(point_cloud_range), persistent=False)
         self.register_buffer("center_range", torch.tensor(center_range), persistent=False)
 
@@ -104,6 +116,9 @@ class TemporalHead(nn.Module):
         self.class_branch = _branch(dim, num_classes, num_branch_layers, with_norm=True)
         self.box_branch = _branch(dim, CODE_SIZE, num_branch_layers, with_norm=False)
         set_prior_bias([self.class_branch[-1]])
+        # Its draws are not taken from those of the other weights: these start the same without it.
+        with torch.random.fork_rng(devices=[]):
+            self.quality_branch = QualityBranch(dim) if with_quality else None
 
     @property
     def num_frame_queries(self) -> int:
@@ -253,20 +268,31 @@ class TemporalHead(nn.Module):
         codes = torch.cat((center_m, raw[..., 3:]), dim=-1)  # 3 + 7 numbers -> 10
         # The first S along the queries are those of denoising: the memory must not see them.
         logits, noised_logits = logits[:, :, slots:], logits[:, :, :slots]
+        states = states[:, :, slots:]
+        quality = None
+        if self.quality_branch is not None:
+            quality = self.quality_branch(states, queries.position[:, slots:])
         output = HeadOutput(
             logits,
             codes[:, :, slots:],
-            states[:, :, slots:],
+            states,
             # (B, M) -> (B, P) -> (B, Q + P): the learned queries come first, and have none.
             lineage=F.pad(
                 lineage[:, : self.num_propagated], (self.num_queries, 0), value=NO_LINEAGE
             ),
-            # By the best class.
-            remembered=best_queries(logits[-1].sigmoid().amax(-1), self.num_remembered),
+            remembered=best_queries(self._worth(logits, quality), self.num_remembered),
+            quality=quality,
         )
         if not slots:
             return output
         return replace(output, denoising_logits=noised_logits, denoising_codes=codes[:, :, :slots])
+
+    def _worth(self, logits: Tensor, quality: Tensor | None) -> Tensor:
+        """(B, Q + P), by which queries enter the memory, from all layers' logits."""
+        worth = logits[-1].sigmoid().amax(-1)  # the best class
+        if quality is None or not self.remember_by_quality:
+            return worth
+        return worth * centerness_of(quality[-1])
 
     def remember(
         self,
