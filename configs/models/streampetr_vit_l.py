@@ -12,8 +12,8 @@ from streampetr_vit.modeling.criterion.detection_loss import DetectionLoss
 from streampetr_vit.modeling.criterion.image_loss import ImageLoss
 from streampetr_vit.modeling.criterion.image_matcher import ImageMatcher
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
-from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising
 from streampetr_vit.modeling.criterion.quality_loss import QualityLoss
+from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising
 from streampetr_vit.modeling.criterion.training_loss import TrainingLoss
 from streampetr_vit.modeling.decoder.decoder import TemporalDecoder
 from streampetr_vit.modeling.heads.focal import FocalHead
