@@ -152,12 +152,11 @@ def save_compressed(data: dict[str, Any], path: Path) -> None:
     """A file that torch.load reads, with deflated entries."""
     plain = path.with_suffix(".plain")
     torch.save(data, plain)
-    with (
-        zipfile.ZipFile(plain) as source,
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
-    ):
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
         for entry in source.infolist():
-            target.writestr(entry.filename, source.read(entry))
+            # Without the time of writing: the same tensors are the same file.
+            same = zipfile.ZipInfo(entry.filename)
+            target.writestr(same, source.read(entry), zipfile.ZIP_DEFLATED, compresslevel=9)
     plain.unlink()
 
 
@@ -180,6 +179,11 @@ def main(folder: Path) -> None:
                 save_runs(golden.load_json(path), KEPT[kind], written[-1])
                 continue
             data = golden.load(path)
+            if kind == "raydn":
+                if not data["outputs"]["pad_size"]:
+                    continue  # no true boxes: the smallest file, and it proves the least
+                # Gathered from other records, and no test reads them.
+                data["outputs"] = data["outputs"] | {"loss_inputs": None}
             if kind in KEPT:
                 data = shorten(data, KEPT[kind])
             if kind == "deform_aggregation":
