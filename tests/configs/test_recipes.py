@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from streampetr_vit.engine import load_config
 from streampetr_vit.engine.config import call
@@ -102,6 +104,35 @@ def rates_by_part(model: torch.nn.Module, groups: list[dict]) -> dict[str, set]:
     for name, parameter in model.named_parameters():
         parts.setdefault(name.split(".")[0], set()).add(by_id[id(parameter)])
     return parts
+
+
+@pytest.mark.parametrize("detector", ["streampetr", "repdetr3d"])
+def test_recipes_with_rays_differ_in_nothing_else(detector: str) -> None:
+    """So the same checkpoints fit, and a comparison of the two compares the rays."""
+    plain, with_rays = (
+        flat(load_config(str(CONFIGS / f"{detector}{name}_eva02_l_800x320_24ep.py")))
+        for name in ("", "_raydn")
+    )
+    assert set(plain) == set(with_rays)
+    differing = {key for key in plain if plain[key] != with_rays[key]}
+    assert differing == {"model.denoising.ray.groups", "report.title", "train.output_dir"}
+    ray = {key.rpartition(".")[2]: v for key, v in with_rays.items() if ".denoising.ray." in key}
+    published = dict(groups=1, points=5, alpha=8.0, beta=2.0, radius=3.0, max_positive_step=0.75)
+    clean = dict(keep_sign=False, drop_unseen=False, min_depth_m=None)
+    assert ray.pop("_target_").endswith("RayDenoising") and ray == published | clean
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Path -> value of everything in a configuration that is neither a dict nor a list."""
+    if isinstance(value, DictConfig):
+        value = OmegaConf.to_container(value, resolve=False)
+    if not isinstance(value, (dict, list)):
+        return {path: value}
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    found: dict[str, Any] = {}
+    for key, entry in entries:
+        found |= flat(entry, f"{path}.{key}".lstrip("."))
+    return found
 
 
 @pytest.mark.parametrize("size", ["800x320", "1600x640", "1600x800"])
