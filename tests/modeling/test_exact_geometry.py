@@ -18,6 +18,7 @@ from torch import Tensor
 import streampetr_vit
 from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
 from streampetr_vit.modeling.criterion.matcher import HungarianMatcher
+from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising, Views
 from streampetr_vit.modeling.decoder.camera_sampling import project
 from streampetr_vit.modeling.detector import StreamPETR
 from streampetr_vit.modeling.heads.box_coding import decode_padded, encode_boxes
@@ -120,6 +121,12 @@ GEOMETRY: dict[str, Callable[[], Any]] = {
     ),
     "denoising": lambda: DenoisingNoise(2).make(
         [BOXES], [LABELS], RANGE, 10, torch.linspace(0, 0.9, 42).view(14, 3)
+    ),
+    "points on rays": lambda: RayDenoising(groups=2, min_depth_m=1.0).place(
+        torch.linspace(-3, 3, 70).view(2, 5, 7),
+        BOXES,
+        torch.zeros(7, dtype=torch.long),
+        Views(RIG.lidar_to_image, (32, 64)),
     ),
     "corners": lambda: box_corners(BOXES),
     "tilted corners": lambda: box_corners(BOXES, POSES[:, :3, :3].expand(7, 3, 3) * 0.123456),

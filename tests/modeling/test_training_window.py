@@ -12,7 +12,10 @@ from torch import Tensor
 
 from streampetr_vit.errors import InputError
 from streampetr_vit.inference import Stream
+from streampetr_vit.modeling.criterion.denoising import DenoisingNoise
+from streampetr_vit.modeling.criterion.ray_denoising import RayDenoising, Views
 from streampetr_vit.modeling.detector import StreamPETR
+from streampetr_vit.modeling.heads.denoising_queries import DenoisingQueries
 from streampetr_vit.modeling.image.grid_mask import GridDraw, GridMask
 from streampetr_vit.modeling.temporal.memory import TemporalMemory
 from streampetr_vit.modeling.training_window import TrainingDraws, TrainingWindow, evaluation_mode
@@ -95,6 +98,26 @@ def test_denoising_is_drawn_from_each_trained_frame() -> None:
     assert seen[0] in ((), (None,))  # history
     for sample, (queries,) in zip(samples[1:], seen[1:], strict=True):
         assert torch.equal(queries.boxes, sample.gt_boxes.repeat(2, 1))
+
+
+def test_rays_are_those_of_each_trained_frames_cameras() -> None:
+    detector = make_detector(window=TWO_OF_THREE).train()
+    seen: list[Views] = []
+
+    class Watched(DenoisingNoise):
+        def make(self, *args: Any, views: Views | None = None, **options: Any) -> DenoisingQueries:
+            seen.append(views)
+            return super().make(*args, views=views, **options)
+
+    detector.denoising = Watched(groups=1, ray=RayDenoising(groups=1))
+    samples = [
+        replace(sample, lidar_to_image=sample.lidar_to_image * (1 + t))
+        for t, sample in enumerate(window())
+    ]
+    detector.losses([samples])
+    for views, sample in zip(seen, samples[1:], strict=True):
+        assert torch.equal(views.lidar_to_image[0], sample.lidar_to_image)
+        assert views.image_size == (32, 64)
 
 
 def test_gridmask_hides_pictures_of_trained_frames_only() -> None:

@@ -22,6 +22,11 @@ class Mutation(NamedTuple):
 
 
 MODEL = ("modeling", "parity", "engine/test_detector_training.py", "inference")
+RAYS = (
+    "modeling/test_ray_denoising.py",
+    "parity/test_parity_raydn.py",
+    "modeling/test_training_window.py",
+)
 DATA = ("data", "parity/test_transforms.py", "parity/test_sampler.py", "parity/test_data_info.py")
 SOLVER = ("solver", "configs", "engine/test_common_configs.py")
 CHECKPOINT = ("checkpoint", "tools/test_convert_checkpoint.py", "parity")
@@ -189,6 +194,37 @@ MUTATIONS = (
         "/ 2 + self.translation_m) * self.scale",
         "/ 2) * self.scale + self.translation_m",
         MODEL,
+    ),
+    *(
+        Mutation("modeling/criterion/ray_denoising.py", right, wrong, RAYS)
+        for right, wrong in (
+            ("seen, chosen = last >= 0", "seen, chosen = last > 0"),
+            ("torch.where(sees, order, -1).amax(dim=1)", "sees.int().argmax(dim=1)"),
+            ("(depth_m > 0) & (u", "(u"),
+            ("(u < width)", "(u < height)"),
+            ("boxes[:, 3:6].mean(-1) / 2", "boxes[:, 3:6].mean(-1)"),
+            ("torch.where(seen, shift_m / depth_m, 0.0)", "shift_m / depth_m"),
+            (".clamp(max=0))", ")"),
+            ("kept = kept.abs()", "pass"),
+            ("(2 * draws.uniform - 1) * self.max_positive_step", "draws.uniform"),
+            ("amin(dim=1) > self.max_positive_step", "amin(dim=1) > self.radius"),
+            ("cameras_m[stream, chosen]", "cameras_m[0, chosen]"),
+            ("views.lidar_to_image[stream]", "views.lidar_to_image[torch.zeros_like(stream)]"),
+        )
+    ),
+    Mutation("modeling/criterion/denoising.py", "~positive.flatten()", "positive.flatten()", RAYS),
+    Mutation("modeling/criterion/denoising.py", "| seen[box]", "| ~seen[box]", RAYS),
+    Mutation(
+        "modeling/heads/denoising_queries.py",
+        "(copy - self.groups).div",
+        "copy.div",
+        RAYS,
+    ),
+    Mutation(
+        "modeling/detector.py",
+        "frames[len(frames) - len(targets) :]",
+        "frames[: len(targets)]",
+        RAYS,
     ),
     Mutation("modeling/criterion/assignment.py", "pair[..., 1] + first", "pair[..., 1]", MODEL),
     Mutation("modeling/criterion/detection_loss.py", ".clamp(min=1.0)", "", MODEL),
