@@ -126,7 +126,10 @@ MUTATIONS = (
     ),
     Mutation("modeling/heads/box_coding.py", "scores >= score_threshold", "scores > 0", MODEL),
     Mutation(
-        "modeling/heads/box_coding.py", "indexes // num_classes", "indexes % len(codes[0])", MODEL
+        "modeling/heads/box_coding.py",
+        "queries = indexes // num_classes",
+        "queries = indexes % len(codes[0])",
+        MODEL,
     ),
     # modeling: memory and decoder
     Mutation(
