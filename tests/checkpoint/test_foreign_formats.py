@@ -177,9 +177,11 @@ def detector_of(recipe: str) -> nn.Module:
     return model
 
 
-def test_repdetr3d_of_full_size_fits_its_recipe_exactly() -> None:
+@pytest.mark.parametrize("rays", ["", "raydn_"])
+def test_repdetr3d_of_full_size_fits_its_recipes_exactly(rays: str) -> None:
+    """RayDN's files have the same names and shapes: rays have no weights."""
     tensors = foreign.as_detector(foreign.filled(foreign.repdetr3d()))
-    report = convert(tensors, model=detector_of("repdetr3d_eva02_l_800x320_24ep.py")).fit
+    report = convert(tensors, model=detector_of(f"repdetr3d_{rays}eva02_l_800x320_24ep.py")).fit
     assert report is not None and not (report.missing or report.unused or report.wrong_shape)
     # 956 less 52 rotary tables, 3 settings and the copies of the shared branches
     assert len(report.matched) == 956 - 52 - 3 - 5 * (10 + 6)
