@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import ray_duplicates
 import torch
+from scipy.spatial.transform import Rotation
 
+from streampetr_vit.data.frame_geometry import FrameGeometry
 from streampetr_vit.data.nuscenes.catalog import load_split
 from streampetr_vit.data.nuscenes.records import FrameRecord
 from streampetr_vit.evaluation.result_format import to_global_boxes, write_results
@@ -27,23 +29,30 @@ def _true_boxes(record: FrameRecord) -> GlobalBoxes:
     return to_global_boxes(detections, record.lidar_to_ego, record.ego_to_global, record.token)
 
 
-def _with_copies(record: FrameRecord, boxes: GlobalBoxes, stretch: float) -> GlobalBoxes:
-    """With a copy of each box, moved along the ray of the vehicle's front camera."""
-    pose = record.ego_to_global.matrix() @ record.lidar_to_ego.matrix()
-    camera = pose @ record.camera_to_lidar[record.spec.cameras.index("CAM_FRONT")]
-    moved = camera[:3, 3] + stretch * (boxes.center_global_m - camera[:3, 3])
-    moved[:, 2] = boxes.center_global_m[:, 2]
-    doubled = {
-        name: np.concatenate([getattr(boxes, name)] * 2)
+def _with_copies(
+    record: FrameRecord, boxes: GlobalBoxes, stretch: float, degrees: float
+) -> GlobalBoxes:
+    """With copies of the boxes that a camera sees, moved along its ray and turned around it."""
+    geometry = FrameGeometry.of_record(record)
+    to_image = (geometry.lidar_to_image @ geometry.global_to_lidar).numpy()
+    homogeneous = np.pad(boxes.center_global_m, ((0, 0), (0, 1)), constant_values=1)
+    pixels = homogeneous @ to_image.swapaxes(-1, -2)  # (N, n, 4)
+    places = pixels[..., :2] / pixels[..., 2:3]
+    seen = (pixels[..., 2] > 0) & ((places >= 0) & (places < record.image_sizes[:, None])).all(-1)
+    rows, camera = np.flatnonzero(seen.any(0)), seen.argmax(0)[seen.any(0)]  # the first that sees
+    eyes = np.linalg.inv(to_image)[camera, :3, 3]
+    turn = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    moved = eyes + stretch * (boxes.center_global_m[rows] - eyes) @ turn.T
+    kept = {
+        name: np.concatenate((getattr(boxes, name), getattr(boxes, name)[rows]))
         for name in ("size_wlh_m", "rotation_wxyz", "velocity_global_mps", "scores")
     }
-    return replace(
-        boxes,
-        center_global_m=np.concatenate((boxes.center_global_m, moved)),
-        class_names=boxes.class_names * 2,
-        attribute_names=boxes.attribute_names * 2,
-        **doubled,
-    ).without_origin()
+    names = {
+        name: getattr(boxes, name) + tuple(getattr(boxes, name)[row] for row in rows)
+        for name in ("class_names", "attribute_names")
+    }
+    centers = np.concatenate((boxes.center_global_m, moved))
+    return replace(boxes, center_global_m=centers, **kept, **names).without_origin()
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +60,9 @@ def files(tiny_nuscenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     folder = tmp_path_factory.mktemp("ray_duplicates")
     records = load_split(tiny_nuscenes, "v1.0-mini", "mini_val")
     true = [_true_boxes(record) for record in records]
-    nearer = [_with_copies(*pair, 0.7) for pair in zip(records, true, strict=True)]
-    contents = {"true": true, "nearer": nearer}
+    contents = {"true": true}
+    for name, move in {"nearer": (0.7, 0.0), "farther": (1.2, 0.0), "beside": (0.7, 3.0)}.items():
+        contents[name] = [_with_copies(*pair, *move) for pair in zip(records, true, strict=True)]
     contents["empty"] = [replace(boxes, **_nothing(boxes)) for boxes in true]
     for name, boxes in contents.items():
         write_results(folder / f"{name}.json", boxes)
@@ -73,23 +83,26 @@ def _words(root: Path, *paths: Path) -> list[str]:
 def test_a_row_for_each_file_and_recall(
     tiny_nuscenes: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = _words(tiny_nuscenes, files["true"], files["nearer"])
+    names = ("true", "nearer", "farther", "beside")
+    words = _words(tiny_nuscenes, *(files[name] for name in names))
     ray_duplicates.main([*words, "--recall", "0.5", "1"])
     *lines, line = capsys.readouterr().out.splitlines()
-    header, _, *printed = (re.split(r"  +", row.strip()) for row in lines[-6:])
     rows = json.loads(line)
-    assert header == list(ray_duplicates.COLUMNS) and len(printed) == len(rows) == 4
-    assert [Path(row["results"]).stem for row in rows] == ["true", "true", "nearer", "nearer"]
-    for half, whole in (rows[:2], rows[2:]):
+    header, _, *printed = (re.split(r"  +", text.strip()) for text in lines[-2 - len(rows) :])
+    assert header == list(ray_duplicates.COLUMNS) and len(printed) == len(rows) == 2 * len(names)
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    for name, (half, whole) in zip(names, pairs, strict=True):
+        assert half["results"] == whole["results"] == str(files[name])
         assert 0.5 <= half["recall"] < whole["recall"] == 1
-        assert half["threshold"] > whole["threshold"] and half["matched"] < whole["matched"]
-    for row in rows[:2]:
-        assert row["false_positives"] == row["duplicates"] == 0 and row["share_farther"] is None
-    whole = rows[3]
-    assert whole["true_objects"] == rows[0]["true_objects"]
-    assert 0 < whole["duplicates"] < whole["false_positives"]
-    # Copies in front of what the front camera sees; a few lie behind other objects of the class.
-    assert whole["share_nearer"] > 0.8 and whole["share_nearer"] + whole["share_farther"] == 1
+        assert half["threshold"] > whole["threshold"]
+    (_, true), (_, nearer), (_, farther), (_, beside) = pairs
+    assert true["false_positives"] == 0 and true["share_farther"] is None
+    # Others are near their object, or are of one that is out of the metric's range.
+    assert nearer["duplicates"] > 0.8 * nearer["false_positives"] and nearer["share_nearer"] == 1
+    assert (
+        farther["duplicates"] > 0.6 * farther["false_positives"] and farther["share_farther"] == 1
+    )
+    assert beside["false_positives"] > 100 and beside["duplicates"] < 5  # by chance
 
 
 @pytest.mark.parametrize(
@@ -97,22 +110,18 @@ def test_a_row_for_each_file_and_recall(
     [
         ("empty", [], r"empty\.json: recall 0\.3 is not reached: .* reach 0\.0000; ask for less"),
         ("true", ["--split", "mini_train"], r"true\.json cannot be scored: \d+ of \d+ samples"),
-        ("true", ["--recall", "1.5"], None),
-        ("true", ["--recall", "0"], None),
     ],
 )
 def test_what_cannot_be_counted(
-    tiny_nuscenes: Path,
-    files: dict[str, Path],
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    words: list[str],
-    message: str | None,
+    tiny_nuscenes: Path, files: dict[str, Path], name: str, words: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match=message) as stop:
         ray_duplicates.main([*_words(tiny_nuscenes, files[name]), *words])
-    if message is None:
-        assert stop.value.code == 2
-        assert re.search(r"--recall: '[\d.]+' must be a", capsys.readouterr().err)
-    else:
-        assert len(str(stop.value).splitlines()) == 1
+    assert len(str(stop.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "nan"])
+def test_recalls_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ray_duplicates.main([*_words(Path("none"), Path("none.json")), "--recall", text])
+    assert f"--recall: {text!r} must be a" in capsys.readouterr().err

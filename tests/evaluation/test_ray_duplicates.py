@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.common.utils import center_distance
+from nuscenes.eval.detection.algo import accumulate
+from nuscenes.eval.detection.data_classes import DetectionBox
 from scipy.spatial.transform import Rotation
 
 from streampetr_vit.errors import InputError
@@ -170,6 +174,38 @@ def test_matching_takes_the_best_first_and_the_nearest_that_is_left() -> None:
 def test_of_equal_scores_the_last_is_matched_first() -> None:
     boxes = [(20.0, 0.0, 0.5, CAR), (20.5, 0.0, 0.5, CAR)]
     assert match_nearest(sample(boxes, [CAR_AHEAD])).tolist() == [-1, 0]
+
+
+def test_matching_is_that_of_the_devkit() -> None:
+    rng = np.random.default_rng(0)
+    samples, found, truth = [], EvalBoxes(), EvalBoxes()
+    for number in range(30):
+        true = [(*place, CAR) for place in rng.uniform(0, 15, (12, 2))]
+        near = np.array(true)[:, :2].repeat(2, axis=0) + rng.normal(0, 1.5, (24, 2))
+        scores = rng.integers(0, 20, 24) / 20  # many are equal
+        boxes = [(*place, score, CAR) for place, score in zip(near, scores, strict=True)]
+        samples.append(sample(boxes, true))
+        found.add_boxes(str(number), [_devkit_box(number, x, y, s) for x, y, s, _ in boxes])
+        truth.add_boxes(str(number), [_devkit_box(number, x, y, -1.0) for x, y, _ in true])
+    hits = np.concatenate([match_nearest(one) for one in samples]) != -1
+    order = np.argsort(np.concatenate([one.scores for one in samples]), kind="stable")[::-1]
+    right = np.cumsum(hits[order])
+    assert 200 < right[-1] < 340
+    recall, precision = right / 360, right / np.arange(1, len(right) + 1)
+    expected = accumulate(truth, found, "car", center_distance, 2.0)
+    ours = np.interp(np.linspace(0, 1, 101), recall, precision, right=0)
+    assert ours == pytest.approx(expected.precision, abs=1e-12)
+
+
+def _devkit_box(number: int, x: float, y: float, score: float) -> DetectionBox:
+    return DetectionBox(
+        sample_token=str(number),
+        translation=(x, y, 0.0),
+        size=(2.0, 4.0, 1.5),
+        rotation=(1.0, 0.0, 0.0, 0.0),
+        detection_name="car",
+        detection_score=float(score),
+    )
 
 
 def test_what_cannot_be_counted() -> None:
