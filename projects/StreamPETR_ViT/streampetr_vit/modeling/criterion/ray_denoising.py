@@ -2,7 +2,7 @@
 
 One camera says little about depth, so a detector finds an object several times along its ray. Of
 the points of one ray only one is labelled with the object; the others, which see it, learn that
-they are not it. Source: RayDN (ECCV 2024).
+they are not it. Source: RayDN (arXiv 2402.03634).
 
 Shape letters: g ray groups, R points of a ray, n true boxes of a batch, B streams, N cameras.
 """
