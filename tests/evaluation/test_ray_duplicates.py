@@ -132,6 +132,13 @@ def test_any_camera_will_do() -> None:
     assert count(sample(boxes, [CAR_AHEAD], cameras, [[False, False]])).duplicates == 0
 
 
+def test_nearer_and_farther_are_told_from_the_camera_that_sees_the_object() -> None:
+    # The first camera looks away from both, from the other side.
+    cameras = [(60.0, 0.0), (0.0, 0.0)]
+    found = count(sample([(25.0, 0.0, 0.5, CAR), CAR_FOUND], [CAR_AHEAD], cameras, [[False, True]]))
+    assert (found.duplicates, found.farther) == (1, 1)
+
+
 def test_a_duplicate_counts_once_and_against_the_nearest_object() -> None:
     # It lies between two cars on one ray, nearer to the far one.
     boxes = [(37.0, 0.0, 0.9, CAR), CAR_FOUND, (40.0, 0.0, 0.5, CAR)]
@@ -246,10 +253,11 @@ def test_pictures_show_what_projects_into_them() -> None:
             [11, 2, -0.9],  # from the bottom
             [11, 2, -1.1],
             [-9, 2, 3],
+            [-9, -4, -2],  # behind, and to the side
             [1, 2, 3],  # where the camera is
         ]
     )
     sizes = np.array([[100, 80], [100, 80]], dtype=np.int32)
     seen = in_pictures(points, np.stack((pose, back)), np.stack([intrinsics] * 2), sizes)
-    assert seen[:, 0].tolist() == [True, True, False, True, False, True, False, True] + [False] * 3
+    assert seen[:, 0].tolist() == [True, True, False, True, False, True, False, True] + [False] * 4
     assert np.flatnonzero(seen[:, 1]).tolist() == [9]

@@ -101,10 +101,9 @@ def in_pictures(
     axes, origin = camera_to_world[:, :3, :3], camera_to_world[:, None, :3, 3]
     in_camera = (points_m - origin) @ axes  # (N, m, 3), rows times R: the inverse rotation
     scaled = in_camera @ intrinsics.swapaxes(-1, -2)
-    depth = scaled[..., 2:]
-    # Compared without a division: the depth may be 0.
-    inside = (scaled[..., :2] >= 0) & (scaled[..., :2] < depth * image_sizes[:, None])
-    return ((depth[..., 0] > 0) & inside.all(axis=-1)).T
+    # Compared without a division by the depth: this is never true behind a camera.
+    limits = scaled[..., 2:] * image_sizes[:, None]
+    return ((scaled[..., :2] >= 0) & (scaled[..., :2] < limits)).all(axis=-1).T
 
 
 def match_nearest(sample: RaySample) -> Ints:
