@@ -117,7 +117,9 @@ def test_recipes_with_rays_differ_in_nothing_else(detector: str) -> None:
     differing = {key for key in plain if plain[key] != with_rays[key]}
     assert differing == {"model.denoising.ray.groups", "report.title", "train.output_dir"}
     ray = {key.rpartition(".")[2]: v for key, v in with_rays.items() if ".denoising.ray." in key}
-    published = dict(groups=1, points=5, alpha=8.0, beta=2.0, radius=3.0, max_positive_step=0.75)
+    published = dict(
+        groups=1, num_points=5, alpha=8.0, beta=2.0, radius=3.0, max_positive_step=0.75
+    )
     clean = dict(keep_sign=False, drop_unseen=False, min_depth_m=None)
     assert ray.pop("_target_").endswith("RayDenoising") and ray == published | clean
 

@@ -62,7 +62,7 @@ def pixels(points_m: Tensor, camera: Tensor) -> Tensor:
 
 
 def ones(ray: RayDenoising, count: int) -> Tensor:
-    return torch.ones(ray.groups, ray.points, count)
+    return torch.ones(ray.groups, ray.num_points, count)
 
 
 def test_points_keep_the_pixel_of_their_box_and_move_by_half_sizes() -> None:
@@ -108,7 +108,7 @@ def test_a_box_that_no_camera_sees_keeps_its_points_on_its_centre() -> None:
 
 def test_one_point_of_each_ray_is_positive_and_near_enough() -> None:
     torch.manual_seed(0)
-    ray = RayDenoising(groups=3, points=4)
+    ray = RayDenoising(groups=3, num_points=4)
     steps = ray.steps(ray.draw(500))
     assert steps.step.shape == steps.positive.shape == (3, 4, 500)
     assert (steps.positive.sum(1) == 1).all()
@@ -139,13 +139,13 @@ def test_statistics_of_the_published_settings() -> None:
 def test_a_kept_step_loses_its_sign_unless_it_is_to_be_kept() -> None:
     beta = torch.tensor([0.45, 0.9])[None, :, None]  # steps -0.3 and 2.4
     draws = RayDraws(beta, torch.empty(0))
-    published = RayDenoising(groups=1, points=2).steps(draws)
-    signed = RayDenoising(groups=1, points=2, keep_sign=True).steps(draws)
+    published = RayDenoising(groups=1, num_points=2).steps(draws)
+    signed = RayDenoising(groups=1, num_points=2, keep_sign=True).steps(draws)
     torch.testing.assert_close(published.step.flatten(), torch.tensor([0.3, 2.4]))
     torch.testing.assert_close(signed.step.flatten(), torch.tensor([-0.3, 2.4]))
     anew = RayDraws(torch.tensor([0.8, 0.9])[None, :, None], torch.tensor([0.25]))
     for keep_sign in (False, True):  # what is drawn anew has its sign in any case
-        steps = RayDenoising(groups=1, points=2, keep_sign=keep_sign).steps(anew)
+        steps = RayDenoising(groups=1, num_points=2, keep_sign=keep_sign).steps(anew)
         torch.testing.assert_close(steps.step.flatten(), torch.tensor([-0.375, 2.4]))
         assert steps.positive.flatten().tolist() == [True, False]
 
@@ -175,7 +175,7 @@ def test_rays_come_after_the_ordinary_copies_and_leave_them_as_they_are() -> Non
     """The same draws: without rays nothing differs from a builder that knows none."""
     counts = (3, 1)
     plain = make(DenoisingNoise(groups=2), counts)
-    with_rays = make(DenoisingNoise(groups=2, ray=RayDenoising(groups=2, points=3)), counts)
+    with_rays = make(DenoisingNoise(groups=2, ray=RayDenoising(groups=2, num_points=3)), counts)
     assert plain.num_slots == 2 * 3 and with_rays.num_slots == (2 + 6) * 3
     assert torch.equal(with_rays.reference_points[:, :6], plain.reference_points)
     for name in ("labels", "boxes", "stream", "slot"):
@@ -200,7 +200,7 @@ def test_without_rays_the_generator_stands_where_it_stood() -> None:
 
 
 def test_the_points_of_a_ray_see_each_other_and_nothing_else_sees_them() -> None:
-    queries = make(DenoisingNoise(groups=2, ray=RayDenoising(groups=2, points=3)), (2, 1))
+    queries = make(DenoisingNoise(groups=2, ray=RayDenoising(groups=2, num_points=3)), (2, 1))
     blocked = queries.blocked(num_queries=4, num_keys=5)
     slots = queries.num_slots
     assert slots == 16 and blocked.shape == (20, 21)
@@ -215,7 +215,7 @@ def test_unseen_boxes_are_left_out_where_that_is_asked_for() -> None:
     boxes = boxes_around(3)
     boxes[1, 2] = 100.0
     for drop in (False, True):
-        noise = DenoisingNoise(groups=1, ray=RayDenoising(groups=1, points=2, drop_unseen=drop))
+        noise = DenoisingNoise(groups=1, ray=RayDenoising(groups=1, num_points=2, drop_unseen=drop))
         torch.manual_seed(0)
         queries = noise.make([boxes], [labels_of(boxes)], HUGE, CLASSES, views=views())
         kept = [0, 2] if drop else [0, 1, 2]
@@ -278,7 +278,7 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (dict(points=0), r"points \(0\) at least 1"),
+        (dict(num_points=0), r"num_points \(0\) at least 1"),
         (dict(groups=-1), r"groups \(-1\) must be at least 0"),
         (dict(radius=0.0), "radius is 0.0; it must be a finite number above 0"),
         (dict(max_positive_step=0.0), "max_positive_step is 0.0; it must be"),
@@ -297,12 +297,12 @@ def test_impossible_settings(wrong: dict, words: str) -> None:
 def test_more_copies_than_memory_has_room_for() -> None:
     """The figure is the mask: 328 copies of 100 boxes are 32800 queries, a byte for each pair."""
     assert 32800**2 > 2**30 > 32700**2
-    DenoisingNoise(groups=7, ray=RayDenoising(groups=4, points=80))
-    words = r"groups \(8\) \+ ray.groups \(4\) x ray.points \(80\) are 328 copies .* 1.0 GiB"
+    DenoisingNoise(groups=7, ray=RayDenoising(groups=4, num_points=80))
+    words = r"groups \(8\) \+ ray.groups \(4\) x ray.num_points \(80\) are 328 copies .* 1.0 GiB"
     with pytest.raises(ValueError, match=words):
-        DenoisingNoise(groups=8, ray=RayDenoising(groups=4, points=80))
+        DenoisingNoise(groups=8, ray=RayDenoising(groups=4, num_points=80))
     with pytest.raises(ValueError, match="233.8 GiB .* use 327 copies or fewer"):
-        DenoisingNoise(ray=RayDenoising(groups=1, points=5000))
+        DenoisingNoise(ray=RayDenoising(groups=1, num_points=5000))
 
 
 def test_nothing_to_denoise() -> None:

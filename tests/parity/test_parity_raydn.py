@@ -35,7 +35,7 @@ def make_noise(config: dict[str, Any]) -> DenoisingNoise:
         max_positive_distance=config["split"],
         ray=RayDenoising(
             groups=config["raydn_group"],
-            points=config["raydn_num"],
+            num_points=config["raydn_num"],
             alpha=config["raydn_alpha"],
             beta=config["raydn_beta"],
             radius=config["raydn_radius"],

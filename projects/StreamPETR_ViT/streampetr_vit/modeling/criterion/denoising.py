@@ -51,9 +51,9 @@ class DenoisingNoise:
         if gib > _MOST_MASK_GIB:
             most = int((_MOST_MASK_GIB * 2**30) ** 0.5 / _CROWDED)
             raise ValueError(
-                f"groups ({self.groups}) + ray.groups ({self.ray.groups}) x ray.points "
-                f"({self.ray.points}) are {self.copies} copies of every box: with {_CROWDED} boxes "
-                f"in a frame the attention mask alone takes {gib:.1f} GiB of at most "
+                f"groups ({self.groups}) + ray.groups ({self.ray.groups}) x ray.num_points "
+                f"({self.ray.num_points}) are {self.copies} copies of every box: with {_CROWDED} "
+                f"boxes in a frame the attention mask alone takes {gib:.1f} GiB of at most "
                 f"{_MOST_MASK_GIB:g} GiB; use {most} copies or fewer"
             )
 
@@ -86,32 +86,24 @@ class DenoisingNoise:
         slots, total = max(counts, default=0), sum(counts)
         all_boxes, all_labels = torch.cat(list(boxes)), torch.cat(list(labels))
         device = all_boxes.device
-        if uniform is None:
-            uniform = torch.rand(self.groups * total, 3, device=device)
         # Streams have different numbers of boxes: box k of a stream takes slot k of each copy, and
         # the slots of the streams with fewer boxes stay empty.
         stream = torch.repeat_interleave(torch.tensor(counts))
         within = torch.cat([torch.arange(count) for count in counts])
         stream, within = packed_to((stream, within), device)  # (n,) each
-
-        noise = uniform * 2 - 1  # in [-1, 1)
-        # (n, ...) -> (G * n, ...), group by group
-        repeated = all_boxes.repeat(self.groups, 1)
-        reach = (repeated[:, 3:6] / 2 + self.translation_m) * self.scale
-        points_m = repeated[:, :3] + noise * reach
-        background = noise.norm(dim=1) > self.max_positive_distance
-        # The copies beside each other: (T * n,), one copy of all boxes after the other.
+        if uniform is None:
+            uniform = torch.rand(self.groups * total, 3, device=device)
+        points_m, background = self._noised(all_boxes, uniform)
+        # One copy of all boxes after the other: (T * n,) each.
         copy = torch.arange(self.copies, device=device).repeat_interleave(total)
         box = torch.arange(total, device=device).repeat(self.copies)
         if self.ray.groups:
             if views is None:
                 raise ValueError("denoising along rays needs the views of the frame's cameras")
-            steps = self.ray.steps(ray_draws or self.ray.draw(total))
-            step, positive = packed_to((steps.step, steps.positive), device)
-            on_rays_m, seen = self.ray.place(step, all_boxes, stream, views)
-            # (g, R, n, 3) -> (g * R * n, 3): r-major in each group
-            points_m = torch.cat((points_m, on_rays_m.flatten(0, 2)))
-            background = torch.cat((background, ~positive.flatten()))
+            draws = ray_draws or self.ray.draw(total)
+            on_rays_m, positive, seen = self.ray.points(draws, all_boxes, stream, views)
+            points_m = torch.cat((points_m, on_rays_m))
+            background = torch.cat((background, ~positive))
             if self.ray.drop_unseen:
                 kept = (copy < self.groups) | seen[box]
                 copy, box = copy[kept], box[kept]
@@ -129,8 +121,15 @@ class DenoisingNoise:
             slot=slot,
             groups=self.groups,
             rays=self.ray.groups,
-            ray_points=self.ray.points,
+            ray_points=self.ray.num_points,
         )
+
+    def _noised(self, boxes: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The ordinary copies: (G * n, 3) metres, and (G * n,) bool, which are background."""
+        noise = uniform * 2 - 1  # in [-1, 1)
+        boxes = boxes.repeat(self.groups, 1)  # group by group
+        reach = (boxes[:, 3:6] / 2 + self.translation_m) * self.scale
+        return boxes[:, :3] + noise * reach, noise.norm(dim=1) > self.max_positive_distance
 
 
 def expected_positives(count: int, max_positive_distance: float) -> float:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from streampetr_vit.modeling.ops.geometry import image_to_lidar_of, transform_points
+from streampetr_vit.structures import packed_to
 
 _DEPTH_EPS_M = 1e-6  # added to a depth that is divided by, as published
 
@@ -66,7 +67,7 @@ class RayDenoising:
 
     Attributes:
         groups: rays g of every box; 0 is denoising without rays.
-        points: R of each ray.
+        num_points: R of each ray.
         alpha, beta: of the Beta distribution of steps: with 8 and 2 most points lie behind the box.
         radius: steps are in (-radius, radius), in half sizes of the box, the mean over its axes.
         max_positive_step: the point nearest to its box is the positive one; where it is farther
@@ -81,7 +82,7 @@ class RayDenoising:
     """
 
     groups: int = 0
-    points: int = 5
+    num_points: int = 5
     alpha: float = 8.0
     beta: float = 2.0
     radius: float = 3.0
@@ -91,10 +92,10 @@ class RayDenoising:
     min_depth_m: float | None = None
 
     def __post_init__(self) -> None:
-        if self.groups < 0 or self.points < 1:
+        if self.groups < 0 or self.num_points < 1:
             raise ValueError(
-                f"groups ({self.groups}) must be at least 0 and points ({self.points}) at least 1; "
-                "groups=0 is denoising without rays"
+                f"groups ({self.groups}) must be at least 0 and num_points ({self.num_points}) at "
+                "least 1; groups=0 is denoising without rays"
             )
         for name in ("alpha", "beta", "radius", "max_positive_step"):
             _require_positive(name, getattr(self, name))
@@ -104,7 +105,7 @@ class RayDenoising:
     @property
     def copies(self) -> int:
         """Points of one box, g * R."""
-        return self.groups * self.points
+        return self.groups * self.num_points
 
     def draw(self, count: int) -> RayDraws:
         """Draws for `count` boxes from torch's CPU generator, on every device."""
@@ -113,10 +114,10 @@ class RayDenoising:
         distribution = torch.distributions.Beta(self.alpha, self.beta)
         beta, uniform = [], []
         for _ in range(self.groups):
-            drawn = distribution.sample((self.points * count,)).view(1, self.points, count)
+            drawn = distribution.sample((self.num_points * count,)).view(1, self.num_points, count)
             beta.append(drawn)
             uniform.append(torch.rand(int(self._too_far(drawn).sum())))
-        empty = torch.empty(0, self.points, count), torch.empty(0)
+        empty = torch.empty(0, self.num_points, count), torch.empty(0)
         return RayDraws(torch.cat([empty[0], *beta]), torch.cat([empty[1], *uniform]))
 
     def steps(self, draws: RayDraws) -> RaySteps:
@@ -138,6 +139,24 @@ class RayDenoising:
         """(g, n) bool, where even the nearest of (g, R, n) points is no positive one."""
         return self._drawn_steps(beta).abs().amin(dim=1) > self.max_positive_step
 
+    def points(
+        self, draws: RayDraws, boxes: Tensor, stream: Tensor, views: Views
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The points of all rays, ray group by ray group, and in each point r of all boxes first.
+
+        Args:
+            boxes: (n, 9), gravity centre.
+            stream: (n,) int64, the stream of each box.
+
+        Returns:
+            (g * R * n, 3) metres, lidar frame; (g * R * n,) bool, which are positive; and (n,)
+            bool, whether a camera sees the centre of a box.
+        """
+        steps = self.steps(draws)
+        step, positive = packed_to((steps.step, steps.positive), boxes.device)
+        points_m, seen = self.place(step, boxes, stream, views)
+        return points_m.flatten(0, 2), positive.flatten(), seen
+
     def place(
         self, step: Tensor, boxes: Tensor, stream: Tensor, views: Views
     ) -> tuple[Tensor, Tensor]:
@@ -145,8 +164,7 @@ class RayDenoising:
 
         Args:
             step: (g, R, n) of `RaySteps`, on the boxes' device.
-            boxes: (n, 9), gravity centre.
-            stream: (n,) int64, the stream of each box.
+            boxes, stream: as for `points`.
 
         Returns:
             (g, R, n, 3) metres, lidar frame, and (n,) bool, whether a camera sees the centre.
