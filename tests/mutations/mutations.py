@@ -215,7 +215,7 @@ MUTATIONS = (
             ("views.lidar_to_image[stream]", "views.lidar_to_image[torch.zeros_like(stream)]"),
         )
     ),
-    Mutation("modeling/criterion/denoising.py", "~positive.flatten()", "positive.flatten()", RAYS),
+    Mutation("modeling/criterion/denoising.py", "~positive))", "positive))", RAYS),
     Mutation("modeling/criterion/denoising.py", "| seen[box]", "| ~seen[box]", RAYS),
     Mutation(
         "modeling/heads/denoising_queries.py",
