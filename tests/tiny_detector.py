@@ -95,7 +95,10 @@ def _make(kind: type[T], seed: int, head: dict[str, Any], **options: Any) -> T:
 
 
 def make_repdetr3d(
-    seed: int = 0, window: TrainingWindow | None = None, sampling_kernel: str = "grid_sample"
+    seed: int = 0,
+    window: TrainingWindow | None = None,
+    sampling_kernel: str = "grid_sample",
+    **head: Any,
 ) -> StreamPETR:
     """The same with RepDETR3D's head, on two levels of features, and the YOLOX head."""
     streampetr = make_detector(seed, window)
@@ -121,6 +124,7 @@ def make_repdetr3d(
             memory_length=8,
             num_remembered=4,
             max_detections=20,
+            **head,
         ),
         image_head=YOLOXHead(dim, strides=(8, 16), embed_dim=16),
         criterion=TrainingLoss(DetectionLoss(), YOLOXLoss()),

@@ -157,6 +157,8 @@ def test_a_target_must_be_a_name(tmp_path: Path, target: object) -> None:
         "${hydra:x}",
         "${${train.output_dir}:x}",
         "${count:${oc.env:HOME}}",
+        "${labels:${oc.env:HOME},car}",
+        "${labels:${dataset_spec.classes},${oc.env:HOME}}",
         "a${train.seed}b${oc.env:HOME}",
         "${train.seed}${oc.env:HOME}",
     ],

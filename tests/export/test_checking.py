@@ -50,6 +50,15 @@ def test_a_detector_of_either_kind_passes(make: Callable[[], StreamPETR]) -> Non
     [
         (petr, "model.head.memory_length is 0 .* export a recipe of StreamPETR or RepDETR3D"),
         (forgetful, "model.head.num_remembered is 0"),
+        (
+            lambda: make_detector(with_quality=True),
+            "model.head.with_quality is True.* export with model.head.with_quality=False; the boxes"
+            " are the same",
+        ),
+        (
+            lambda: make_detector(with_quality=True, remember_by_quality=True),
+            "remember_by_quality is True.* train with model.head.remember_by_quality=False",
+        ),
         (choosing, "model.token_ratio is 0.5: .* set model.token_ratio=1"),
         (with_xformers, "'xformers', .* set model.head.decoder.kernel=sdpa"),
         (

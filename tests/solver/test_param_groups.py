@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_detector import make_detector
 from torch import nn
 
-from streampetr_vit.solver import backbone_lr_groups, group_parameters
+from streampetr_vit.solver import backbone_lr_groups, group_parameters, layer_decay_groups
 
 
 def make_model() -> nn.ModuleDict:
@@ -36,6 +37,15 @@ def test_backbone_trains_at_a_tenth_and_everything_decays() -> None:
     for name, (lr, decay) in found.items():
         assert lr == pytest.approx(4e-5 if name.startswith("backbone.") else 4e-4)
         assert decay == 0.01
+
+
+def test_a_quality_branch_trains_as_the_rest_of_the_head_does() -> None:
+    model = make_detector(with_quality=True)
+    decayed = layer_decay_groups(model, 1e-4, 0.01, num_layers=2, head_factor=3.0)
+    for groups, lr in ((backbone_lr_groups(model, 4e-4, 0.01), 4e-4), (decayed, 3e-4)):
+        found = lr_and_decay_by_name(model, groups)
+        rates = [rate for name, (rate, _) in found.items() if "quality_branch" in name]
+        assert rates == [pytest.approx(lr)] * 10
 
 
 def test_one_dimensional_parameters_can_be_exempt_from_decay() -> None:

@@ -37,6 +37,18 @@ logger = logging.getLogger(__name__)
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+# Parts that inference can do without, by how their tensors begin.
+_DISPENSABLE = {
+    "image_head.": (
+        " Inference does not need the 2D head: to go without it, model.image_head=null "
+        "model.criterion.image=null."
+    ),
+    "head.quality_branch.": (
+        " To rank its detections by their class alone: model.head.with_quality=False "
+        "model.head.remember_by_quality=False. (To teach it the quality, start a new training from "
+        "it: train.init_checkpoint.)"
+    ),
+}
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -205,17 +217,11 @@ class SafeCheckpointer(DetectionCheckpointer):
                 )
             logger.warning("%s: %s. They keep their start values", path, report.wrong_shapes())
         if needs_all and report.missing:
-            hint = ""
-            if all(name.startswith("image_head.") for name in report.missing):
-                hint = (
-                    " Inference does not need the 2D head: to go without it, model.image_head=null "
-                    "model.criterion.image=null."
-                )
             raise CheckpointError(
                 f"{path} is not a whole detector: {len(report.missing)} of the model's tensors are "
                 f"not in it: {groups(report.missing)}. Evaluation and --resume need a checkpoint "
                 "that was trained with this configuration (OUTPUT/model_final.pth); a backbone "
-                f"file can only start a training.{hint}"
+                f"file can only start a training.{_how_to_do_without(report.missing)}"
             )
         half = report.half_backbone()
         if half is not None and not self._allow_partial:
@@ -235,6 +241,14 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         for line in lines:
             logger.warning("%s: %s", path, line)
+
+
+def _how_to_do_without(missing: Collection[str]) -> str:
+    """Settings of a detector without what is missing, if inference does not need it."""
+    if not all(name.startswith(tuple(_DISPENSABLE)) for name in missing):
+        return ""
+    parts = {start for start in _DISPENSABLE if any(name.startswith(start) for name in missing)}
+    return "".join(hint for start, hint in _DISPENSABLE.items() if start in parts)
 
 
 def _check_state(path: str, absent: list[str]) -> None:

@@ -45,6 +45,18 @@ def _reasons(detector: StreamPETR, image_size: tuple[int, int]) -> Iterator[str]
             "model.head.num_remembered is 0: nothing would enter the memory, and the graph could "
             "not tell where a stream goes on"
         )
+    if head.remember_by_quality:
+        yield (
+            "model.head.remember_by_quality is True, but the graphs' interface has no place for "
+            "the quality, and without it the memory would be another one: train with "
+            "model.head.remember_by_quality=False"
+        )
+    if head.quality_branch is not None:
+        yield (
+            "model.head.with_quality is True, but the graphs' interface has no place for the "
+            "quality: export with model.head.with_quality=False; the boxes are the same, and the "
+            "class score ranks them"
+        )
     if detector.token_ratio != 1:
         yield (
             f"model.token_ratio is {detector.token_ratio}: the graphs have no 2D head that chooses "
