@@ -44,6 +44,7 @@ COLUMNS = {  # of the table -> of the JSON line
     "false/object": "false_positives_per_object",
     "on rays": "duplicates",
     "on rays/object": "duplicates_per_object",
+    "beside/object": "beside_per_object",
     "farther": "share_farther",
     "nearer": "share_nearer",
 }

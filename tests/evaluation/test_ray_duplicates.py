@@ -89,6 +89,15 @@ def test_where_a_false_detection_is_a_duplicate(
     assert (found.duplicates, found.farther) == (duplicates, farther)
 
 
+@pytest.mark.parametrize(
+    ("degrees", "beside"), [(0.0, 0), (1.4, 0), (1.6, 1), (-1.6, 1), (1.9, 1), (2.1, 0)]
+)
+def test_beside_the_ray_is_another_count(degrees: float, beside: int) -> None:
+    found = count(sample([(*turned(degrees, 25.0), 0.5, CAR), CAR_FOUND], [CAR_AHEAD]))
+    assert (found.duplicates, found.beside) == (int(degrees == 0), beside)
+    assert found.row()["beside_per_object"] == beside
+
+
 def test_azimuth_does_not_wrap() -> None:
     # The object is behind the camera, where azimuth jumps from 180 to -180 degrees.
     boxes = [(*turned(-179.8, 25.0), 0.5, CAR), (*turned(179.9, 20.0), 0.5, CAR)]

@@ -23,7 +23,9 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MATCH_M = 2.0  # nearer centres belong together
-RAY_RAD = math.radians(0.5)
+ON_RAY_RAD = (0.0, math.radians(0.5))
+# Two strips, as wide together as those on the ray: what lies there, lies there by chance.
+BESIDE_RAY_RAD = (math.radians(1.5), math.radians(2.0))
 NO_OBJECT = -1
 
 
@@ -62,6 +64,7 @@ class RayDuplicates:
         false_positives: detections without a true object.
         duplicates: false positives on the ray of a matched object of their class.
         farther: duplicates that are farther from the camera than that object.
+        beside: what duplicates would be from 1.5 to 2 degrees of azimuth: how many chance gives.
     """
 
     recall: float
@@ -71,6 +74,7 @@ class RayDuplicates:
     false_positives: int
     duplicates: int
     farther: int
+    beside: int
 
     def row(self) -> dict[str, float | int | None]:
         """The counts, and what they are per true object; shares of no duplicates are None."""
@@ -78,6 +82,7 @@ class RayDuplicates:
         return {
             **asdict(self),
             "duplicates_per_object": self.duplicates / self.true_objects,
+            "beside_per_object": self.beside / self.true_objects,
             "false_positives_per_object": self.false_positives / self.true_objects,
             "share_farther": self.farther / self.duplicates if self.duplicates else None,
             "share_nearer": nearer / self.duplicates if self.duplicates else None,
@@ -168,16 +173,17 @@ def ray_duplicates(samples: Sequence[RaySample], recalls: Sequence[float]) -> li
 def _count(
     samples: Sequence[RaySample], matches: Sequence[Ints], threshold: float, total: int
 ) -> RayDuplicates:
-    matched = false_positives = duplicates = farther = 0
+    matched = false_positives = duplicates = farther = beside = 0
     for sample, objects in zip(samples, matches, strict=True):
         kept = sample.scores >= threshold
         false = np.flatnonzero(kept & (objects == NO_OBJECT))
         hit = objects[kept & (objects != NO_OBJECT)]
-        is_duplicate, is_farther = _on_rays(sample, false, hit)
+        is_duplicate, is_farther = _near_rays(sample, false, hit, ON_RAY_RAD)
         matched += len(hit)
         false_positives += len(false)
         duplicates += int(is_duplicate.sum())
         farther += int(is_farther.sum())
+        beside += int(_near_rays(sample, false, hit, BESIDE_RAY_RAD)[0].sum())
     return RayDuplicates(
         recall=matched / total,
         threshold=threshold,
@@ -186,16 +192,20 @@ def _count(
         false_positives=false_positives,
         duplicates=duplicates,
         farther=farther,
+        beside=beside,
     )
 
 
-def _on_rays(sample: RaySample, false: Ints, objects: Ints) -> tuple[Bools, Bools]:
-    """Which detections (f,) are on the ray of an object, and farther than the nearest such one.
+def _near_rays(
+    sample: RaySample, false: Ints, objects: Ints, limits_rad: tuple[float, float]
+) -> tuple[Bools, Bools]:
+    """Which detections (f,) are near the ray of an object, and farther than the nearest such one.
 
     Args:
         sample: the sample.
         false: (f,) rows of detections.
         objects: (t,) rows of true objects.
+        limits_rad: smallest and largest azimuth between detection and object.
     """
     if not len(false) or not len(objects):
         return np.zeros(len(false), dtype=bool), np.zeros(len(false), dtype=bool)
@@ -207,15 +217,16 @@ def _on_rays(sample: RaySample, false: Ints, objects: Ints) -> tuple[Bools, Bool
     angles = np.abs(np.arctan2(x * true_y - y * true_x, x * true_x + y * true_y))  # (f, t, N)
     gaps = _lengths(found_m[:, None] - true_m)  # (f, t)
     same = sample.found_labels[false][:, None] == sample.true_labels[objects]
-    on_ray = (angles <= RAY_RAD) & sample.seen[objects] & ((gaps > MATCH_M) & same)[..., None]
-    gaps[~on_ray.any(axis=-1)] = np.inf
+    near = (limits_rad[0] <= angles) & (angles <= limits_rad[1]) & sample.seen[objects]
+    near &= ((gaps > MATCH_M) & same)[..., None]
+    gaps[~near.any(axis=-1)] = np.inf
     nearest = gaps.argmin(axis=1)  # (f,)
     rows = np.arange(len(false))
-    camera = on_ray[rows, nearest].argmax(axis=-1)  # the first that sees it so
+    camera = near[rows, nearest].argmax(axis=-1)  # the first that sees it so
     distances, true_distances = _lengths(to_found), _lengths(to_true)  # (f, N), (t, N)
     is_farther = distances[rows, camera] > true_distances[nearest, camera]
-    is_duplicate = np.isfinite(gaps[rows, nearest])
-    return is_duplicate, is_duplicate & is_farther
+    is_near = np.isfinite(gaps[rows, nearest])
+    return is_near, is_near & is_farther
 
 
 def _lengths(vectors: Floats) -> Floats:
