@@ -1,7 +1,7 @@
 """Query denoising: noised true boxes as extra queries that learn to find their way back.
 
-Shape letters: B streams, n true boxes of a batch, S slots of one copy of them, G groups of one copy
-each, g ray groups of R copies each, T = G + g R copies.
+Shape letters: B streams, n true boxes of a batch, k slots of one copy of a stream's boxes, G groups
+of one copy each, g ray groups of R copies each, T = G + g R copies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from streampetr_vit.modeling.ops.geometry import normalize_to_range
 from streampetr_vit.structures import packed_to
 
 _CROWDED = 100  # true boxes of a crowded frame
-_MOST_MASK_GIB = 1.0  # that the attention mask of such a frame may take
+# That the attention mask of such a frame may take at a byte for each pair of denoising queries. The
+# scores of the attention take several times as much.
+_MOST_MASK_GIB = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,12 @@ class DenoisingNoise:
             points_m = torch.cat((points_m, on_rays_m))
             background = torch.cat((background, ~positive))
             if self.ray.drop_unseen:
-                kept = (copy < self.groups) | seen[box]
+                # As indexes, not as a mask: then the device is waited for once.
+                kept = ((copy < self.groups) | seen[box]).nonzero().squeeze(1)
                 copy, box = copy[kept], box[kept]
                 points_m, background = points_m[kept], background[kept]
 
-        slot = within[box] + copy * slots  # below T * S
+        slot = within[box] + copy * slots  # below T * k
         centers = normalize_to_range(points_m, point_cloud_range)
         reference_points = centers.new_zeros(len(counts), self.copies * slots, 3)
         reference_points[stream[box], slot] = centers.clamp(0, 1)
@@ -120,7 +123,7 @@ class DenoisingNoise:
             stream=stream[box],
             slot=slot,
             groups=self.groups,
-            rays=self.ray.groups,
+            ray_groups=self.ray.groups,
             ray_points=self.ray.num_points,
         )
 

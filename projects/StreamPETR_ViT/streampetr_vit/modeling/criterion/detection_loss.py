@@ -153,7 +153,7 @@ class DetectionLoss:
         self, output: HeadOutput, denoising: DenoisingQueries, mean_count: Tensor
     ) -> list[Tensor]:
         assert output.denoising_logits is not None and output.denoising_codes is not None
-        logits = output.denoising_logits[:, denoising.stream, denoising.slot]  # (L, G * n, classes)
+        logits = output.denoising_logits[:, denoising.stream, denoising.slot]  # (L, R, classes)
         codes = output.denoising_codes[:, denoising.stream, denoising.slot]
         # Quirk: by the expected number of positives, not by that of this draw.
         positives = expected_positives(len(denoising.labels), self.max_positive_distance)

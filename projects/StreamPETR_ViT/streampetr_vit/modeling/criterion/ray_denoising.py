@@ -67,11 +67,12 @@ class RayDenoising:
 
     Attributes:
         groups: rays g of every box; 0 is denoising without rays.
-        num_points: R of each ray.
+        num_points: R of each ray. The divisor of the class loss expects a fifth of them to be
+            positive, which 5 gives.
         alpha, beta: of the Beta distribution of steps: with 8 and 2 most points lie behind the box.
         radius: steps are in (-radius, radius), in half sizes of the box, the mean over its axes.
         max_positive_step: the point nearest to its box is the positive one; where it is farther
-            than this, its step is drawn anew within.
+            than this, its step is drawn anew within. From `radius` on, none is.
         keep_sign: False takes a nearest point that is near enough behind the box even if it was
             drawn before it. Quirk: as published.
         drop_unseen: True leaves out boxes whose centre no camera sees. False puts all their points
@@ -111,26 +112,27 @@ class RayDenoising:
         """Draws for `count` boxes from torch's CPU generator, on every device."""
         # On the host, although boxes are on the device: how many are drawn anew depends on what was
         # drawn before, and the device would have to be waited for.
-        distribution = torch.distributions.Beta(self.alpha, self.beta)
-        beta, uniform = [], []
+        concentration = torch.tensor([self.alpha, self.beta], dtype=torch.float32, device="cpu")
+        distribution = torch.distributions.Beta(*concentration)
+        beta = [torch.empty(0, self.num_points, count, device="cpu")]
+        uniform = [torch.empty(0, device="cpu")]
         for _ in range(self.groups):
             drawn = distribution.sample((self.num_points * count,)).view(1, self.num_points, count)
             beta.append(drawn)
-            uniform.append(torch.rand(int(self._too_far(drawn).sum())))
-        empty = torch.empty(0, self.num_points, count), torch.empty(0)
-        return RayDraws(torch.cat([empty[0], *beta]), torch.cat([empty[1], *uniform]))
+            uniform.append(torch.rand(int(self._too_far(drawn).sum()), device="cpu"))
+        return RayDraws(torch.cat(beta), torch.cat(uniform))
 
     def steps(self, draws: RayDraws) -> RaySteps:
         """Turns draws into steps, on their device."""
         step = self._drawn_steps(draws.beta)
         nearest = step.abs().argmin(dim=1, keepdim=True)  # (g, 1, n)
-        kept = step.gather(1, nearest)
+        nearest_step = step.gather(1, nearest)
         if not self.keep_sign:
-            kept = kept.abs()
-        anew = (2 * draws.uniform - 1) * self.max_positive_step  # (K,)
-        kept = kept.masked_scatter(self._too_far(draws.beta)[:, None], anew)
+            nearest_step = nearest_step.abs()
+        redrawn = (2 * draws.uniform - 1) * self.max_positive_step  # (K,)
+        nearest_step = nearest_step.masked_scatter(self._too_far(draws.beta)[:, None], redrawn)
         positive = torch.zeros_like(step, dtype=torch.bool).scatter(1, nearest, True)
-        return RaySteps(step.scatter(1, nearest, kept), positive)
+        return RaySteps(step.scatter(1, nearest, nearest_step), positive)
 
     def _drawn_steps(self, beta: Tensor) -> Tensor:
         return (2 * beta - 1) * self.radius
@@ -177,8 +179,8 @@ class RayDenoising:
             shift_m = torch.maximum(shift_m, (self.min_depth_m - depth_m).clamp(max=0))
         # The pixel stays, the depth changes: a point at t times the depth of the centre is at t
         # times the centre's way from the camera.
-        share = torch.where(seen, shift_m / depth_m, 0.0)  # (g, R, n)
-        return center + share[..., None] * (center - camera_m), seen
+        moved_m = (shift_m / depth_m)[..., None] * (center - camera_m)  # (g, R, n, 3)
+        return center + torch.where(seen[:, None], moved_m, 0.0), seen
 
 
 def rays_to(points_m: Tensor, stream: Tensor, views: Views) -> tuple[Tensor, Tensor, Tensor]:

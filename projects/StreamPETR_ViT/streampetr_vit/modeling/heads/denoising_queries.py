@@ -1,7 +1,7 @@
 """The queries of denoising: what a head is given beside the image in training.
 
-Shape letters: B streams, S slots of one copy of the true boxes, G groups of one copy each, g ray
-groups of R copies each, T = G + g R copies, K noised boxes of a batch.
+Shape letters: B streams, k slots of one copy of a stream's true boxes, G groups of one copy each, g
+ray groups of R copies each, S = (G + g R) k slots, n noised boxes of a batch.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Noised queries of one frame. Slot t * S + k of a stream is its object k in copy t.
+    """Noised queries of one frame. Slot t * k + i of a stream is its object i in copy t.
 
     Attributes:
-        reference_points: (B, T * S, 3), fractions of the point cloud range; 0 in unused slots.
-        labels: (K,) int64, the background label where a copy is too far from its box.
-        boxes: (K, 9), the boxes to find, gravity centre.
-        stream, slot: (K,) int64, where each of them is.
+        reference_points: (B, S, 3), fractions of the point cloud range; 0 in unused slots.
+        labels: (n,) int64, the background label where a copy is too far from its box.
+        boxes: (n, 9), the boxes to find, gravity centre.
+        stream, slot: (n,) int64, where each of them is.
         groups: G; the first copies.
-        rays, ray_points: g and R; after those, group by group.
+        ray_groups, ray_points: g and R; after those, group by group.
     """
 
     reference_points: Tensor
@@ -31,7 +31,7 @@ class DenoisingQueries:
     stream: Tensor
     slot: Tensor
     groups: int
-    rays: int = 0
+    ray_groups: int = 0
     ray_points: int = 1
 
     @property
@@ -43,13 +43,13 @@ class DenoisingQueries:
         """Self-attention mask: groups see neither each other nor are they seen by real queries.
 
         Returns:
-            (T * S + num_queries, T * S + num_keys) bool, the denoising ones first; True = may not
+            (S + num_queries, S + num_keys) bool, the denoising ones first; True = may not
             attend. Quirk: unused slots are not masked inside their group.
         """
         slots = self.num_slots
         device = self.reference_points.device
-        copies = self.groups + self.rays * self.ray_points
-        # Slots of a copy are S; without any box S is 0.
+        copies = self.groups + self.ray_groups * self.ray_points
+        # A copy has k slots; without any box there are none.
         copy = torch.arange(slots, device=device) // max(slots // copies, 1)
         # The points of a ray compete, as the detections along it will: they are one group.
         ray = (copy - self.groups).div(self.ray_points, rounding_mode="floor")

@@ -1,7 +1,7 @@
 """What the heads say.
 
-Shape letters: B streams, Q learned queries, P propagated queries, G denoising groups, S denoising
-slots of one group, n true boxes of a batch, L decoder layers, E channels, I images of a batch
+Shape letters: B streams, Q learned queries, P propagated queries, S denoising queries, n
+true boxes of a batch, L decoder layers, E channels, I images of a batch
 (camera fastest), T tokens of one image (row by row), M cells of a feature pyramid of one image
 (finest level first, row by row), K queries that the memory takes.
 """
@@ -25,7 +25,7 @@ class HeadOutput:
         states: (L, B, Q + P, E) decoder outputs.
         lineage: (B, Q + P) int64, that of the memory's entry for propagated queries, -1 for others.
         remembered: (B, K) int64, queries that enter the memory, best first.
-        denoising_logits, denoising_codes: (L, B, G * S, ...) of the denoising queries; None
+        denoising_logits, denoising_codes: (L, B, S, ...) of the denoising queries; None
             without any.
         quality: (L, B, Q + P, 2) logits, see `QualityBranch`; None of a head without.
     """
