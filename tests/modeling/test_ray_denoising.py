@@ -276,7 +276,7 @@ def test_a_training_step_with_rays(make_one) -> None:
 def test_rays_make_the_host_wait_only_where_unseen_boxes_are_left_out(
     drop_unseen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boxes, uniform = boxes_around(4), torch.rand(8, 3)
+    boxes, uniform, where = boxes_around(4), torch.rand(8, 3), views()
     on_host = RayDenoising(groups=1).steps(RayDenoising(groups=1).draw(4))
 
     class Drawn(RayDenoising):
@@ -292,7 +292,7 @@ def test_rays_make_the_host_wait_only_where_unseen_boxes_are_left_out(
     waits = pytest.raises(SynchronisationError, match="nonzero") if drop_unseen else nullcontext()
     with NoSynchronisation(), waits:
         draws = RayDraws(uniform, uniform)
-        noise.make([boxes], [labels_of(boxes)], HUGE, CLASSES, uniform, views(), draws)
+        noise.make([boxes], [labels_of(boxes)], HUGE, CLASSES, uniform, where, draws)
 
 
 def test_rays_without_views_are_refused() -> None:

@@ -27,6 +27,7 @@ RAYS = (
     "parity/test_parity_raydn.py",
     "modeling/test_training_window.py",
 )
+QUALITY = ("modeling/test_quality.py", "modeling/test_soft_class_target.py")
 DATA = ("data", "parity/test_transforms.py", "parity/test_sampler.py", "parity/test_data_info.py")
 SOLVER = ("solver", "configs", "engine/test_common_configs.py")
 CHECKPOINT = ("checkpoint", "tools/test_convert_checkpoint.py", "parity")
@@ -127,9 +128,95 @@ MUTATIONS = (
     Mutation("modeling/heads/box_coding.py", "scores >= score_threshold", "scores > 0", MODEL),
     Mutation(
         "modeling/heads/box_coding.py",
-        "queries = indexes // num_classes",
-        "queries = indexes % len(codes[0])",
+        "scores, indexes // num_classes,",
+        "scores, indexes % len(codes[0]),",
         MODEL,
+    ),
+    # modeling: quality and soft class targets
+    Mutation("modeling/heads/box_coding.py", "(scores * centerness)", "(centerness)", QUALITY),
+    Mutation(
+        "modeling/heads/box_coding.py", "valid &= class_scores >=", "valid &= scores >=", QUALITY
+    ),
+    Mutation(
+        "modeling/heads/box_coding.py",
+        "(class_scores, queries, labels)\n        )",
+        "(scores, queries, labels)\n        )",
+        QUALITY,
+    ),
+    Mutation("modeling/heads/quality.py", "states + position", "states", QUALITY),
+    Mutation("modeling/heads/quality.py", "nn.init.zeros_(self.logits.weight)", "pass", QUALITY),
+    Mutation(
+        "modeling/heads/quality.py", "quality[..., CENTERNESS]", "quality[..., YAWNESS]", QUALITY
+    ),
+    Mutation(
+        "modeling/heads/temporal_head.py",
+        "queries.position[:, slots:]",
+        "queries.position[:, : states.shape[2]]",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/heads/temporal_head.py",
+        "torch.random.fork_rng(devices=[])",
+        "torch.random.fork_rng(devices=[], enabled=False)",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/heads/temporal_head.py",
+        "if quality is None or not self.remember_by_quality:",
+        "if quality is None:",
+        QUALITY,
+    ),
+    Mutation("modeling/heads/temporal_head.py", "worth * centerness_of", "centerness_of", QUALITY),
+    Mutation(
+        "modeling/criterion/quality_loss.py",
+        "boxes[..., :7].isfinite()",
+        "boxes.isfinite()",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/criterion/quality_loss.py",
+        "torch.where(counts, centerness, 0)",
+        "centerness",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/criterion/quality_loss.py",
+        "codes[..., :3] - boxes[..., :3]",
+        "codes[..., :2] - boxes[..., :2]",
+        QUALITY,
+    ),
+    Mutation("modeling/criterion/quality_loss.py", "same_side.abs()", "same_side", QUALITY),
+    Mutation("modeling/criterion/quality_loss.py", "yaw.sin() + cos", "yaw.sin() - cos", QUALITY),
+    Mutation("modeling/criterion/detection_loss.py", "total / (mean_count", "total / (1", QUALITY),
+    Mutation(
+        "modeling/criterion/detection_loss.py",
+        "centers_m[paired.rows] = paired.boxes[paired.box][..., :2]",
+        "pass",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/criterion/detection_loss.py",
+        "closeness(codes[..., :2], centers_m)",
+        "closeness(codes[..., :2], centers_m * 0)",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/criterion/losses.py",
+        "error_m.amin(-1, keepdim=True) - error_m",
+        "-error_m",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/criterion/losses.py",
+        "(2 * alpha - 1) * target",
+        "(1 - 2 * alpha) * target",
+        QUALITY,
+    ),
+    Mutation(
+        "modeling/criterion/losses.py",
+        "(target - logits.sigmoid()).abs()",
+        "(1 - logits.sigmoid()).abs()",
+        QUALITY,
     ),
     # modeling: memory and decoder
     Mutation(
@@ -206,9 +293,9 @@ MUTATIONS = (
             ("(depth_m > 0) & (u", "(u"),
             ("(u < width)", "(u < height)"),
             ("boxes[:, 3:6].mean(-1) / 2", "boxes[:, 3:6].mean(-1)"),
-            ("torch.where(seen, shift_m / depth_m, 0.0)", "shift_m / depth_m"),
+            ("torch.where(seen[:, None], moved_m, 0.0)", "moved_m"),
             (".clamp(max=0))", ")"),
-            ("kept = kept.abs()", "pass"),
+            ("nearest_step = nearest_step.abs()", "pass"),
             ("(2 * draws.uniform - 1) * self.max_positive_step", "draws.uniform"),
             ("amin(dim=1) > self.max_positive_step", "amin(dim=1) > self.radius"),
             ("cameras_m[stream, chosen]", "cameras_m[0, chosen]"),

@@ -52,13 +52,14 @@ def decode_padded(
     # A query may appear with several classes: (B, Q, classes) -> (B, Q * classes)
     scores = logits.sigmoid().flatten(1)
     scores, indexes = scores.topk(min(max_detections, scores.shape[1]), dim=1)  # (B, K)
-    class_scores = scores
+    class_scores, queries, labels = scores, indexes // num_classes, indexes % num_classes
     if output.quality is not None:
-        centerness = centerness_of(output.quality[-1]).gather(1, indexes // num_classes)
+        centerness = centerness_of(output.quality[-1]).gather(1, queries)
         # Stable: where all are equally good, the order is that of the classes' scores.
         scores, order = (scores * centerness).sort(dim=1, descending=True, stable=True)
-        indexes, class_scores = indexes.gather(1, order), class_scores.gather(1, order)
-    queries = indexes // num_classes
+        class_scores, queries, labels = (
+            value.gather(1, order) for value in (class_scores, queries, labels)
+        )
     boxes = decode_boxes(gather_tokens(codes, queries))  # (B, K, 9)
     center = boxes[..., :3]
     # Marked, not left out: how many there are would have to be read back from the device.
@@ -66,5 +67,4 @@ def decode_padded(
     if score_threshold:
         valid &= class_scores >= score_threshold
     lineages = output.lineage.gather(1, queries)
-    labels = indexes % num_classes
     return PaddedDetections(boxes, scores, labels, valid, queries, lineages, output.remembered)
