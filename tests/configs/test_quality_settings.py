@@ -38,11 +38,12 @@ def test_every_recipe_has_both_options_and_they_are_off(path: Path) -> None:
     off = built(load_config(str(path)))
     assert off.head.quality_branch is None and not off.head.remember_by_quality
     assert not off.criterion.detection.soft_class_target
-    words = ["model.head.with_quality=True", "model.head.remember_by_quality=True"]
+    remembers = off.head.num_remembered > 0  # PETR has no memory
+    words = ["model.head.with_quality=True", f"model.head.remember_by_quality={remembers}"]
     on = built(load_config(str(path), [*words, "model.criterion.detection.soft_class_target=True"]))
     more = on.state_dict().keys() - off.state_dict().keys()
     assert len(more) == 10 and all(name.startswith("head.quality_branch.") for name in more)
-    assert on.head.remember_by_quality and on.criterion.detection.soft_class_target
+    assert on.head.remember_by_quality == remembers and on.criterion.detection.soft_class_target
 
 
 def test_symmetric_classes_are_found_by_what_the_metric_takes_them_for() -> None:
@@ -69,7 +70,7 @@ def test_a_class_that_is_no_class_is_told_as_such() -> None:
 
 def test_a_memory_by_quality_alone_is_refused() -> None:
     cfg = load_config(str(CONFIGS / "quickstart.py"), ["model.head.remember_by_quality=True"])
-    with pytest.raises(ValueError, match="set with_quality=True too, or remember_by_quality=False"):
+    with pytest.raises(ValueError, match="the head has no quality: set remember_by_quality=False"):
         built(cfg)
 
 

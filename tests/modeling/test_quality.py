@@ -70,8 +70,11 @@ def test_the_other_weights_and_the_next_draws_are_those_of_a_head_without() -> N
 
 
 def test_a_memory_by_quality_needs_a_quality() -> None:
-    with pytest.raises(ValueError, match="set with_quality=True too, or remember_by_quality=False"):
+    with pytest.raises(ValueError, match="the head has no quality: set remember_by_quality=False"):
         make_detector(remember_by_quality=True)
+    without_memory = dict(num_propagated=0, memory_length=0, num_remembered=0)
+    with pytest.raises(ValueError, match="nothing is remembered"):
+        make_detector(with_quality=True, remember_by_quality=True, **without_memory)
 
 
 @both_heads

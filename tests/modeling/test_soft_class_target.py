@@ -58,6 +58,11 @@ def test_closeness_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor([0.0, -4.0, -1.0]).exp())
 
 
+def test_no_rows_are_near_nothing() -> None:
+    """As where rays leave out every box: there are denoising slots, and nothing in them."""
+    assert closeness(torch.empty(2, 0, 2), torch.empty(0, 2)).shape == (2, 0)
+
+
 def test_closeness_is_finite_where_all_exponentials_are_zero_and_where_a_place_is_unknown() -> None:
     far = closeness(torch.tensor([[400.0, 0.0], [401.0, 0.0]]), torch.zeros(2, 2))
     torch.testing.assert_close(far, torch.tensor([1.0, math.exp(-1.0)]))

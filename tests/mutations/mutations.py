@@ -166,7 +166,7 @@ MUTATIONS = (
         "if quality is None:",
         QUALITY,
     ),
-    Mutation("modeling/heads/temporal_head.py", "worth * centerness_of", "centerness_of", QUALITY),
+    Mutation("modeling/heads/temporal_head.py", "scores * centerness_of", "centerness_of", QUALITY),
     Mutation(
         "modeling/criterion/quality_loss.py",
         "boxes[..., :7].isfinite()",

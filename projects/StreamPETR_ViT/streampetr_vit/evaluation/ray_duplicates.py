@@ -24,7 +24,8 @@ Bools = NDArray[np.bool_]
 
 MATCH_M = 2.0  # nearer centres belong together
 ON_RAY_RAD = (0.0, math.radians(0.5))
-# Two strips, as wide together as those on the ray: what lies there, lies there by chance.
+# Two strips, as wide together as those on the ray: an upper estimate of what chance puts there.
+# Near the car, where a strip is narrow, duplicates with an error of direction are in it too.
 BESIDE_RAY_RAD = (math.radians(1.5), math.radians(2.0))
 NO_OBJECT = -1
 

@@ -41,8 +41,8 @@ class DetectionLoss:
         max_positive_distance: of the denoising noise, see `DenoisingNoise`.
         reduce_mean: averages a tensor over ranks, once per frame; identity for one process.
         quality: losses of `HeadOutput.quality`, where the head gives it.
-        soft_class_target: a query shall be the surer of its class the nearer its box is to the
-            object, see `closeness`; False asks for 1 wherever the box is.
+        soft_class_target: the target of a matched query's class is `closeness` of its box to the
+            object; False asks for 1 wherever the box is.
     """
 
     matcher: HungarianMatcher = field(default_factory=HungarianMatcher)

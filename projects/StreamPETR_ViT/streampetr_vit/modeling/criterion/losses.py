@@ -80,7 +80,7 @@ def soft_focal_loss_sum(
 
 @torch.no_grad()
 def closeness(predicted_m: Tensor, centers_m: Tensor) -> Tensor:
-    """How near rows are to their objects, seen from above: exp(-metres), the nearest row's as 1.
+    """How near rows are to their objects on the ground: exp(-metres), over its maximum of all rows.
 
     Args:
         predicted_m: (..., R, 2) centres of predicted boxes.
@@ -92,7 +92,9 @@ def closeness(predicted_m: Tensor, centers_m: Tensor) -> Tensor:
     Source: OPEN's class loss.
     """
     error_m = torch.where(centers_m.isfinite(), predicted_m - centers_m, 0).norm(dim=-1)
-    # exp(-error) over its maximum; all the exponentials may be 0, this one's is never.
+    if not error_m.shape[-1]:
+        return error_m  # no row, and no maximum
+    # exp(-error) over the largest exp(-error). That may be 0 in float32; this form has no division.
     return (error_m.amin(-1, keepdim=True) - error_m).exp()
 
 

@@ -51,9 +51,9 @@ class TemporalHead(nn.Module):
         center_range, max_detections, score_threshold: see `decode_padded`.
         with_ego_pose: see `TemporalAlignment`.
         num_branch_layers: hidden layers of the class and the box branch.
-        with_quality: learn how good each box is, and rank detections by it too; see
+        with_quality: predict how well each box is placed, and multiply scores by it; see
             `QualityBranch` and `decode_padded`.
-        remember_by_quality: choose what enters the memory by it too.
+        remember_by_quality: choose what enters the memory by the product.
     """
 
     reads_levels: ClassVar[bool]  # whether the features are a list of levels, or one map
@@ -85,10 +85,11 @@ class TemporalHead(nn.Module):
                 f"({memory_length}), nor num_remembered ({num_remembered}) the number of queries "
                 f"({num_queries} + {num_propagated})"
             )
-        if remember_by_quality and not with_quality:
+        if remember_by_quality and not (with_quality and num_remembered):
             raise ValueError(
-                "remember_by_quality is True, but the head has no quality: set with_quality=True "
-                "too, or remember_by_quality=False"
+                "remember_by_quality is True, but "
+                + ("nothing is remembered" if with_quality else "the head has no quality")
+                + ": set remember_by_quality=False, or with_quality=True and num_remembered above 0"
             )
         dim = decoder.embed_dim
         self.num_classes, self.num_queries = num_classes, num_queries
@@ -116,7 +117,8 @@ class TemporalHead(nn.Module):
         self.class_branch = _branch(dim, num_classes, num_branch_layers, with_norm=True)
         self.box_branch = _branch(dim, CODE_SIZE, num_branch_layers, with_norm=False)
         set_prior_bias([self.class_branch[-1]])
-        # Its draws are not taken from those of the other weights: these start the same without it.
+        # The other weights start the same with and without it. (What is drawn next begins with the
+        # numbers that this one begins with.)
         with torch.random.fork_rng(devices=[]):
             self.quality_branch = QualityBranch(dim) if with_quality else None
 
@@ -280,19 +282,19 @@ class TemporalHead(nn.Module):
             lineage=F.pad(
                 lineage[:, : self.num_propagated], (self.num_queries, 0), value=NO_LINEAGE
             ),
-            remembered=best_queries(self._worth(logits, quality), self.num_remembered),
+            remembered=best_queries(self._memory_scores(logits, quality), self.num_remembered),
             quality=quality,
         )
         if not slots:
             return output
         return replace(output, denoising_logits=noised_logits, denoising_codes=codes[:, :, :slots])
 
-    def _worth(self, logits: Tensor, quality: Tensor | None) -> Tensor:
+    def _memory_scores(self, logits: Tensor, quality: Tensor | None) -> Tensor:
         """(B, Q + P), by which queries enter the memory, from all layers' logits."""
-        worth = logits[-1].sigmoid().amax(-1)  # the best class
+        scores = logits[-1].sigmoid().amax(-1)  # the best class
         if quality is None or not self.remember_by_quality:
-            return worth
-        return worth * centerness_of(quality[-1])
+            return scores
+        return scores * centerness_of(quality[-1])
 
     def remember(
         self,
