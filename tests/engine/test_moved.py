@@ -37,8 +37,9 @@ def test_names_that_were_not_moved_stay() -> None:
 
 def test_a_config_yaml_with_the_old_names_builds_the_same_model(tmp_path: Path) -> None:
     path, cfg = tmp_path / "config.yaml", load_config(str(RECIPE))
-    # Earlier versions knew ten classes and six cameras only.
+    # Earlier versions knew ten classes and six cameras only, and no quality of boxes.
     cfg.model.head.num_classes = 10
+    del cfg.model.criterion.detection["quality"]
     for part in ("train", "test", "evaluator"):
         del cfg.dataloader[part]["spec"]
     del cfg["dataset_spec"]
@@ -112,6 +113,7 @@ def test_a_recipe_that_names_the_detector_gets_the_class_for_detectron2s_loops(
 def test_an_override_of_the_spec_reaches_the_loaders_of_an_older_config(tmp_path: Path) -> None:
     cfg = load_config(str(RECIPE))
     cfg.model.head.num_classes = 10
+    del cfg.model.criterion.detection["quality"]
     for part in ("train", "test", "evaluator"):
         del cfg.dataloader[part]["spec"]
     del cfg["dataset_spec"]
